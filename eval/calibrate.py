@@ -20,7 +20,7 @@ from pathlib import Path
 
 from eval.judging.judge import calibration_pool_scores, judge
 from eval.lot.batch import require_file
-from eval.lot.compared import comparison_of
+from eval.lot.compared import comparison_with_decisions
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, locked_lot
 from eval.measuring.decided import read_decided_pictures
@@ -31,7 +31,7 @@ from eval.promise.calibration import (
     CALIBRATION,
     CalibrationPlan,
     begin_or_resume_calibration,
-    calibrated_line_for_pool,
+    calibration_result_for_pool,
     judging_digests,
     make_calibration,
     require_calibrated_check,
@@ -39,7 +39,7 @@ from eval.promise.calibration import (
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
 from eval.promise.rejected import false_rejects
 from eval.promise.terminal import show_picture_and_ask_label
-from eval.promise.worksheet import stored_and_new_labels, worksheet_questions, write_worksheet
+from eval.promise.worksheet import stored_and_given_labels, worksheet_questions, write_worksheet
 from eval.scorers import aesthetic
 from stylegate import files
 from stylegate.config import Config
@@ -55,7 +55,7 @@ def calibrate(config: Config) -> int:
     policy = policyfile.read_policy(config.policy)
     require_calibrated_check(policy)
     with locked_lot(config) as lot:
-        compared = comparison_of(config, lot)
+        compared = comparison_with_decisions(config, lot)
         pool = calibration_pool_scores(config, lot, compared, policy)
         if not pool:
             raise DataError(
@@ -85,9 +85,9 @@ def calibrate(config: Config) -> int:
         (lot.out / WORKSHEET).unlink(missing_ok=True)
         made = make_calibration(plan, given, policy, judging_digests(config, lot, compared, policy))
         made.write(lot.out / CALIBRATION)
-        line = calibrated_line_for_pool(made, pool, made.fingerprint, policy)
+        line = calibration_result_for_pool(made, pool, made.fingerprint, policy)
         found = false_rejects(lot.out, judge(config, lot, compared).verdicts, policy)
-        thrown_away = found.in_words() if found else NOT_LOOKED_AT
+        thrown_away = found.false_rejects_in_words() if found else NOT_LOOKED_AT
     print(f"calibrate: {line.says}")
     print(f"rejected pictures: {thrown_away}")
     if line.state != "valid":
@@ -126,7 +126,7 @@ def store_sample_labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, 
     """
     sample = set(plan.sample)
     pictures = {name: sha256 for name, sha256 in lot.sha256.items() if sha256 in sample}
-    before, answers = stored_and_new_labels(path, "calibrate", lot.out, pictures, policy, plan.pool_and_policy_digest)
+    before, answers = stored_and_given_labels(path, "calibrate", lot.out, pictures, policy, plan.pool_and_policy_digest)
     found = labels_before_first_gap(plan.sample, {**before, **answers})
     new = [
         label_with_policy(label, policy, under=plan.pool_and_policy_digest)

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from getpass import getuser
 from pathlib import Path
 
-from eval.judging.certified import plan_of_lot_audit
+from eval.judging.certified import audit_plan_and_reason
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
@@ -36,17 +36,22 @@ from eval.promise.certificate import (
     answers_to_known_rejects,
     audit_labels_before_first_gap,
     certified_digests,
-    index_of_first_proven,
+    index_of_first_proven_attempt,
     make_certificate,
     read_certificate,
     write_audit_terms,
 )
 from eval.promise.eyes import known_reject_tests
-from eval.promise.known_rejects import FOLDER, mixed_pictures, neutral_path, with_known_rejects
+from eval.promise.known_rejects import (
+    FOLDER,
+    neutral_picture_path,
+    pictures_with_known_rejects,
+    plan_with_known_rejects,
+)
 from eval.promise.label import KNOWN
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
 from eval.promise.terminal import ask_label_and_store, print_picture
-from eval.promise.worksheet import WorksheetQuestion, stored_and_new_labels, worksheet_questions, write_worksheet
+from eval.promise.worksheet import WorksheetQuestion, stored_and_given_labels, worksheet_questions, write_worksheet
 from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
@@ -61,10 +66,10 @@ def certify(config: Config) -> int:
     with locked_lot(config) as lot:
         before = judge(config, lot, without="audit")
         policy = before.policy
-        plan, why = plan_of_lot_audit(
+        plan, why = audit_plan_and_reason(
             lot.out, before.verdicts, policy, bool(lot.slots), not config.promise.known_rejects
         )
-        plan, measured = with_known_rejects(lot, plan, config.promise.known_rejects)
+        plan, measured = plan_with_known_rejects(lot, plan, config.promise.known_rejects)
         print(f"order: {why}\nreviewers: {measured}")
         given = audit_labels_before_first_gap(lot.out, plan, policy)
         for note in labels.notes_on_labels_of_other_policies(lot.out, "audit", policy):
@@ -76,17 +81,17 @@ def certify(config: Config) -> int:
             given = ask_and_store_audit_labels(lot, plan, given, policy)
         answers = answers_to_known_rejects(lot.out, plan, policy)
         attempts = plan.proof_attempts(given, answers)
-        proven = index_of_first_proven(attempts)
+        proven = index_of_first_proven_attempt(attempts)
         if proven is not None:
             found = make_certificate(plan, given, attempts, proven, policy, answers=answers)
             found.write(lot.out / CERTIFICATE)
             (lot.out / WORKSHEET).unlink(missing_ok=True)
             shutil.rmtree(lot.out / FOLDER, ignore_errors=True)
         else:
-            rows = next_questions(lot, plan, given, answers, config.promise.num_labels)
+            rows = next_audit_questions(lot, plan, given, answers, config.promise.num_labels)
             for row in rows:
-                picture_of(lot, plan, row)
-            write_worksheet(lot.out / WORKSHEET, "audit", rows, policy, names_of(lot, plan))
+                picture_file_to_show(lot, plan, row)
+            write_worksheet(lot.out / WORKSHEET, "audit", rows, policy, audit_digests_by_name(lot, plan))
         after = judge(config, lot)  # the rejects that were found leave the lot
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
@@ -96,43 +101,45 @@ def certify(config: Config) -> int:
     return code
 
 
-def names_of(lot: Lot, plan: AuditPlan) -> dict[str, str]:
+def audit_digests_by_name(lot: Lot, plan: AuditPlan) -> dict[str, str]:
     """The sha256 of each picture of an audit, by every name that a row of a worksheet may call the picture."""
     asked = {sha256: name for name, sha256 in lot.sha256.items() if sha256 in set(plan.lot)}
     if not plan.known_rejects:
         return {name: sha256 for sha256, name in asked.items()}
     paths = dict(lot.files)
     sources = {sha256: sha256 for sha256 in asked} | plan.known_rejects
-    neutral = {neutral_name(lot, sha256, paths[asked[source]]): sha256 for sha256, source in sources.items()}
+    neutral = {
+        name_hiding_known_rejects(lot, sha256, paths[asked[source]]): sha256 for sha256, source in sources.items()
+    }
     return neutral | {name: sha256 for sha256, name in asked.items()}
 
 
-def neutral_name(lot: Lot, sha256: str, path: Path) -> str:
+def name_hiding_known_rejects(lot: Lot, sha256: str, path: Path) -> str:
     """A name for a picture, relative to the lot's results, that does not tell whether it is a known reject."""
-    return neutral_path(lot.out, sha256, path).relative_to(lot.out).as_posix()
+    return neutral_picture_path(lot.out, sha256, path).relative_to(lot.out).as_posix()
 
 
-def next_questions(
+def next_audit_questions(
     lot: Lot, plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label], count: int
 ) -> list[WorksheetQuestion]:
     """The rows of the next worksheet: the `count` pictures to come, and among them the known rejects that a reviewer
     has not answered.
 
-    Where there are known rejects, every picture has a name that tells nothing (see `picture_of`).
+    Where there are known rejects, every picture has a name that tells nothing (see `picture_file_to_show`).
     """
     next_ones = plan.labelling_order[len(given) : len(given) + count]
     if not plan.known_rejects:
         return worksheet_questions(lot, next_ones)
-    known, paths = open_known_rejects(plan, given, answers), {lot.sha256[name]: path for name, path in lot.files}
-    shown = mixed_pictures(next_ones, len(given), known, plan.fewest_labels() or len(plan.lot), "")
+    known, paths = unanswered_known_rejects(plan, given, answers), {lot.sha256[name]: path for name, path in lot.files}
+    shown = pictures_with_known_rejects(next_ones, len(given), known, plan.fewest_labels() or len(plan.lot), "")
     sources = worksheet_questions(lot, [plan.known_rejects.get(sha256, sha256) for sha256 in shown])
     return [
-        WorksheetQuestion(neutral_name(lot, sha256, paths[source.sha256]), sha256, source.prompt)
+        WorksheetQuestion(name_hiding_known_rejects(lot, sha256, paths[source.sha256]), sha256, source.prompt)
         for sha256, source in zip(shown, sources, strict=True)
     ]
 
 
-def picture_of(lot: Lot, plan: AuditPlan, question: WorksheetQuestion) -> Path:
+def picture_file_to_show(lot: Lot, plan: AuditPlan, question: WorksheetQuestion) -> Path:
     """The path of the picture to look at. Where there are known rejects, a picture of the lot is linked or copied to
     the name that tells nothing.
     """
@@ -149,7 +156,7 @@ def picture_of(lot: Lot, plan: AuditPlan, question: WorksheetQuestion) -> Path:
     return place
 
 
-def open_known_rejects(plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label]) -> list[str]:
+def unanswered_known_rejects(plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label]) -> list[str]:
     """The sha256 of the known rejects that not every reviewer so far has answered; all of them before
     the first label.
     """
@@ -162,7 +169,7 @@ def store_audit_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy:
     """Store the labels of a table up to the first picture of the order that has none, and its answers to known rejects.
     Returns all labels of the lot's pictures up to there, those that were stored before too.
     """
-    before, filled_in = stored_and_new_labels(path, "audit", lot.out, names_of(lot, plan), policy)
+    before, filled_in = stored_and_given_labels(path, "audit", lot.out, audit_digests_by_name(lot, plan), policy)
     known = {sha256: label for sha256, label in filled_in.items() if sha256 in plan.known_rejects}
     answers = {sha256: label for sha256, label in filled_in.items() if sha256 not in known}
     found = labels_before_first_gap(plan.labelling_order, {**before, **answers})
@@ -185,14 +192,14 @@ def ask_and_store_audit_labels(lot: Lot, plan: AuditPlan, given: list[Label], po
     """
     print(f"{plan.promise.says()}: {counted(len(plan.lot), 'picture')}, labelled in random order until that is proven.")
     answers = answers_to_known_rejects(lot.out, plan, policy)
-    rows = next_questions(lot, plan, given, [a for a in answers if a.who == getuser()], len(plan.lot))
+    rows = next_audit_questions(lot, plan, given, [a for a in answers if a.who == getuser()], len(plan.lot))
     for number, question in enumerate(rows, start=len(given) + 1):
         attempts = plan.proof_attempts(given, answers)
-        if index_of_first_proven(attempts) is not None:
+        if index_of_first_proven_attempt(attempts) is not None:
             break
         bound = min(attempt.bound for attempt in attempts)
         progress = f"{number} (bound so far {percentage_rounded_up(bound)})"
-        print_picture(picture_of(lot, plan, question), question.prompt, progress)
+        print_picture(picture_file_to_show(lot, plan, question), question.prompt, progress)
         is_known = question.sha256 in plan.known_rejects
         asked = ask_label_and_store(lot.out, "audit", question.sha256, policy, asked_for=KNOWN if is_known else "")
         if asked.label is not None and is_known:
@@ -229,7 +236,7 @@ def print_audit_state_and_exit_code(
         print(f"  {who}: {test.missed - left} of {test.shown - left} known rejects not seen{shown}")
     if proven is None:
         print(f"certify: not proven yet with {counted(len(given), 'label')}, {counted(bad, 'reject')} among them")
-        if len(given) == len(plan.lot) and not open_known_rejects(plan, given, answers):
+        if len(given) == len(plan.lot) and not unanswered_known_rejects(plan, given, answers):
             print(
                 "Every picture was looked at, and reviewers with these eyes may still have missed too many rejects. "
                 "Next: raise the policy's lines; or promise.known_rejects=0 with the same arguments, which takes the "
@@ -245,7 +252,7 @@ def print_audit_state_and_exit_code(
     found = read_certificate(lot.out / CERTIFICATE)
     out = len(certified_digests(found))
     print(f"certify: proven: {found.proven_claim_in_words()}")
-    print(f"reviewers: {found.about_reviewers()}")
+    print(f"reviewers: {found.known_rejects_in_words()}")
     stay = counted(len(plan.lot) - out - bad, "other")
     print(f"{counted(out, 'picture')} may leave, {counted(bad, 'reject')} found and {stay} stay")
     print(files.display_path(lot.out / CERTIFICATE))

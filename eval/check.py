@@ -50,10 +50,10 @@ def check(config: Config) -> int:
     Raises DataError that lists every problem.
     """
     folder = brandset.brand_folder(config.brand)
-    findings = brandset.check_folder(folder)
+    findings = brandset.check_brand_set_files(folder)
     brand_set = None if findings.problems else brandset.read_brand_set(folder)
     if brand_set:
-        add_remarks(config, brand_set, findings)
+        add_caption_and_split_remarks(config, brand_set, findings)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     brandset.raise_if_problems(folder, findings)
@@ -71,7 +71,7 @@ def training_buckets_in_words(config: Config, brand_set: BrandSet) -> list[str]:
     Raises ModelError if the base is not there.
     """
     family = FAMILIES[config.family.name]
-    sketch = family.meta_model(family.base_folder(config.base, weights=False))
+    sketch = family.weightless_model(family.base_folder(config.base, weights=False))
     items = brand_set.splits["train"]
     names, sizes = [item.file for item in items], [pictures.upright_size_of(item.content()) for item in items]
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
@@ -80,7 +80,7 @@ def training_buckets_in_words(config: Config, brand_set: BrandSet) -> list[str]:
     return [*shown, *buckets.buckets_in_words(names, sizes, views)]
 
 
-def add_remarks(config: Config, brand_set: BrandSet, findings: CheckReport) -> None:
+def add_caption_and_split_remarks(config: Config, brand_set: BrandSet, findings: CheckReport) -> None:
     """Add remarks on the captions and splits of the set to `findings.remarks`, in place."""
     brand, splits = brand_set.brand, brand_set.splits
     learned = captions_by_name({item.file: item.captions() for item in splits["train"]})
@@ -119,11 +119,11 @@ def misplaced_captions(config: Config, brand_set: BrandSet) -> list[MisplacedCap
         "",
     )
     captions = [items[name].text for name in found.names]
-    words = words_by_caption(captions)
+    words = word_presence_matrix(captions)
     if not words.shape[1]:
         return []
     rows = np.concatenate([found.embeddings, found.patches], axis=1, dtype=np.float64)
-    likely = leave_one_out_readings(rows, words)
+    likely = leave_one_out_word_probabilities(rows, words)
     areas = [roc_auc_score(column, seen) for column, seen in zip(words.T, likely.T, strict=True)]
     if np.mean(areas) < READABLE:
         return []
@@ -137,7 +137,7 @@ def misplaced_captions(config: Config, brand_set: BrandSet) -> list[MisplacedCap
     ]
 
 
-def words_by_caption(captions: list[str]) -> NDArray[np.float64]:
+def word_presence_matrix(captions: list[str]) -> NDArray[np.float64]:
     """[captions, words] 1 where a caption holds a word, or two words side by side, else 0.
 
     Words are left out that stand in few captions, or are lacking in few (FEWEST_OF_WORD, LEAST_OF_WORD).
@@ -149,7 +149,7 @@ def words_by_caption(captions: list[str]) -> NDArray[np.float64]:
     return rows[:, (counts >= fewest) & (counts <= len(captions) - fewest)]
 
 
-def leave_one_out_readings(rows: NDArray[np.float64], words: NDArray[np.float64]) -> NDArray[np.float64]:
+def leave_one_out_word_probabilities(rows: NDArray[np.float64], words: NDArray[np.float64]) -> NDArray[np.float64]:
     """[pictures, words] how likely each word is true of each picture, UNSURE to 1 - UNSURE, by ridge regression.
 
     `rows` [pictures, d] are what the encoder gives, `words` [pictures, words] is 1 where the caption has the word. Each

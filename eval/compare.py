@@ -22,7 +22,7 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import PlanSlot, read_plan
 from eval.lot.lot import Lot, lot_of_batch
-from eval.lot.paired import paired_interval
+from eval.lot.paired import paired_difference_interval
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.preferenceset import RECORD, read_preference_set
@@ -48,7 +48,7 @@ def compare_batches(before: Path, after: Path) -> int:
     """
     one, other = read_judged_batch(before), read_judged_batch(after)
     numbers = [
-        n for n in sorted(one.first.keys() & other.first.keys()) if same_words_and_seed(one.slots[n], other.slots[n])
+        n for n in sorted(one.first.keys() & other.first.keys()) if same_prompt_and_seed(one.slots[n], other.slots[n])
     ]
     if not numbers:
         raise DataError(
@@ -68,9 +68,9 @@ def compare_batches(before: Path, after: Path) -> int:
         why = ", ".join(f"{check} {count}" for check, count in counts.most_common())
         table.add_row(place.resolve().name, f"{good.sum()} of {len(numbers)} ({good.mean():.0%})", why or "-")
     Console(width=max(Console().width, 120)).print(table)
-    for remark in remarks_on_pair(one, other, numbers):
+    for remark in remarks_on_compared_batches(one, other, numbers):
         print(f"note: {remark}")
-    print(difference_in_words(passed[1], passed[0]))
+    print(pass_rate_difference_in_words(passed[1], passed[0]))
     return 0
 
 
@@ -84,16 +84,16 @@ def read_judged_batch(place: Path) -> JudgedBatch:
     return JudgedBatch(lot, outcome, first, slots)
 
 
-def same_words_and_seed(one: PlanSlot, other: PlanSlot) -> bool:
+def same_prompt_and_seed(one: PlanSlot, other: PlanSlot) -> bool:
     """Whether two slots ask for the same picture: prompts and seed are equal."""
     return (one.prompt, one.negative_prompt, one.seed) == (other.prompt, other.negative_prompt, other.seed)
 
 
-def difference_in_words(after: np.ndarray, before: np.ndarray) -> str:
+def pass_rate_difference_in_words(after: np.ndarray, before: np.ndarray) -> str:
     """The difference in pass rate of two batches with its interval, and what it means, on one line. `after` and
     `before` are [slots] whether the first attempt passed.
     """
-    low, high = paired_interval(list(after), list(before), CONFIDENCE)
+    low, high = paired_difference_interval(list(after), list(before), CONFIDENCE)
     gained, lost = int((after & ~before).sum()), int((~after & before).sum())
     meaning = "the second passes more often" if low > 0 else "the second passes less often"
     if low <= 0 <= high:
@@ -105,7 +105,7 @@ def difference_in_words(after: np.ndarray, before: np.ndarray) -> str:
     )
 
 
-def remarks_on_pair(one: JudgedBatch, other: JudgedBatch, numbers: list[int]) -> list[str]:
+def remarks_on_compared_batches(one: JudgedBatch, other: JudgedBatch, numbers: list[int]) -> list[str]:
     """Sentences on what differs between the two batches, what is not compared, and seeds that the second one's LoRA has
     learned from. `numbers` are the slots that are compared.
     """
@@ -116,7 +116,7 @@ def remarks_on_pair(one: JudgedBatch, other: JudgedBatch, numbers: list[int]) ->
     if left := len(one.slots.keys() | other.slots.keys()) - len(numbers):
         found.append(f"{counted(left, 'slot is', 'slots are')} not compared: not planned alike, or not judged in both")
     seeds = {batch_slot.seed_of_attempt(0) for batch_slot in (other.slots[n] for n in numbers)}
-    if learned := len(seeds & seeds_of_preferences(other.lot)):
+    if learned := len(seeds & seeds_learned_from(other.lot)):
         found.append(
             f"the second batch's LoRA has learned from pictures of {learned} of these seeds: this is no proof; plan "
             "both with another plan.seed"
@@ -124,7 +124,7 @@ def remarks_on_pair(one: JudgedBatch, other: JudgedBatch, numbers: list[int]) ->
     return found
 
 
-def seeds_of_preferences(lot: Lot) -> set[int | None]:
+def seeds_learned_from(lot: Lot) -> set[int | None]:
     """The seeds of the pictures of the preference set that a batch's LoRA learned from; empty if it is not known."""
     run = files.RUNS / ((lot.record.words.run if lot.record else None) or "-") / "run.json"
     config = files.read_json(run, "the run's record", "config")["config"] if run.is_file() else {}

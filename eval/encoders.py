@@ -27,8 +27,8 @@ from eval.measuring.encoder import (
     architecture_and_weights_file,
     encode_pictures,
     encoder_folder,
-    joined_names,
     load_encoder,
+    split_encoder_names,
 )
 from eval.measuring.record import StyleReadability
 from eval.policy.lines import MIN_REFERENCES
@@ -41,7 +41,7 @@ TIMED = 16  # pictures that the cost is measured on
 AS_SURE = 0.01  # of the lower bound: encoders that differ by less are equally sure, and the fastest is chosen
 
 
-class EncoderReading(NamedTuple):
+class EncoderMeasurement(NamedTuple):
     """How surely one encoder tells the brand from other styles, and how long it takes."""
 
     name: str
@@ -71,7 +71,7 @@ def encoders(config: Config) -> int:
     compared = Comparison(
         references, [], [], brand.background, brand.alpha, "", brand.name, {}, {}, brand=brand.name, foreign=foreign
     )
-    found: list[EncoderReading] = []
+    found: list[EncoderMeasurement] = []
     problems: list[str] = []
     for name in names:
         try:
@@ -88,7 +88,7 @@ def encoders(config: Config) -> int:
     return 0
 
 
-def measure_encoder(config: Config, name: str, folder: Path, compared: Comparison) -> EncoderReading:
+def measure_encoder(config: Config, name: str, folder: Path, compared: Comparison) -> EncoderMeasurement:
     """How surely the encoder `name` tells the brand from foreign styles, and how many seconds it takes for a picture.
 
     Raises ModelError if the encoder cannot be loaded, DataError where references cannot be read.
@@ -102,7 +102,9 @@ def measure_encoder(config: Config, name: str, folder: Path, compared: Compariso
     reader.column(measured)
     assert measured.readability is not None and measured.redrawn is not None
     seen = measured.at_foreign_size(measured.references)
-    alone = reader.learn_brand_reader(seen, measured.redrawn, measured.foreign_sets, pixels=False).separations[0].low
+    alone = (
+        reader.learn_brand_classifier(seen, measured.redrawn, measured.foreign_sets, pixels=False).separations[0].low
+    )
     read = {Path(file).name for file in measured.references.names}
     images = [
         pictures.decode_picture(path.read_bytes(), compared.background).image
@@ -110,11 +112,13 @@ def measure_encoder(config: Config, name: str, folder: Path, compared: Compariso
         if path.name in read
     ]
     passes = 1 if seen.embeddings is measured.references.embeddings else 2
-    seconds = passes * seconds_a_picture(encoder, images) + sum(seconds_a_picture(o, images) for o in encoder.others)
-    return EncoderReading(name, measured.readability, alone, seconds)
+    seconds = passes * encoding_seconds_per_picture(encoder, images) + sum(
+        encoding_seconds_per_picture(o, images) for o in encoder.others
+    )
+    return EncoderMeasurement(name, measured.readability, alone, seconds)
 
 
-def seconds_a_picture(encoder: LoadedEncoder, images: list[Image.Image]) -> float:
+def encoding_seconds_per_picture(encoder: LoadedEncoder, images: list[Image.Image]) -> float:
     """Seconds in which the encoder encodes one picture, the mean over `images`; preparing pictures is not counted."""
     shown = [encoder.preprocessing.pixels(image) for image in images]
     encode_pictures(encoder, shown[:1])  # the first pass sets up what later ones use
@@ -123,7 +127,7 @@ def seconds_a_picture(encoder: LoadedEncoder, images: list[Image.Image]) -> floa
     return (time.perf_counter() - began) / len(shown)
 
 
-def fastest_of_surest_encoders(found: list[EncoderReading]) -> EncoderReading | None:
+def fastest_of_surest_encoders(found: list[EncoderMeasurement]) -> EncoderMeasurement | None:
     """Of the encoders that can read the style, the fastest of those that are as sure as the surest without pixels; None
     if none can read it.
     """
@@ -132,7 +136,7 @@ def fastest_of_surest_encoders(found: list[EncoderReading]) -> EncoderReading | 
     return min((one for one in able if one.alone >= surest - AS_SURE), key=lambda one: one.seconds, default=None)
 
 
-def encoder_table_lines(found: list[EncoderReading], chosen: EncoderReading | None) -> list[str]:
+def encoder_table_lines(found: list[EncoderMeasurement], chosen: EncoderMeasurement | None) -> list[str]:
     """The lines of the printed table: one for each encoder, the surest first, and one that says which is best."""
     wide = max([len(one.name) for one in found], default=0)
     titles = "alone, at least  with pixels  at least  s a picture  nearest foreign set"
@@ -145,7 +149,7 @@ def encoder_table_lines(found: list[EncoderReading], chosen: EncoderReading | No
     return [*lines, f"best: {chosen.name}" if chosen else "best: none of them can read this style"]
 
 
-def write_encoder_into_brand_file(folder: Path, chosen: EncoderReading | None) -> None:
+def write_encoder_into_brand_file(folder: Path, chosen: EncoderMeasurement | None) -> None:
     """Write `encoder` into brand.yaml and leave its other lines as they are. Raises DataError if nothing is chosen."""
     if not chosen:
         raise DataError(
@@ -171,4 +175,4 @@ def encoder_name_with_absolute_path(name: str) -> str:
             return f"{architecture}:{weights}"
         return str(encoder_folder(one)) if files.is_path(one) else one
 
-    return "+".join(map(of_one, joined_names(name)))
+    return "+".join(map(of_one, split_encoder_names(name)))

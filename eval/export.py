@@ -73,7 +73,7 @@ def export(config: Config) -> int:
             target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
         sha256 = files.sha256(target / TAGMANIFEST)
         lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
-    if stay := accepted_attempts_that_stay(lot, verdicts):
+    if stay := accepted_attempts_not_exported(lot, verdicts):
         print(f"note: accepted, but a better attempt at the same slot is exported: {count_and_first_names(stay)}")
     for name in changed:
         print(f"note: {name} is not the picture that was judged; it is left out")
@@ -263,7 +263,7 @@ def exportable_and_changed_pictures(lot: Lot, verdicts: list[Verdict]) -> tuple[
     return whole, [v.file for v in accepted if lot.sha256.get(v.file) != v.sha256]
 
 
-def accepted_attempts_that_stay(lot: Lot, verdicts: list[Verdict]) -> list[str]:
+def accepted_attempts_not_exported(lot: Lot, verdicts: list[Verdict]) -> list[str]:
     """Names of the accepted pictures of a planned batch that stay, as one picture at most leaves for each slot."""
     going = {verdict.file for verdict in exportable_verdicts(verdicts, bool(lot.slots))}
     return [v.file for v in verdicts if v.verdict == "accept" and v.file not in going]

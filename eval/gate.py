@@ -33,7 +33,7 @@ from eval.report.mirror import mirror_to_wandb
 from eval.report.page import write_reports
 from eval.report.summaries import (
     escaped_on_one_line,
-    left_out_in_words,
+    left_out_checks_in_words,
     score_and_threshold_in_brackets,
     worst_picture_first,
 )
@@ -105,7 +105,7 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
     outcome = judged.outcome
     lines = [warning] if (warning := warning_without_references(outcome)) else []
     lines += [*outcome.summary, *(f"note: {line}" for line in outcome.notes)]
-    if left_out := left_out_in_words(outcome.left_out):
+    if left_out := left_out_checks_in_words(outcome.left_out):
         lines.append(f"note: checks left out: {left_out}")
     for verdict, causes in outcome.why.items():
         if causes:

@@ -31,14 +31,14 @@ from eval.lot.batch import (
     PLAN,
     RECORD,
     attempt_names,
-    batch_folder,
+    batch_folder_and_facts,
     has_picture,
     read_existing_batch_record,
     read_plan,
     traits_or_prompts_digest,
 )
 from eval.lot.drawing import DrawPictures, settings_of_drawing
-from eval.lot.drawn import begin_drawn, note_drawn
+from eval.lot.drawn import append_drawn_digests, start_drawn_file
 from eval.lot.early import Round
 from eval.lot.rounds import (
     Attempt,
@@ -64,8 +64,8 @@ def generate(config: Config, first_slots: int | None = None) -> int:
 
     Returns 0; 11 if nothing is due, slots are missing, and only a person can fill them.
     """
-    folder, facts = batch_folder(config)
-    processes = hardware.launched_processes(hardware.of_this_process(config))
+    folder, facts = batch_folder_and_facts(config)
+    processes = hardware.accelerate_process_state(hardware.of_this_process(config))
     main, rank, world = processes.is_main_process, processes.process_index, processes.num_processes
     ends_after = early.steps_of_preview(facts.generate)
     if world > 1 and config.engine.name != "local":
@@ -81,7 +81,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
         before, standing = attempt_names(folder / "images"), read_batch_progress(folder, config.plan.max_attempts)
         parts = [] if ends_after else parts_that_are_due(config, folder, standing, first_slots)
         if main and (parts or ends_after):
-            begin_drawn(folder, of_earlier_version=read_existing_batch_record(folder).precision is not None)
+            start_drawn_file(folder, of_earlier_version=read_existing_batch_record(folder).precision is not None)
             early.cut_torn_row(folder)
         processes.wait_for_everyone()  # until all have seen what exists
         if ends_after:
@@ -89,7 +89,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
         elif config.engine.name != "local" and parts:
             draw_by_engine(parts, folder / "images", config, folder, standing)
         elif parts[rank::world]:
-            draw_in_parts(load_stage(config, folder, processes), parts[rank::world], config, folder, processes)
+            draw_attempts(load_stage(config, folder, processes), parts[rank::world], config, folder, processes)
         processes.wait_for_everyone()  # until all is drawn
     return print_what_was_drawn(config, folder, len(before)) if main else ExitCode.PASS
 
@@ -130,7 +130,7 @@ def digests_of_plan_and_its_source(folder: Path, config: Config) -> tuple[str, s
     return files.sha256(folder / PLAN), traits_or_prompts_digest(config)
 
 
-def stop_if_plan_changed(folder: Path, config: Config, planned: tuple[str, str | None]) -> None:
+def require_unchanged_plan(folder: Path, config: Config, planned: tuple[str, str | None]) -> None:
     """Raises DataError where the plan, or the file it was made from, is not what it was when drawing began."""
     for before, now, what in zip(
         planned, digests_of_plan_and_its_source(folder, config), ("plan", "traits or prompts file"), strict=True
@@ -172,7 +172,7 @@ def draw_in_rounds(config: Config, folder: Path, processes: PartialState, ends_a
         processes.wait_for_everyone()  # until the line is written
         stopping = StoppingEarly(scorer, early.read_rounds(folder)[found.number], ends_after)
         share = found.parts[processes.process_index :: processes.num_processes]
-        draw_in_parts(stage, share, config, folder, processes, stopping)
+        draw_attempts(stage, share, config, folder, processes, stopping)
         processes.wait_for_everyone()  # until the round is drawn
 
 
@@ -202,7 +202,7 @@ class StoppingEarly(NamedTuple):
         return [part[i] for i in chosen], firststeps.finish_pictures(models, first, chosen, draw)
 
 
-def draw_in_parts(
+def draw_attempts(
     stage: DrawPictures,
     parts: list[list[Attempt]],
     config: Config,
@@ -221,7 +221,7 @@ def draw_in_parts(
     began, drawn_so_far = time.monotonic(), 0
     with progress.progress_bar("generate", sum(map(len, parts)), visible=processes.is_main_process) as tick:
         for part in parts:
-            stop_if_plan_changed(folder, config, planned)
+            require_unchanged_plan(folder, config, planned)
             if stopping:
                 finished, drawn = stopping.hopeful_pictures(stage, part, folder)
             else:
@@ -233,7 +233,7 @@ def draw_in_parts(
             drawn_so_far += len(part)
             in_all = drawn_so_far * processes.num_processes
             seconds_each = (time.monotonic() - began) / in_all
-            tick(len(part), standing.state_in_words(in_all, seconds_each, config.hardware.price_per_hour))
+            tick(len(part), standing.progress_in_words(in_all, seconds_each, config.hardware.price_per_hour))
 
 
 def draw_by_engine(
@@ -260,7 +260,7 @@ def draw_by_engine(
 
         def take(found: dict[str, Row], killed: list[str]) -> None:
             nonlocal drawn_so_far
-            stop_if_plan_changed(folder, config, planned)
+            require_unchanged_plan(folder, config, planned)
             killed_parts.extend("pictures of the base alone" for row in killed if row == base_row["id"])
             of_plan = [by_id[row] for row in killed if row in by_id]
             killed_parts.extend(", ".join(slot.file(attempt) for slot, attempt in part) for part in of_plan)
@@ -277,7 +277,7 @@ def draw_by_engine(
                     keep_pictures(folder, images, part, in_order)
                     drawn_so_far += len(part)
                     seconds_each = (time.monotonic() - began) / drawn_so_far
-                    words = standing.state_in_words(drawn_so_far, seconds_each, config.hardware.price_per_hour)
+                    words = standing.progress_in_words(drawn_so_far, seconds_each, config.hardware.price_per_hour)
                     tick(len(part), words)
 
         work = Work(config.engine, {"stage": "draw", **settings}, folder)
@@ -323,7 +323,7 @@ def keep_pictures(folder: Path, images: Path, part: list[Attempt], contents: lis
     new = {i: contents[i] for i, attempt in enumerate(part) if not has_picture(images, *attempt)}
     names = {i: part[i][0].file(part[i][1]) for i in new}
     digests = {i: hashlib.sha256(content).hexdigest() for i, content in new.items()}
-    note_drawn(folder, {names[i]: digest for i, digest in digests.items()})
+    append_drawn_digests(folder, {names[i]: digest for i, digest in digests.items()})
     for i, content in new.items():
         files.write_atomically(images / names[i], content)
     return digests

@@ -23,12 +23,12 @@ import numpy as np
 
 from eval.judging.judge import VerdictsByPolicy, decide_by_policy
 from eval.learning import LEARNT
-from eval.learning.advice import what_to_do_next
+from eval.learning.advice import advice_beside_learning
 from eval.learning.decisions import decided_pictures
-from eval.learning.gains import Gain, gain_of
-from eval.learning.newpolicy import learnt_policy
+from eval.learning.gains import ReaderGain, gains_of_readers
+from eval.learning.newpolicy import make_learnt_policy
 from eval.learning.page import write_page
-from eval.lot.compared import comparison_of
+from eval.lot.compared import comparison_with_decisions
 from eval.lot.comparison import Comparison, DecidedFile
 from eval.lot.lot import Lot, locked_lot
 from eval.measuring.decided import DecidedPictures
@@ -49,30 +49,30 @@ def learn(config: Config) -> int:
     Raises DataError where there are too few decisions of a kind, saying how many are needed; nothing is written then.
     """
     policy = policyfile.read_policy(config.policy)
-    with locked_lot(config) as lot, store.same_rows_for_every_read():
-        compared = comparison_of(config, lot, policy)
+    with locked_lot(config) as lot, store.frozen_store_reads():
+        compared = comparison_with_decisions(config, lot, policy)
         decided, notes = decided_pictures(config, lot, compared, policy)
         before = decide_by_policy(config, lot, compared, policy)
         with tempfile.TemporaryDirectory(prefix=".learnt.", dir=lot.out) as place:
-            taught = with_file(Path(place), compared, decided)
+            taught = with_decided_pictures_file(Path(place), compared, decided)
             elsewhere = replace(lot, out=Path(place))
             scores = decide_by_policy(config, elsewhere, taught, policy, quiet=True).scores
-            decided = with_spreads(decided, scores)
-            new = learnt_policy(policyfile.policy_path(config.policy), policy, decided, scores)
+            decided = with_scores_in_spreads(decided, scores)
+            new = make_learnt_policy(policyfile.policy_path(config.policy), policy, decided, scores)
             files.write_atomically(Path(place) / new.name, new.text)
             after = decide_by_policy(
                 config, elsewhere, taught, policyfile.read_policy(str(Path(place) / new.name)), quiet=True
             )
-        gains = gain_of(decided, before, after, policy.promise.alpha)
+        gains = gains_of_readers(decided, before, after, policy.promise.alpha)
         folder = lot.out / LEARNT
         files.write_atomically(folder / decided.file_name, decided.content())
         files.write_atomically(folder / new.name, new.text)
-        advice = what_to_do_next(compared, decided, after.scores)
+        advice = advice_beside_learning(compared, decided, after.scores)
         page = write_page(folder / "report", lot, compared, (before, after), gains, advice)
     for note in notes:
         print(f"note: {note}")
-    print_result(gains, before, after)
-    for line in [*made_void(lot, policy), *advice]:
+    print_gains_and_changed_verdicts(gains, before, after)
+    for line in [*notes_on_void_evidence(lot, policy), *advice]:
         print(line)
     place = files.display_path(folder / new.name)
     print(f"report: {files.display_path(page)}")
@@ -86,18 +86,18 @@ def learn(config: Config) -> int:
     return ExitCode.PASS
 
 
-def with_file(place: Path, compared: Comparison, decided: DecidedPictures) -> Comparison:
+def with_decided_pictures_file(place: Path, compared: Comparison, decided: DecidedPictures) -> Comparison:
     """Write the decided pictures to a file in the folder `place`. Returns `compared` with this file."""
     files.write_atomically(place / decided.file_name, decided.content())
     return replace(compared, decided=DecidedFile(place / decided.file_name, decided.sha256))
 
 
-def with_spreads(decided: DecidedPictures, scores: LotScores) -> DecidedPictures:
+def with_scores_in_spreads(decided: DecidedPictures, scores: LotScores) -> DecidedPictures:
     """The decided pictures, where those that are in the lot have their scores (READ_BY_HEAD) in spreads of the
     references, by readers that do not know them.
     """
     columns = {name: np.array([row.get(name) for row in scores.rows], np.float64) for name in READ_BY_HEAD}
-    spreads = taste.in_spreads(columns, scores.references, len(scores.rows))
+    spreads = taste.scores_in_spreads(columns, scores.references, len(scores.rows))
     found, rows = decided.scores.copy(), decided.rows_by_sha256()
     for row, of_picture in zip(scores.rows, spreads, strict=True):
         if (i := rows.get(row["sha256"])) is not None:
@@ -105,7 +105,9 @@ def with_spreads(decided: DecidedPictures, scores: LotScores) -> DecidedPictures
     return decided._replace(scores=found)
 
 
-def print_result(gains: list[Gain], before: VerdictsByPolicy, after: VerdictsByPolicy) -> None:
+def print_gains_and_changed_verdicts(
+    gains: list[ReaderGain], before: VerdictsByPolicy, after: VerdictsByPolicy
+) -> None:
     """Print what each reader gains, and how many verdicts change in which way."""
     for gain in gains:
         print(gain.sentence())
@@ -118,7 +120,7 @@ def print_result(gains: list[Gain], before: VerdictsByPolicy, after: VerdictsByP
     print(f"learn: the learnt policy is {verdict}")
 
 
-def made_void(lot: Lot, policy: Policy) -> list[str]:
+def notes_on_void_evidence(lot: Lot, policy: Policy) -> list[str]:
     """A list of one sentence on the evidence of this lot that counts for nothing under the new policy."""
     heads, found = store.last_row_hashes(lot.out), []
     names = [name for name in ("calibration.json", "certificate.json") if (lot.out / name).is_file()]

@@ -82,18 +82,20 @@ def print_broken_credentials(paths: Sequence[Path], found: Sequence[MarksOfPictu
 
 def as_jpeg_of_quality_75(image: Image.Image) -> bytes:
     """The picture as the bytes of a JPEG."""
-    return encoded_picture(image.convert("RGB"), "JPEG", quality=75)
+    return image_file_bytes(image.convert("RGB"), "JPEG", quality=75)
 
 
 def resized_to_half(image: Image.Image) -> bytes:
     """The picture at half its width and height, as the bytes of an image file."""
-    return encoded_picture(image.resize((image.width // 2, image.height // 2)), image.format or "PNG")
+    return image_file_bytes(image.resize((image.width // 2, image.height // 2)), image.format or "PNG")
 
 
 def cropped_by_a_tenth(image: Image.Image) -> bytes:
     """The picture without a tenth of its width and height at each side, as the bytes of an image file."""
     across, down = image.width // 10, image.height // 10
-    return encoded_picture(image.crop((across, down, image.width - across, image.height - down)), image.format or "PNG")
+    return image_file_bytes(
+        image.crop((across, down, image.width - across, image.height - down)), image.format or "PNG"
+    )
 
 
 ATTACKS: dict[str, Callable[[Image.Image], bytes]] = {
@@ -103,7 +105,7 @@ ATTACKS: dict[str, Callable[[Image.Image], bytes]] = {
 }
 
 
-def encoded_picture(image: Image.Image, kind: str, **settings: Any) -> bytes:
+def image_file_bytes(image: Image.Image, kind: str, **settings: Any) -> bytes:
     """The picture as the bytes of an image file in the format `kind`, such as "PNG"; `settings` are those of PIL's
     save.
     """

@@ -22,7 +22,7 @@ from eval.lot.batch import (
     PlanSlot,
     attempt_and_slot,
     attempt_names,
-    batch_folder,
+    batch_folder_and_facts,
     read_existing_batch_record,
     read_plan,
     require_file,
@@ -30,7 +30,7 @@ from eval.lot.batch import (
     write_plan,
 )
 from eval.lot.comparison import traits_spelled_as_planned
-from eval.lot.drawn import forget_drawn
+from eval.lot.drawn import remove_drawn_digests
 from eval.lot.early import forget_previews
 from eval.lot.record import BatchFacts
 from eval.package import living
@@ -68,16 +68,16 @@ def plan(config: Config) -> int:
 
         return audit_traits(config)
     brand_set = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))[0] if config.brand else None
-    file = read_traits_file(named_traits_file(config)) if config.traits else None
+    file = read_traits_file(traits_file_path(config)) if config.traits else None
     if config.show:
         return show_plan(config, brand_set, file)
-    folder, facts = batch_folder(config, replanned=file is not None)
+    folder, facts = batch_folder_and_facts(config, replanned=file is not None)
     if config.repair:
         return repair_slots(config, folder, facts, brand_set, file)
     with files.exclusive_lock(folder):
-        earlier = earlier_slots(folder)
+        earlier = read_earlier_slots(folder)
         slots = slots_from_config(config, brand_set, file, earlier, slots_with_a_drawn_picture(folder))
-        write_plan_and_put_pictures_aside(folder, facts, config, earlier, slots, file is not None)
+        write_plan_and_move_outdated_pictures(folder, facts, config, earlier, slots, file is not None)
     warn_of_slots_beyond_supply(config, folder, slots)
     for note in notes_on_values_without_slot(file, slots):
         print(f"note: {note}")
@@ -99,7 +99,7 @@ def plan(config: Config) -> int:
             print("      slots differ in traits that the prompt does not name, or in values without words of their own")
         else:
             print("      traits=FILE, or prompts=FILE with as many lines, gives variety")
-    if brand_set and (known := count_training_captions(slots, brand_set)):
+    if brand_set and (known := count_prompts_from_training(slots, brand_set)):
         print(f"note: {known} of {len(slots)} prompts are captions of training pictures, word for word: what comes out")
         print("      as a copy is refused (novelty); other prompts draw new pictures")
     print(f"plan: {len(slots)} slots, numbered from 0, in {files.display_path(folder / PLAN)}")
@@ -110,8 +110,8 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
     """Print the plan, draw its counts, and write its items where out= says; the plan itself is not
     written. Returns 0.
     """
-    folder = folder_to_show(config)
-    slots = slots_from_config(config, brand_set, file, earlier_slots(folder), slots_with_a_drawn_picture(folder))
+    folder = batch_folder_to_show(config)
+    slots = slots_from_config(config, brand_set, file, read_earlier_slots(folder), slots_with_a_drawn_picture(folder))
     warn_of_slots_beyond_supply(config, folder, slots)
     for note in notes_on_values_without_slot(file, slots):
         print(f"note: {note}")
@@ -122,14 +122,14 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
     return 0
 
 
-def folder_to_show(config: Config) -> Path:
+def batch_folder_to_show(config: Config) -> Path:
     """The folder of the batch that the arguments name. Before the LoRA is trained it has no name yet: the run's name
     stands for it.
 
     Raises ModelError where `lora_file` or the base cannot be read.
     """
     try:
-        return batch_folder(config, replanned=config.traits is not None)[0]
+        return batch_folder_and_facts(config, replanned=config.traits is not None)[0]
     except ModelError as error:
         from stylegate import lorafile  # torch
 
@@ -139,7 +139,7 @@ def folder_to_show(config: Config) -> Path:
         return files.BATCHES / (config.batch or run_name(config))
 
 
-def count_training_captions(slots: list[PlanSlot], brand_set: BrandSet) -> int:
+def count_prompts_from_training(slots: list[PlanSlot], brand_set: BrandSet) -> int:
     """How many slots have a prompt that is the caption of a training picture; upper and lower case count as equal."""
     captions = [text for item in brand_set.splits["train"] for text in item.captions()]
     learned = {brand_set.brand.prompt_with_trigger(text).lower() for text in captions}
@@ -159,19 +159,19 @@ def warn_of_slots_beyond_supply(config: Config, folder: Path, slots: list[PlanSl
         print("      plan within the supply, or give another collection another name= when you export")
 
 
-def write_plan_and_put_pictures_aside(
+def write_plan_and_move_outdated_pictures(
     folder: Path, facts: BatchFacts, config: Config, earlier: list[PlanSlot], slots: list[PlanSlot], of_traits: bool
 ) -> None:
     """Write the plan, the batch's record, and with `of_traits` rarity, picture and commitment. Pictures of slots whose
     traits, prompt or seed are other ones now are moved away.
     """
-    for line in put_pictures_aside(folder, earlier, slots):
+    for line in move_outdated_pictures_aside(folder, earlier, slots):
         print(line)
     write_batch_record(folder, facts, config)
     write_plan(folder, slots)
     if of_traits:
         items = [slot.traits for slot in slots]
-        intervals = intervals_of_batch(config, folder, slots)
+        intervals = rarity_intervals_of_batch(config, folder, slots)
         files.write_atomically(folder / "rarity.csv", rarity.rarity_table_as_csv(items, intervals))
         files.write_atomically(folder / "plan.png", picture.counts_and_rarity_as_png(items))
         commitment.write_plan_text_and_commitment(folder, slots)
@@ -193,14 +193,14 @@ def repair_slots(
             return 0
         brand = brand_set.brand if brand_set else brandset.NO_BRAND
         excluded = training_combinations_to_exclude(config, brand_set, file)
-        slots = repaired_slots(file, brand, config.plan, excluded, earlier, broken, states.settled)
+        slots = repaired_slots(file, brand, config.plan, excluded, earlier, broken, states.accepted_or_in_review)
         of_before = replace(config.plan, num_images=len(earlier), num_wanted=record.wanted)
-        write_plan_and_put_pictures_aside(
+        write_plan_and_move_outdated_pictures(
             folder, facts, replace(config, plan=of_before), earlier, slots, of_traits=True
         )
     changed = [new.slot for old, new in zip(earlier, slots, strict=True) if old != new]
     others = [number for number in changed if number not in broken]
-    lost = [number for number in others if number in states.settled]
+    lost = [number for number in others if number in states.accepted_or_in_review]
     print(
         f"plan: {len(broken)} slots repaired; all counts are as before; {len(others)} other slots changed, "
         f"of which {len(lost)} had an accepted picture or one in review"
@@ -240,7 +240,7 @@ def traits_unknown_of_brand(brand_set: BrandSet, file: TraitsFile) -> list[str]:
     return [trait for trait in file.traits if plain_spelling(trait) not in known]
 
 
-def named_traits_file(config: Config) -> Path:
+def traits_file_path(config: Config) -> Path:
     """The path of the traits file that traits= names. Raises ConfigError if there is none."""
     return files.resolve_name(config.traits or "", files.TRAITS, "traits", ".yaml")
 
@@ -259,7 +259,7 @@ def print_plan_and_draw_counts(slots: list[PlanSlot], file: TraitsFile | None, p
         print(f"as a picture: {files.display_path(path)}")
 
 
-def intervals_of_batch(config: Config, folder: Path, slots: list[PlanSlot]) -> list[RarityInterval] | None:
+def rarity_intervals_of_batch(config: Config, folder: Path, slots: list[PlanSlot]) -> list[RarityInterval] | None:
     """For each slot the interval in which its rarity may end, by the verdicts so far; None where no slot is open."""
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     filled = {attempt_and_slot(row["file"])[1] for row in rows if row["verdict"] == "accept"}
@@ -272,7 +272,7 @@ def intervals_of_batch(config: Config, folder: Path, slots: list[PlanSlot]) -> l
 def print_rarity_intervals(config: Config, folder: Path, slots: list[PlanSlot]) -> None:
     """Print how far open slots leave rarity open, and write the table of it; nothing where none is open."""
     items = [slot.traits for slot in slots]
-    found = intervals_of_batch(config, folder, slots) if any(items) else None
+    found = rarity_intervals_of_batch(config, folder, slots) if any(items) else None
     if not found:
         return
     planned = rarity.rarity_of_each_item(items)
@@ -284,7 +284,7 @@ def print_rarity_intervals(config: Config, folder: Path, slots: list[PlanSlot]) 
     print(f"most {scores:.2f} and its rank by at most {ranks}; slot by slot: {files.display_path(path)}")
 
 
-def earlier_slots(folder: Path) -> list[PlanSlot]:
+def read_earlier_slots(folder: Path) -> list[PlanSlot]:
     """The slots of the plan in the folder of a batch; [] if there is none."""
     return read_plan(folder) if (folder / PLAN).exists() else []
 
@@ -344,7 +344,7 @@ def with_seeds_of_equal_earlier_slots(slots: list[PlanSlot], earlier: list[PlanS
     return [s.model_copy(update={"seed": seeds.get((s.slot, traits_as_sorted_pairs(s.traits)), s.seed)}) for s in slots]
 
 
-def put_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSlot]) -> list[str]:
+def move_outdated_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSlot]) -> list[str]:
     """Move the pictures of slots that are no longer as they were drawn into a folder of the batch, and forget their
     verdicts. Returns lines to print: which slots lost theirs and why.
     """
@@ -372,7 +372,7 @@ def put_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSl
         files.write_jsonl(
             folder / "verdicts.jsonl", [row for row in rows if attempt_and_slot(row["file"])[1] not in lost]
         )
-    forget_drawn(folder, moved)
+    remove_drawn_digests(folder, moved)
     lines = [f"  slot {number}: {why}" for number, why in sorted(lost.items())]
     kept = len(slots_with_a_drawn_picture(folder))
     return [f"kept: the pictures of {kept} slots; lost, now in {files.display_path(aside)}: {len(lost)}", *lines]
@@ -390,12 +390,16 @@ def read_prompts(path: Path) -> list[str]:
         problems += table.problems
         if not problems and not set(table.columns) & set(tables.TEXTS):
             problems.append(f"needs a column prompt, has {', '.join(table.columns) or 'none'}")
-        prompts = [(row.line, tables.value_of_columns(row, tables.TEXTS)) for row in table.rows] if not problems else []
+        prompts = (
+            [(row.line, tables.value_in_one_of_columns(row, tables.TEXTS)) for row in table.rows]
+            if not problems
+            else []
+        )
     elif suffix in (".json", ".toml", ".yaml", ".yml"):
         raise DataError(f"prompts={path} is no list of prompts", next_step="write one prompt a line into a .txt file.")
     else:
         try:
-            prompts, comments = tables.content_lines(path.read_bytes())
+            prompts, comments = tables.content_lines_and_comment_count(path.read_bytes())
         except ValueError as error:
             raise DataError(f"prompts={path}: {error}") from None
         if comments:

@@ -27,7 +27,7 @@ from eval.promise.certificate import (
     AuditAttempt,
     AuditPlan,
     audit_labels_before_first_gap,
-    index_of_first_proven,
+    index_of_first_proven_attempt,
     make_certificate,
     read_certificate,
     resume_or_begin_plan,
@@ -35,7 +35,7 @@ from eval.promise.certificate import (
 )
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
 from eval.promise.statements import TraitStatement, statements_of
-from eval.promise.worksheet import WorksheetQuestion, read_answers, stored_and_new_labels, write_worksheet
+from eval.promise.worksheet import WorksheetQuestion, read_answers, stored_and_given_labels, write_worksheet
 from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
@@ -65,7 +65,7 @@ def audit_traits(config: Config) -> int:
             given = ask_and_store_trait_labels(lot, plan, stated, given, policy)
         write_audit_terms(lot.out, plan)  # a worksheet shows pictures too
         (attempt,) = attempts = plan.proof_attempts(given)
-        if index_of_first_proven(attempts) is not None:
+        if index_of_first_proven_attempt(attempts) is not None:
             found = make_certificate(plan, given, attempts, 0, policy, list(stated.values()))
             found.write(lot.out / TRAIT_CERTIFICATE)
             (lot.out / WORKSHEET).unlink(missing_ok=True)
@@ -113,7 +113,7 @@ def store_trait_labels_from_table(
     Raises DataError for what cannot be used in the table.
     """
     names = digests_by_worksheet_name(stated)
-    before, answers = stored_and_new_labels(path, "traits", lot.out, names, policy)
+    before, answers = stored_and_given_labels(path, "traits", lot.out, names, policy)
     rows = read_answers(path, "traits", lot.out, names, policy)
     values = planned_values_by_trait(lot.planned_traits().values())
     shown = {row.label.sha256: {stated[row.label.sha256].trait: row.shows} for row in rows if row.shows}

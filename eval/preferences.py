@@ -27,7 +27,7 @@ from eval.promise.store import gate_record_key_of_labels
 from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
-from stylegate.preferenceset import RECORD, ROWS, PreferencePair, PreferenceRecord, Source, picture_name
+from stylegate.preferenceset import RECORD, ROWS, PreferencePair, PreferenceRecord, Source, preference_picture_file
 from stylegate.words import counted
 
 OF_OTHERS = {"distinct"}  # checks that compare a picture with others of the lot: alone they do not call it bad
@@ -35,7 +35,7 @@ DECIDES: tuple[Purpose, ...] = ("review", "traits")  # purposes of labels that a
 FOLDER = "preferences"
 
 
-class Judged(NamedTuple):
+class JudgedPicture(NamedTuple):
     """A picture that can stand in a pair: its verdict, and who decided about it."""
 
     verdict: Verdict
@@ -55,13 +55,15 @@ def preferences(config: Config) -> int:
                 next_step="give batch=NAME, or the arguments that the batch was planned with.",
             )
         outcome, verdicts = read_gate_record_and_verdicts(lot)
-        usable, left_out = usable_pictures(verdicts, evidence_of(lot.out))
-        pairs = pairs_of_slots(lot, usable)
+        usable, left_out = pictures_usable_in_pairs(verdicts, digests_labelled_as_evidence(lot.out))
+        pairs = preference_pairs_of_slots(lot, usable)
         left_out["no partner in their slot"] = len(usable) - len(
             {sha256 for pair in pairs for sha256 in (pair.chosen_sha256, pair.rejected_sha256)}
         )
         if not pairs:
-            raise DataError(one_sided(usable), next_step="draw more: generate and gate again, or a larger plan.")
+            raise DataError(
+                why_no_pair_in_words(usable), next_step="draw more: generate and gate again, or a larger plan."
+            )
         target = Path(config.out).expanduser().resolve() if config.out else lot.out / FOLDER
         if target.exists() and not (target / RECORD).is_file():
             raise DataError(f"out={config.out} holds something else", next_step="give a new folder.")
@@ -76,19 +78,21 @@ def preferences(config: Config) -> int:
     return 0
 
 
-def evidence_of(out: Path) -> set[str]:
+def digests_labelled_as_evidence(out: Path) -> set[str]:
     """The sha256 of every picture in the folder `out` that an audit or a calibration has labelled, by any rule."""
     return {
         label.sha256 for purpose in PURPOSES if purpose not in DECIDES for label in read_stored_labels(out, purpose)
     }
 
 
-def usable_pictures(verdicts: Iterable[Verdict], evidence: set[str]) -> tuple[list[Judged], Counter[str]]:
+def pictures_usable_in_pairs(
+    verdicts: Iterable[Verdict], evidence: set[str]
+) -> tuple[list[JudgedPicture], Counter[str]]:
     """The pictures that can stand in a pair, and how many others there are, by reason.
 
     `evidence` has the sha256 of every picture that an audit or a calibration has labelled.
     """
-    usable: list[Judged] = []
+    usable: list[JudgedPicture] = []
     left_out: Counter[str] = Counter()
     for verdict in verdicts:
         rejected_for = {reason.check for reason in verdict.reasons if reason.verdict == "reject"}
@@ -102,21 +106,21 @@ def usable_pictures(verdicts: Iterable[Verdict], evidence: set[str]) -> tuple[li
             left_out["rejected as copies alone"] += 1
         else:
             person = PERSON in rejected_for or verdict.settled or (verdict.verdict == "accept" and verdict.waived)
-            usable.append(Judged(verdict, "person" if person else "gate"))
+            usable.append(JudgedPicture(verdict, "person" if person else "gate"))
     return usable, left_out
 
 
-def pairs_of_slots(lot: Lot, usable: list[Judged]) -> list[PreferencePair]:
+def preference_pairs_of_slots(lot: Lot, usable: list[JudgedPicture]) -> list[PreferencePair]:
     """A pair for each accepted and each rejected picture of the same slot, by slot and attempt.
 
     Raises DataError if a picture is not the one that was judged.
     """
-    by_slot: dict[int, dict[str, list[Judged]]] = {}
+    by_slot: dict[int, dict[str, list[JudgedPicture]]] = {}
     for one in usable:
         of_slot = by_slot.setdefault(attempt_and_slot(one.verdict.file)[1], {"accept": [], "reject": []})
         of_slot[one.verdict.verdict].append(one)
     pairs = [
-        pair_of(lot, number, chosen, rejected)
+        make_preference_pair(lot, number, chosen, rejected)
         for number, of_slot in sorted(by_slot.items())
         for chosen in of_slot["accept"]
         for rejected in of_slot["reject"]
@@ -127,7 +131,7 @@ def pairs_of_slots(lot: Lot, usable: list[Judged]) -> list[PreferencePair]:
     return pairs
 
 
-def pair_of(lot: Lot, number: int, chosen: Judged, rejected: Judged) -> PreferencePair:
+def make_preference_pair(lot: Lot, number: int, chosen: JudgedPicture, rejected: JudgedPicture) -> PreferencePair:
     """The preference pair of two pictures of the slot `number`, as a row of metadata.jsonl."""
     slot = (lot.slots or {})[chosen.verdict.file]
     seeds = [
@@ -135,8 +139,8 @@ def pair_of(lot: Lot, number: int, chosen: Judged, rejected: Judged) -> Preferen
         for v in (chosen.verdict, rejected.verdict)
     ]
     return PreferencePair(
-        chosen_file_name=picture_name(chosen.verdict.sha256),
-        rejected_file_name=picture_name(rejected.verdict.sha256),
+        chosen_file_name=preference_picture_file(chosen.verdict.sha256),
+        rejected_file_name=preference_picture_file(rejected.verdict.sha256),
         prompt=slot.prompt,
         chosen_sha256=chosen.verdict.sha256,
         rejected_sha256=rejected.verdict.sha256,
@@ -149,7 +153,7 @@ def pair_of(lot: Lot, number: int, chosen: Judged, rejected: Judged) -> Preferen
     )
 
 
-def one_sided(usable: list[Judged]) -> str:
+def why_no_pair_in_words(usable: list[JudgedPicture]) -> str:
     """A sentence on why there is no pair."""
     counts = Counter(one.verdict.verdict for one in usable)
     found = f"{counts['accept']} accepted and {counts['reject']} rejected pictures can be used"
@@ -170,7 +174,7 @@ def write_preference_set(
 
     def build(partial: Path) -> None:
         for sha256 in {digest for pair in pairs for digest in (pair.chosen_sha256, pair.rejected_sha256)}:
-            files.write_atomically(partial / picture_name(sha256), paths[sha256].read_bytes())
+            files.write_atomically(partial / preference_picture_file(sha256), paths[sha256].read_bytes())
         files.write_atomically(partial / ROWS, rows)
         PreferenceRecord(
             pairs=len(pairs),

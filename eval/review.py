@@ -23,16 +23,16 @@ import webbrowser
 from dataclasses import replace
 
 from eval.calibrate import refuse_learned_pictures
-from eval.certify import index_of_first_proven, write_audit_terms
-from eval.judging.certified import plan_of_lot_audit
+from eval.certify import index_of_first_proven_attempt, write_audit_terms
+from eval.judging.certified import audit_plan_and_reason
 from eval.judging.judge import calibration_pool_scores, judge
-from eval.lot.compared import comparison_of
+from eval.lot.compared import comparison_with_decisions
 from eval.lot.lot import Lot, locked_lot
-from eval.lot.words import command_words_naming_lot
+from eval.lot.words import arguments_naming_lot
 from eval.policy import file as policyfile
 from eval.promise import disagreements
 from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
-from eval.promise.known_rejects import neutral_path, with_known_rejects
+from eval.promise.known_rejects import neutral_picture_path, plan_with_known_rejects
 from eval.promise.label import Label
 from eval.promise.rejected import rejected_by_score, rejected_order
 from eval.reviewing.queues import ReviewQueue, audit_or_calibration_queue, borderline_queue, disagreement_queue
@@ -50,7 +50,7 @@ def review(config: Config) -> int:
 
     make_queue = {
         "borderline": borderline_queue_of_lot,
-        "disagreements": disagreed_labels,
+        "disagreements": disagreement_queue_of_lot,
         "audit": audit_queue,
         "calibration": calibration_queue,
         "rejected": rejected_queue,
@@ -85,10 +85,10 @@ def review(config: Config) -> int:
 
 def borderline_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
     """The queue of the pictures that the gate holds for review."""
-    return borderline_queue(judge(config, lot), f"stylegate gate {command_words_naming_lot(config, lot)}")
+    return borderline_queue(judge(config, lot), f"stylegate gate {arguments_naming_lot(config, lot)}")
 
 
-def disagreed_labels(config: Config, lot: Lot) -> ReviewQueue:
+def disagreement_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
     """The queue of the pictures in review that reviewers disagree about: whoever answers settles them."""
     queue = borderline_queue_of_lot(config, lot)
     return disagreement_queue(queue, disagreements.disagreements(lot.out, "review", queue.policy))
@@ -100,20 +100,26 @@ def audit_queue(config: Config, lot: Lot) -> ReviewQueue:
     """
     judged = judge(config, lot, without="audit")
     policy = judged.policy
-    plan, why = plan_of_lot_audit(lot.out, judged.verdicts, policy, bool(lot.slots), not config.promise.known_rejects)
-    plan, measured = with_known_rejects(lot, plan, config.promise.known_rejects)
+    plan, why = audit_plan_and_reason(
+        lot.out, judged.verdicts, policy, bool(lot.slots), not config.promise.known_rejects
+    )
+    plan, measured = plan_with_known_rejects(lot, plan, config.promise.known_rejects)
     print(f"order: {why}\nreviewers: {measured}")
     write_audit_terms(lot.out, plan)
 
     def is_proven(given: list[Label], answers: list[Label]) -> bool:
-        return index_of_first_proven(plan.proof_attempts(given, answers)) is not None
+        return index_of_first_proven_attempt(plan.proof_attempts(given, answers)) is not None
 
-    words = f"stylegate certify {command_words_naming_lot(config, lot)}"
+    words = f"stylegate certify {arguments_naming_lot(config, lot)}"
     found = audit_or_calibration_queue(lot, judged.comparison, policy, "audit", plan.labelling_order, is_proven, words)
     if not plan.known_rejects:
         return found
     known = [
-        replace(found.pictures[source], sha256=sha256, path=neutral_path(lot.out, sha256, found.pictures[source].path))
+        replace(
+            found.pictures[source],
+            sha256=sha256,
+            path=neutral_picture_path(lot.out, sha256, found.pictures[source].path),
+        )
         for sha256, source in plan.known_rejects.items()
     ]
     return replace(found, known_rejects=known, known_reject_window=plan.fewest_labels() or len(plan.lot))
@@ -128,7 +134,7 @@ def rejected_queue(config: Config, lot: Lot) -> ReviewQueue:
     def is_whole(given: list[Label], answers: list[Label]) -> bool:
         return len(given) == len(sample)
 
-    words = f"stylegate gate {command_words_naming_lot(config, lot)}"
+    words = f"stylegate gate {arguments_naming_lot(config, lot)}"
     return audit_or_calibration_queue(lot, judged.comparison, judged.policy, "rejected", sample, is_whole, words)
 
 
@@ -136,12 +142,12 @@ def calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
     """The queue of the random sample that calibrates the policy's threshold. The terms of the calibration are stored
     now, before a picture is shown.
     """
-    policy, compared = policyfile.read_policy(config.policy), comparison_of(config, lot)
+    policy, compared = policyfile.read_policy(config.policy), comparison_with_decisions(config, lot)
     require_calibrated_check(policy)
     pool = calibration_pool_scores(config, lot, compared, policy)
     refuse_learned_pictures(config, pool, compared)
     plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
-    words, under = f"stylegate calibrate {command_words_naming_lot(config, lot)}", plan.pool_and_policy_digest
+    words, under = f"stylegate calibrate {arguments_naming_lot(config, lot)}", plan.pool_and_policy_digest
     if config.promise.num_labels != Config().promise.num_labels:
         words += f" promise.num_labels={config.promise.num_labels}"
 
@@ -168,7 +174,7 @@ def print_decided_and_left(session: ReviewSession) -> int:
             "stylegate review queue=disagreements with the same arguments asks about them alone"
         )
     print(f"Next: {queue.next_words}")
-    if queue.settled_order:
+    if queue.fixed_order:
         return ExitCode.PASS if session.has_ended() else ExitCode.EVIDENCE
     return ExitCode.REVIEW if counts["open"] else ExitCode.PASS
 

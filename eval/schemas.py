@@ -65,7 +65,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
 }
 
 
-class SchemaWithFieldTexts(GenerateJsonSchema):
+class SchemaGeneratorWithFieldTexts(GenerateJsonSchema):
     """A generator of JSON Schemas in which each field is described by the text that stands below it in the source of
     its record.
     """
@@ -73,14 +73,14 @@ class SchemaWithFieldTexts(GenerateJsonSchema):
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         found = super().model_schema(schema)
         for parent in reversed(schema["cls"].__mro__):
-            for name, text in texts_of_fields(parent).items() if issubclass(parent, Record) else ():
+            for name, text in field_descriptions(parent).items() if issubclass(parent, Record) else ():
                 entry = found["properties"].get(schema["cls"].model_fields[name].serialization_alias or name)
                 if entry is not None:  # else it is left out of the schema on purpose
                     entry["description"] = text
         return found
 
 
-def texts_of_fields(record: type[BaseModel]) -> dict[str, str]:
+def field_descriptions(record: type[BaseModel]) -> dict[str, str]:
     """The text below each field in the source of a record's class, by name of the field; inherited
     fields are left out.
     """
@@ -97,7 +97,8 @@ def texts_of_fields(record: type[BaseModel]) -> dict[str, str]:
 def schema_texts_by_file_name() -> dict[str, str]:
     """The text of each JSON Schema of MODELS, by file name."""
     return {
-        f"{name}.json": json.dumps(model.model_json_schema(schema_generator=SchemaWithFieldTexts), indent=1) + "\n"
+        f"{name}.json": json.dumps(model.model_json_schema(schema_generator=SchemaGeneratorWithFieldTexts), indent=1)
+        + "\n"
         for name, model in MODELS.items()
     }
 

@@ -13,7 +13,7 @@ of the batch as a whole.
 
 import os
 
-from eval.lot.compared import comparison_of
+from eval.lot.compared import comparison_with_decisions
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
@@ -28,7 +28,7 @@ from stylegate.words import counted
 def score(config: Config) -> int:
     """Score, unless the scores at hand are of the same pictures, references and encoder. Returns 0."""
     lot = read_lot(config)
-    compared = comparison_of(config, lot)
+    compared = comparison_with_decisions(config, lot)
     key = scores_key(config, lot, compared)
     at_hand = scores_are_current(lot, key)
     if not at_hand and not encode_share_of_this_process(config, lot, compared):
@@ -50,7 +50,7 @@ def encode_share_of_this_process(config: Config, lot: Lot, compared: Comparison)
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True
-    processes = hardware.launched_processes(hardware.of_this_process(config))
+    processes = hardware.accelerate_process_state(hardware.of_this_process(config))
     encoder = encoding.load_encoder(encoding.encoder_name(config), processes.device)
     for title in ("score", "references", "training"):
         named = lot.files if title == "score" else getattr(compared, title)

@@ -23,7 +23,7 @@ from eval.package.layout import is_bag
 from eval.package.living import traits_of_package, traits_of_plan
 from eval.package.proof import package_problems
 from eval.planning.problem import make_plan_problem
-from eval.planning.solve import entropy_margin_or_refusal
+from eval.planning.solve import entropy_margin_if_feasible
 from eval.planning.traits import MAX_WEIGHT, NUMBER
 from eval.planning.traitsfile import read_traits_file
 from stylegate import files, tables
@@ -62,13 +62,13 @@ def signals(words: Sequence[str]) -> int:
     table_path, told = parse_command_words(words)
     traits_path = files.resolve_name(told["traits"], files.TRAITS, "traits", ".yaml")
     file = read_traits_file(traits_path)
-    rows = values_and_numbers_by_row(table_path, told.get("package"))
-    evidence = evidence_by_value(rows)
+    rows = trait_values_and_numbers_by_row(table_path, told.get("package"))
+    evidence = evidence_by_trait_value(rows)
     written = files.read_yaml(traits_path, "traits file", words=True)
-    proposed, reasons, kept = traits_file_with_other_weights(written, file.numbers == "counts", evidence)
+    proposed, reasons, kept = propose_trait_weights(written, file.numbers == "counts", evidence)
     before, after = traits_file_as_yaml(written), traits_file_as_yaml(proposed)
-    if reasons and (slots := slots_of_next_plan(told)):
-        refuse_impossible_plan(after, slots)
+    if reasons and (slots := num_slots_of_next_plan(told)):
+        refuse_infeasible_traits(after, slots)
     elif reasons:
         kept.append("whether a plan can keep these weights was not looked at: slots=N says of how many slots")
     name = traits_path.name
@@ -82,14 +82,14 @@ def signals(words: Sequence[str]) -> int:
     return 0
 
 
-def slots_of_next_plan(told: Mapping[str, str]) -> int:
+def num_slots_of_next_plan(told: Mapping[str, str]) -> int:
     """The number of slots of the next plan: slots=, else that of the plan of package=; 0 where nothing says it."""
     if "slots" in told:
         return int(told["slots"])
     return len(traits_of_plan(Path(told["package"]))) if "package" in told else 0
 
 
-def refuse_impossible_plan(text: str, slots: int) -> None:
+def refuse_infeasible_traits(text: str, slots: int) -> None:
     """Raises DataError if it is certain that no plan of `slots` slots has the counts and keeps the rules of a traits
     file; `text` is the file's content.
     """
@@ -97,7 +97,7 @@ def refuse_impossible_plan(text: str, slots: int) -> None:
         path = Path(place, "proposed.yaml")
         path.write_text(text)
         try:
-            entropy_margin_or_refusal(make_plan_problem(read_traits_file(path), slots))
+            entropy_margin_if_feasible(make_plan_problem(read_traits_file(path), slots))
         except DataError as error:
             raise DataError(
                 f"no proposal: {error.summary}",
@@ -142,7 +142,7 @@ def traits_file_as_yaml(content: Mapping[str, Any]) -> str:
     return yaml.dump(content, Dumper=DumperWithUnquotedNumbers, sort_keys=False, allow_unicode=True, width=120)
 
 
-def values_and_numbers_by_row(path: Path, package: str | None) -> list[tuple[list[Pair], dict[str, float]]]:
+def trait_values_and_numbers_by_row(path: Path, package: str | None) -> list[tuple[list[Pair], dict[str, float]]]:
     """For each row of the table the (trait, value) pairs that it is about, and its numbers by column.
 
     Raises DataError listing what is wrong with the table.
@@ -185,9 +185,9 @@ def traits_of_verified_package(package: Path) -> dict[int, dict[str, str]]:
     return traits_of_package(package)
 
 
-def evidence_by_value(rows: Sequence[tuple[list[Pair], dict[str, float]]]) -> dict[Pair, list[ValueEvidence]]:
+def evidence_by_trait_value(rows: Sequence[tuple[list[Pair], dict[str, float]]]) -> dict[Pair, list[ValueEvidence]]:
     """What each column says of each (trait, value), compared with all rows that name the trait; `rows` are those of
-    `values_and_numbers_by_row`.
+    `trait_values_and_numbers_by_row`.
     """
     found: dict[Pair, list[ValueEvidence]] = {}
     for column in dict.fromkeys(name for _, numbers in rows for name in numbers):
@@ -206,7 +206,7 @@ def evidence_by_value(rows: Sequence[tuple[list[Pair], dict[str, float]]]) -> di
     return found
 
 
-def traits_file_with_other_weights(
+def propose_trait_weights(
     written: Mapping[str, Any], plain_is_count: bool, evidence: Mapping[Pair, list[ValueEvidence]]
 ) -> tuple[dict[str, Any], list[str], list[str]]:
     """The content of the traits file with other weights, a sentence for each change, and one for each value that had to

@@ -19,7 +19,7 @@ from rich.table import Table
 from eval.generate import generate
 from eval.judging.judge import judge
 from eval.judging.verdicts import Verdict
-from eval.lot.batch import batch_folder, configured_facts, sampler_trial_path
+from eval.lot.batch import batch_folder_and_facts, configured_facts, sampler_trial_path
 from eval.lot.lot import locked_lot
 from eval.lot.record import SamplerSetting, SamplerTrial, TriedSetting
 from eval.plan import plan
@@ -50,7 +50,7 @@ def trial(config: Config) -> int:
     """Draw and judge the settings, write down the best one, print all of them. Returns 0."""
     told = config.generate
     first = SamplerSetting(num_inference_steps=told.num_inference_steps, guidance_scale=told.guidance_scale)
-    reference = draw_and_judge(config, first)
+    reference = draw_and_judge_setting(config, first)
     if not reference.accepted().any():
         print(f"trial: none of {len(reference.verdicts)} pictures was accepted, so nothing can be compared")
         return 0
@@ -59,24 +59,24 @@ def trial(config: Config) -> int:
         setting = first.model_copy(update={"num_inference_steps": max(1, round(share * first.num_inference_steps))})
         if setting.num_inference_steps >= tried[-1].setting.num_inference_steps:
             continue
-        tried.append(compare_with_first_setting(config, draw_and_judge(config, setting), reference))
+        tried.append(compare_with_first_setting(config, draw_and_judge_setting(config, setting), reference))
         if not tried[-1].holds:
             break
     if first.guidance_scale > WITHOUT_GUIDANCE and config.family.name not in ONE_PASS:
-        setting = most_accepted_for_its_work(tried).setting.model_copy(update={"guidance_scale": WITHOUT_GUIDANCE})
-        tried.append(compare_with_first_setting(config, draw_and_judge(config, setting), reference))
+        setting = most_accepted_per_work(tried).setting.model_copy(update={"guidance_scale": WITHOUT_GUIDANCE})
+        tried.append(compare_with_first_setting(config, draw_and_judge_setting(config, setting), reference))
     found = SamplerTrial(
         pictures=len(reference.verdicts),
         policy_sha256=read_policy(config.policy).sha256,
         tried=tried,
-        chosen=most_accepted_for_its_work(tried).setting,
+        chosen=most_accepted_per_work(tried).setting,
     )
     found.write(sampler_trial_path(configured_facts(config)))
     print_trial(found)
     return 0
 
 
-def draw_and_judge(config: Config, setting: SamplerSetting) -> JudgedSetting:
+def draw_and_judge_setting(config: Config, setting: SamplerSetting) -> JudgedSetting:
     """Plan the batch of this setting, draw the first attempts at its first slots, and judge them. Returns their
     verdicts.
     """
@@ -84,7 +84,7 @@ def draw_and_judge(config: Config, setting: SamplerSetting) -> JudgedSetting:
     size = settings.batch_size
     count = min(config.plan.num_images, math.ceil(PICTURES / size) * size)  # whole parts: the batch goes on from them
     told = replace(config, generate=settings)
-    if not (batch_folder(told)[0] / "plan.parquet").exists():
+    if not (batch_folder_and_facts(told)[0] / "plan.parquet").exists():
         plan(told)
     generate(told, count)
     with locked_lot(told) as lot:
@@ -126,7 +126,7 @@ def denoiser_passes_per_picture(config: Config, setting: SamplerSetting) -> floa
     return setting.num_inference_steps * (2.0 if twice else 1.0)
 
 
-def most_accepted_for_its_work(tried: list[TriedSetting]) -> TriedSetting:
+def most_accepted_per_work(tried: list[TriedSetting]) -> TriedSetting:
     """The setting with the highest lower bound of the accepted share for its work, of those that hold; of equal ones
     the first.
     """
@@ -148,5 +148,5 @@ def print_trial(found: SamplerTrial) -> None:
         )
         table.add_row(str(s.num_inference_steps), f"{s.guidance_scale:g}", *numbers)
     Console().print(table)
-    print(f"trial: {found.chosen.command_line_words()}; the same arguments draw with it from now on")
+    print(f"trial: {found.chosen.setting_in_words()}; the same arguments draw with it from now on")
     print("       (generate.by_trial=false draws as the configuration says)")

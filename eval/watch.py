@@ -32,26 +32,26 @@ LOOK_EVERY_S = 0.5
 FileState = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
 
 
-class SettledFiles:
+class CompleteFiles:
     """The pictures of a folder that are complete, as far as can be told from outside: they no longer change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.first_seen: dict[Path, tuple[FileState, float]] = {}  # the state of each file, and since when it is so
 
-    def look(self) -> dict[Path, FileState]:
+    def look_for_complete_files(self) -> dict[Path, FileState]:
         """Look at every picture of the folder now. Returns those that have not changed for SETTLED_AFTER_S seconds,
         with the state of their files.
         """
         now, before, self.first_seen = time.monotonic(), self.first_seen, {}
         for path in list_folder(self.folder).pictures:
-            state = state_of_file(path)
+            state = size_and_change_time(path)
             known = before.get(path)
             self.first_seen[path] = known if known and known[0] == state else (state, now)
         return {path: state for path, (state, since) in self.first_seen.items() if now - since >= SETTLED_AFTER_S}
 
 
-def state_of_file(path: Path) -> FileState:
+def size_and_change_time(path: Path) -> FileState:
     """Size in bytes and time of the last change in nanoseconds of a file; (-1, 0) for one that is gone or cannot be
     looked at.
     """
@@ -107,9 +107,9 @@ def judge_until_stopped(config: Config, images: Path, stop: Event) -> JudgedLot 
 
     Pictures that it does not cover are named at the end.
     """
-    settled, judged, last = SettledFiles(images), None, {}
+    settled, judged, last = CompleteFiles(images), None, {}
     while not stop.is_set():
-        complete = settled.look()
+        complete = settled.look_for_complete_files()
         if complete and (complete.items() - last.items() or last.keys() - settled.first_seen.keys()):
             try:
                 found = judge_and_write(config, only={*complete})
@@ -119,7 +119,7 @@ def judge_until_stopped(config: Config, images: Path, stop: Event) -> JudgedLot 
             print_new_verdicts(found, judged)
             judged, last = found, complete
         stop.wait(LOOK_EVERY_S)
-    settled.look()
+    settled.look_for_complete_files()
     late = [path for path, (state, _) in settled.first_seen.items() if last.get(path) != state]
     if late:
         names = ", ".join(escaped_on_one_line(relative_name(images, path)) for path in late)

@@ -13,7 +13,7 @@ from stylegate.loraheader import ADAPTER_METADATA, PEFT_CONFIG, LoraHeader, esca
 from stylegate.lycoris import FactoredLayer
 
 
-class LoraTensors(NamedTuple):
+class PlainLoraLayer(NamedTuple):
     """A plain LoRA layer: the tensors of one adapted module, whose weight changes by alpha / rank * up @ down (arXiv
     2106.09685).
     """
@@ -30,7 +30,7 @@ class LoraTensors(NamedTuple):
         return self.down.shape[0]
 
 
-AnyLayer = LoraTensors | FactoredLayer  # FactoredLayer: LoHa, LoKr and others, which are no pair of matrices
+AnyLayer = PlainLoraLayer | FactoredLayer  # FactoredLayer: LoHa, LoKr and others, which are no pair of matrices
 
 
 def weight_change(layer: AnyLayer, device: Any = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
@@ -41,12 +41,12 @@ def weight_change(layer: AnyLayer, device: Any = "cpu", dtype: torch.dtype = tor
     return (layer.alpha / layer.rank * (up @ down)).reshape(layer.up.shape[0], *layer.down.shape[1:])
 
 
-def plain_layers(layers: Mapping[str, AnyLayer]) -> dict[str, LoraTensors]:
+def plain_layers(layers: Mapping[str, AnyLayer]) -> dict[str, PlainLoraLayer]:
     """Those of `layers` that are plain LoRA (a pair of matrices), by the same names; the others are left out."""
-    return {name: layer for name, layer in layers.items() if isinstance(layer, LoraTensors)}
+    return {name: layer for name, layer in layers.items() if isinstance(layer, PlainLoraLayer)}
 
 
-def with_alpha_equal_to_rank(layer: LoraTensors) -> LoraTensors:
+def with_alpha_equal_to_rank(layer: PlainLoraLayer) -> PlainLoraLayer:
     """The layer rescaled to alpha = rank, which changes the weight as before: programs assume this alpha where a file
     has none.
     """
@@ -76,7 +76,7 @@ def is_dora_of_input_channels(layer: AnyLayer) -> bool:
     """Whether a layer is a DoRA with one magnitude for each input channel; PEFT and diffusers do not support this
     form.
     """
-    outputs = layer.up.shape[0] if isinstance(layer, LoraTensors) else layer.shape[0]
+    outputs = layer.up.shape[0] if isinstance(layer, PlainLoraLayer) else layer.shape[0]
     return layer.magnitude is not None and layer.magnitude.shape[0] == 1 and outputs != 1
 
 
@@ -115,7 +115,7 @@ def adaptable_modules(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     }
 
 
-def layers_from_tensors(
+def lora_layers_and_problems(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], modules: Mapping[str, Any]
 ) -> tuple[dict[str, AnyLayer], list[str]]:
     """The layers of a LoRA file by canonical name, and a list of every problem; `modules` as `adaptable_modules`
@@ -124,14 +124,14 @@ def layers_from_tensors(
     Shapes are compared with the modules' weights. A tensor that fits no module is a problem and is never ignored.
     """
     problems = [] if tensors else ["it holds no LoRA weights"]
-    flat = loranames.names_by_flat_name(modules)
+    flat = loranames.canonical_names_by_flat_name(modules)
     header = LoraHeader(metadata)
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        key_parts = loranames.parse_key(key)
-        name = loranames.canonical_name(key_parts, flat, modules) if key_parts else None
+        key_parts = loranames.parse_lora_key(key)
+        name = loranames.canonical_layer_name(key_parts, flat, modules) if key_parts else None
         if key_parts is None:
-            kind = loranames.other_adapter_kind(key)
+            kind = loranames.layer_and_other_adapter_kind(key)
             problems.append(
                 f"{escape_control_characters(key)}: not the key of a LoRA layer{f' but of {kind[1]}' if kind else ''}"
             )
@@ -186,12 +186,12 @@ def layer_of_parts(name: str, found: Mapping[str, Tensor], shape: tuple[int, ...
 
     `name` is the canonical name. `tensor_shapes_problem` must have found no problem.
     """
-    kind, magnitude, bias = lycoris.kind_of(found), dora_magnitudes_of(found, shape), found.get("bias")
+    kind, magnitude, bias = lycoris.adapter_kind_of_parts(found), dora_magnitudes_of(found, shape), found.get("bias")
     if kind == "LoRA":
         own = float(found["alpha"]) * header.block_size if "alpha" in found else None
         alpha = header.alpha(name, found["down"].shape[0]) if own is None else own
         up = found["up"].reshape(*found["up"].shape[:2], *[1] * (len(shape) - 2))
-        return LoraTensors(found["down"], up, alpha, magnitude, bias)
+        return PlainLoraLayer(found["down"], up, alpha, magnitude, bias)
     parts = {part: tensor for part, tensor in found.items() if part not in lycoris.BESIDE}
     return FactoredLayer(kind, parts, shape, header.strength(name, found), magnitude, bias)
 
@@ -207,14 +207,14 @@ def tensor_shapes_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -
     they do.
     """
     try:
-        kind = lycoris.kind_of(found)
+        kind = lycoris.adapter_kind_of_parts(found)
     except ValueError as error:
         return str(error)
     if wrong := tensor_values_problem(found):
         return wrong
-    return (lora_shape_problem if kind == "LoRA" else factored_shape_problem)(found, shape) or magnitude_problem(
-        found, shape, kind
-    )
+    return (lora_shape_problem if kind == "LoRA" else factored_shape_problem)(
+        found, shape
+    ) or magnitude_or_bias_problem(found, shape, kind)
 
 
 def lora_shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
@@ -223,35 +223,35 @@ def lora_shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> s
     if down.ndim != len(shape) or up.ndim not in (2, len(shape)):  # 2: LyCORIS' DyLoRA of a convolution
         return f"its halves have {down.ndim} and {up.ndim} axes, the layer has {len(shape)}"
     if up.shape[1] != down.shape[0] or not down.shape[0] or set(up.shape[2:]) - {1}:
-        return f"its halves are {shape_in_words(down.shape)} and {shape_in_words(up.shape)}: they do not share a rank"
+        return f"its halves are {shape_as_text(down.shape)} and {shape_as_text(up.shape)}: they do not share a rank"
     if down.shape[1:] != shape[1:] or up.shape[0] != shape[0]:
-        return f"LoRA for {shape_in_words(up.shape[:1] + down.shape[1:])}, the base has {shape_in_words(shape)}"
+        return f"LoRA for {shape_as_text(up.shape[:1] + down.shape[1:])}, the base has {shape_as_text(shape)}"
     return None
 
 
 def factored_shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
     """Why a LoHa, LoKr, Tucker or difference layer does not fit a weight of `shape` [out, in, ...]; None if it does."""
     try:
-        lycoris.rank_of(found)
+        lycoris.rank_of_parts(found)
         made = lycoris.shape_of_change(found)
     except ValueError as error:
         return str(error)
     fits = made == shape if len(made) == len(shape) else made == (shape[0], math.prod(shape[1:]))
-    kind = lycoris.kind_of(found)
-    return None if fits else f"{kind} for {shape_in_words(made)}, the base has {shape_in_words(shape)}"
+    kind = lycoris.adapter_kind_of_parts(found)
+    return None if fits else f"{kind} for {shape_as_text(made)}, the base has {shape_as_text(shape)}"
 
 
-def magnitude_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], kind: str) -> str | None:
+def magnitude_or_bias_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], kind: str) -> str | None:
     """Why the magnitudes or the bias of a layer do not fit a weight of `shape` [out, in, ...]; None if they do."""
     if "bias" in found and tuple(found["bias"].shape) != shape[:1]:
-        return f"its diff_b is {shape_in_words(found['bias'].shape)}, the base has {shape[0]} outputs"
+        return f"its diff_b is {shape_as_text(found['bias'].shape)}, the base has {shape[0]} outputs"
     if kind == "difference" and found.keys() & {"magnitude", "dora_scale"}:
         return "a whole difference with magnitudes of a DoRA, which no writer defines"
     if kind != "LoRA" and "magnitude" in found:
         return f"{kind} with PEFT's magnitudes, which PEFT does not define"
     if ("magnitude" in found or "dora_scale" in found) and dora_magnitudes_of(found, shape) is None:
         lengths = found["dora_scale" if "dora_scale" in found else "magnitude"]
-        given, wanted = shape_in_words(lengths.shape), shape_in_words(shape)
+        given, wanted = shape_as_text(lengths.shape), shape_as_text(shape)
         return f"its magnitude is {given}, which is neither per output nor per input of {wanted}"
     return None
 
@@ -299,19 +299,19 @@ def dora_magnitudes_of(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> T
     return None
 
 
-def shape_in_words(shape: Any) -> str:
+def shape_as_text(shape: Any) -> str:
     """The shape of a tensor as text, for example "64 x 3 x 3 x 3"."""
     return " x ".join(map(str, shape))
 
 
-def to_diffusers(layers: Mapping[str, LoraTensors]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def to_diffusers(layers: Mapping[str, PlainLoraLayer]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a LoRA file in diffusers' style, whose alpha is in the header.
 
     `layers` are by canonical name. None of them may be a DoRA of input channels.
     """
     tensors, header = {}, {}
     for name, layer in layers.items():
-        name = loranames.diffusers_name(name)
+        name = loranames.layer_name_in_diffusers(name)
         tensors |= {f"{name}.lora_A.weight": layer.down, f"{name}.lora_B.weight": layer.up}
         if layer.magnitude is not None:
             shape = (1, -1, 1, 1) if layer.down.ndim == 4 else (-1,)  # as PEFT has them
@@ -330,17 +330,17 @@ def to_diffusers(layers: Mapping[str, LoraTensors]) -> tuple[dict[str, Tensor], 
     return tensors, {"format": "pt", ADAPTER_METADATA: json.dumps(header, sort_keys=True)}
 
 
-def to_kohya(layers: Mapping[str, LoraTensors]) -> dict[str, Tensor]:
+def to_kohya(layers: Mapping[str, PlainLoraLayer]) -> dict[str, Tensor]:
     """The tensors of a LoRA file in kohya's style, which ComfyUI and A1111 read; alpha is a tensor of each layer."""
     tensors = {}
     for name, layer in layers.items():
-        own = loranames.kohya_name(name)
+        own = loranames.layer_name_in_kohya(name)
         tensors |= {f"{own}.lora_down.weight": layer.down, f"{own}.lora_up.weight": layer.up}
         tensors |= {f"{own}.alpha": torch.tensor(layer.alpha), **dora_scale_tensor(own, layer)}
     return tensors
 
 
-def to_comfyui(layers: Mapping[str, LoraTensors]) -> dict[str, Tensor]:
+def to_comfyui(layers: Mapping[str, PlainLoraLayer]) -> dict[str, Tensor]:
     """The tensors of a LoRA file for a transformer denoiser, as ComfyUI reads it: diffusers' key names, and for each
     layer `alpha`, and `dora_scale` of a DoRA.
     """
@@ -351,7 +351,7 @@ def to_comfyui(layers: Mapping[str, LoraTensors]) -> dict[str, Tensor]:
     return tensors
 
 
-def dora_scale_tensor(name: str, layer: LoraTensors) -> dict[str, Tensor]:
+def dora_scale_tensor(name: str, layer: PlainLoraLayer) -> dict[str, Tensor]:
     """The magnitudes of a layer by the key that kohya and ComfyUI read: [out, 1, ...], or [1, in, ...] of a DoRA of
     input channels. The mapping is empty for a layer without magnitudes.
     """

@@ -27,22 +27,22 @@ from stylegate.brandset import (
     Brand,
     CheckReport,
     PictureDigest,
-    brand_file_problems,
     check_pictures,
     near_duplicate_groups,
     raise_if_problems,
+    validation_problems_of_brand,
 )
 from stylegate.captionfaults import captions_by_name, problems_of_captions
 from stylegate.captions import UNREADABLE, Caption, CaptionSources, FolderCaptions, read_captions
 from stylegate.config import Config, configuration_error
 from stylegate.errors import DataError
-from stylegate.listing import CAPTIONS, SUFFIXES, Listing, list_folder, mask_files
+from stylegate.listing import CAPTIONS, SUFFIXES, FolderListing, list_folder, mask_files
 from stylegate.picturefaults import without_frame
-from stylegate.similarity import most_varied
+from stylegate.similarity import most_varied_indices
 from stylegate.splits import (
     FOR_CHECKPOINTS,
     FOR_LINE,
-    held_out_in_order,
+    choose_held_out_pictures,
     remarks_on_splits,
     remarks_on_words_not_learned,
 )
@@ -80,7 +80,7 @@ def make_brand_set(config: Config) -> int:
     if not found:
         raise DataError(f"{source} holds no pictures", next_step="name the folder that holds the pictures.")
 
-    brand = brand_from_command_words(config, source.resolve().name)
+    brand = brand_from_arguments(config, source.resolve().name)
     digests = check_given_pictures(source, found, given, brand, findings)
     every = {
         n: caption.texts for n, caption in given.by_picture.items() if n in digests and caption.texts != UNREADABLE
@@ -91,7 +91,7 @@ def make_brand_set(config: Config) -> int:
     raise_if_problems(source, findings)
 
     if config.keep and config.keep < len(digests):
-        kept = most_varied(np.stack([one.signature for one in digests.values()]), config.keep)
+        kept = most_varied_indices(np.stack([one.signature for one in digests.values()]), config.keep)
         digests = {name: one for index, (name, one) in enumerate(digests.items()) if index in kept}
         left_out = [name for name in found if name not in digests]
         why = f"not among the {config.keep} most varied"
@@ -129,7 +129,7 @@ def make_brand_set(config: Config) -> int:
     return 0
 
 
-def brand_from_command_words(config: Config, source: str) -> Brand:
+def brand_from_arguments(config: Config, source: str) -> Brand:
     """The content of brand.yaml that the arguments of the command ask for; `source` says where the pictures come from.
 
     Raises ConfigError that lists every word which brand.yaml cannot hold.
@@ -139,7 +139,7 @@ def brand_from_command_words(config: Config, source: str) -> Brand:
     try:
         return Brand.model_validate({"name": config.name, "trigger": trigger, "source": source} | words)
     except ValidationError as error:
-        raise configuration_error(brand_file_problems(error), "brand") from None
+        raise configuration_error(validation_problems_of_brand(error), "brand") from None
 
 
 def check_given_pictures(
@@ -224,7 +224,7 @@ def write_table_of_source_files(folder: Path, names: Iterable[str], findings: Ch
     for kind, noted in findings.noted.items():
         for name in noted:
             seen[name].append(kind)
-    used = {r["original"]: f"{part}/{r['file_name']}" for part, r in rows_by_split(folder)}
+    used = {r["original"]: f"{part}/{r['file_name']}" for part, r in rows_of_all_splits(folder)}
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["file", "use", "remark"])
@@ -237,14 +237,14 @@ def write_table_of_source_files(folder: Path, names: Iterable[str], findings: Ch
     files.write_atomically(folder / "source-files.csv", table.getvalue())
 
 
-def rows_by_split(folder: Path) -> Iterable[tuple[str, dict]]:
+def rows_of_all_splits(folder: Path) -> Iterable[tuple[str, dict]]:
     """Yield (name of the split, row) for each row of the tables metadata.jsonl of a brand set."""
     for part in SPLITS:
         yield from ((part, row) for row in files.read_jsonl(folder / part / "metadata.jsonl"))
 
 
 def pictures_and_captions_of_folder(
-    source: Path, listing: Listing, findings: CheckReport
+    source: Path, listing: FolderListing, findings: CheckReport
 ) -> tuple[dict[str, Path], FolderCaptions]:
     """The pictures to use (name -> path) and their captions; `findings` gets a remark on every other file, with the
     reason.
@@ -261,7 +261,7 @@ def pictures_and_captions_of_folder(
     def is_regularisation_picture(path: Path) -> bool:
         return any(part.lower() in REGULAR for part in path.relative_to(source).parts[:-1])
 
-    nameless = {path for paths in listing for path in paths if not is_utf8(path.relative_to(source))}
+    nameless = {path for paths in listing for path in paths if not has_utf8_name(path.relative_to(source))}
     shown = sorted(ascii(path.relative_to(source).as_posix()) for path in nameless)
     findings.problems += [f"{name}: a name that is not UTF-8; rename the file" for name in shown]
     found = paths_by_name(path for path in listing.pictures if not is_regularisation_picture(path))
@@ -289,7 +289,7 @@ def pictures_and_captions_of_folder(
     return {name: path for name, path in found.items() if path not in aside}, captions
 
 
-def is_utf8(path: Path) -> bool:
+def has_utf8_name(path: Path) -> bool:
     """Whether the path is UTF-8 text, so that it can be written into a table; Linux also allows names that are not."""
     try:
         return bool(str(path).encode())
@@ -335,6 +335,6 @@ def assign_splits(
         what = f"test/ and validation/ want {tests + checks} pictures; {most} of {total} can be held out"
         step = "ask for fewer with test= and validation=, or give more pictures; near-duplicates stay in train/."
         raise DataError(what, next_step=step)
-    held = held_out_in_order(free, captions, tests + checks)
+    held = choose_held_out_pictures(free, captions, tests + checks)
     parts = {"test": held[:tests], "validation": held[tests:], "train": sorted(digests.keys() - set(held))}
     return {part: sorted(parts[part]) for part in SPLITS}

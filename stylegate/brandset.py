@@ -21,7 +21,7 @@ from stylegate import files, hub, pictures, similarity, tables
 from stylegate.captionfaults import picture_count_and_names
 from stylegate.config import Config
 from stylegate.errors import DataError
-from stylegate.picturefaults import inside_frame, is_enlarged
+from stylegate.picturefaults import find_box_inside_frame, is_enlarged
 from stylegate.textmarks import has_text_near_edge
 from stylegate.words import counted
 
@@ -61,7 +61,7 @@ class Brand(BaseModel):
             raise ValueError(f"{value!r} is no colour (such as #ffffff)") from None
         return value
 
-    def drawn_background(self) -> str | None:
+    def background_for_drawn_pictures(self) -> str | None:
         """The colour that drawn pictures with alpha are laid on; None where the brand keeps alpha."""
         return self.background if self.alpha == "flatten" else None
 
@@ -200,11 +200,11 @@ def download_brand_set_from_hub(name: str) -> Path:
     except Exception as error:  # network, name, format: whatever the hub client raises
         what = f"brand=hub:{name} cannot be loaded: {hub.first_line_of_error(error)}"
         raise DataError(what, next_step=hub.WITHOUT_NETWORK) from None
-    write_hub_dataset(loaded, name, target)
+    write_brand_set_from_dataset(loaded, name, target)
     return target
 
 
-def write_hub_dataset(loaded: Any, name: str, target: Path) -> None:
+def write_brand_set_from_dataset(loaded: Any, name: str, target: Path) -> None:
     """Write a `datasets.DatasetDict` as a brand set. Raises DataError if it lacks a split, pictures or captions.
 
     Where rows have different traits, `datasets` has given every row all of them and filled the gaps with null.
@@ -270,10 +270,12 @@ def read_brand_file(folder: Path) -> Brand:
         return Brand(**data)
     except ValidationError as error:
         keys = sorted(Brand.model_fields)
-        raise DataError(f"{files.display_path(path)}:", brand_file_problems(error), f"keys are {keys}.") from None
+        raise DataError(
+            f"{files.display_path(path)}:", validation_problems_of_brand(error), f"keys are {keys}."
+        ) from None
 
 
-def brand_file_problems(error: ValidationError) -> list[str]:
+def validation_problems_of_brand(error: ValidationError) -> list[str]:
     """The problems that pydantic found in a brand.yaml, each as the text `key: what is wrong`."""
     words = {
         "extra_forbidden": "unknown key",
@@ -289,7 +291,7 @@ def brand_file_problems(error: ValidationError) -> list[str]:
 
 def read_checked_brand_set(folder: Path) -> tuple[BrandSet, CheckReport]:
     """Check a brand set, then read it. Returns it with the findings; raises DataError that lists every problem."""
-    findings = check_folder(folder)
+    findings = check_brand_set_files(folder)
     raise_if_problems(folder, findings)
     return read_brand_set(folder), findings
 
@@ -306,7 +308,7 @@ def raise_if_problems(folder: Path, findings: CheckReport) -> None:
 # Checking.
 
 
-def check_folder(folder: Path) -> CheckReport:
+def check_brand_set_files(folder: Path) -> CheckReport:
     """Check every file of the brand set in `folder`, trusting none of them. Returns the problems and remarks."""
     findings = CheckReport()
     try:
@@ -321,7 +323,7 @@ def check_folder(folder: Path) -> CheckReport:
     digests: dict[str, PictureDigest] = {}
     by_hash: dict[str, list[str]] = defaultdict(list)
     for part in SPLITS:
-        digests |= check_split(folder, part, brand, findings, by_hash)
+        digests |= check_brand_set_split(folder, part, brand, findings, by_hash)
     for same in by_hash.values():
         if len(same) > 1:
             findings.problems.append(f"{', '.join(same)}: the same picture {len(same)} times; keep one")
@@ -334,7 +336,7 @@ def check_folder(folder: Path) -> CheckReport:
     return findings
 
 
-def check_split(
+def check_brand_set_split(
     folder: Path, part: str, brand: Brand, findings: CheckReport, by_hash: dict[str, list[str]]
 ) -> dict[str, PictureDigest]:
     """Check rows, files, captions and pictures of one split; problems are added to `findings`.
@@ -381,7 +383,7 @@ def valid_rows_and_picture_files(folder: Path, part: str, problems: list[str]) -
             try:
                 read_values = {
                     "traits": traits_without_nulls(row.get("traits")),
-                    FURTHER: further_captions(row.get(FURTHER)),
+                    FURTHER: captions_after_the_first(row.get(FURTHER)),
                 }
                 found[name] = (row | read_values, path)
             except ValueError as error:
@@ -419,7 +421,7 @@ def traits_without_nulls(value: Any) -> dict[str, str]:
     return known
 
 
-def further_captions(value: Any) -> tuple[str, ...]:
+def captions_after_the_first(value: Any) -> tuple[str, ...]:
     """The captions after the first, from a cell of a table, one on each line. Raises ValueError if it is no text."""
     if not isinstance(value, str | None):
         raise ValueError(f"{FURTHER} must be text with a caption on each line")
@@ -450,7 +452,7 @@ def check_pictures(
         named_by[f"{content} {picture.image.size}"].append(name)
         notes = (
             *picture.notes,
-            *[FRAMED] * bool(inside_frame(picture.image)),
+            *[FRAMED] * bool(find_box_inside_frame(picture.image)),
             *[ENLARGED] * is_enlarged(picture.image),
             *[TEXT] * has_text_near_edge(picture.image),
         )
@@ -472,7 +474,7 @@ def near_duplicate_groups(digests: dict[str, PictureDigest]) -> list[list[str]]:
     """
     if not digests:
         return []
-    labels = similarity.near_duplicate_groups(np.stack([one.signature for one in digests.values()]))
+    labels = similarity.near_duplicate_group_numbers(np.stack([one.signature for one in digests.values()]))
     groups: dict[int, list[str]] = defaultdict(list)
     for label, name in zip(labels.tolist(), digests, strict=True):
         groups[label].append(name)
@@ -484,7 +486,7 @@ def remark_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
     from stylegate.families import FAMILIES
 
     every = [(item.file, text) for part in SPLITS for item in brand_set.splits[part] for text in item.captions()]
-    limit, lengths = FAMILIES[config.family.name].caption_lengths(
+    limit, lengths = FAMILIES[config.family.name].token_limit_and_caption_lengths(
         config.base, [brand_set.brand.prompt_with_trigger(text) for _, text in every]
     )
     cut = list(dict.fromkeys(file for (file, _), length in zip(every, lengths, strict=True) if length > limit))
@@ -505,4 +507,4 @@ def decoded_image_with_alpha(item: BrandPicture, brand: Brand) -> Image.Image:
 
     Raises PictureError.
     """
-    return pictures.decode_picture(item.content(), brand.drawn_background()).image.convert("RGBA")
+    return pictures.decode_picture(item.content(), brand.background_for_drawn_pictures()).image.convert("RGBA")

@@ -62,7 +62,7 @@ def training_views(
     return found
 
 
-def views_by_bucket(all_views: Sequence[TrainingView]) -> list[list[int]]:
+def view_indices_by_bucket(all_views: Sequence[TrainingView]) -> list[list[int]]:
     """For each bucket the indices of its views in `all_views`; the buckets are ordered by width, then by height."""
     shapes = sorted({(v.width, v.height) for v in all_views})
     return [[i for i, v in enumerate(all_views) if (v.width, v.height) == shape] for shape in shapes]
@@ -75,7 +75,7 @@ def buckets_in_words(
 
     `names` and `sizes` (width, height) are those of the pictures in train/.
     """
-    buckets = [[views[i] for i in found] for found in views_by_bucket(views)]
+    buckets = [[views[i] for i in found] for found in view_indices_by_bucket(views)]
     lines = [f"bucket {one[0].width} x {one[0].height}: {counted(len(one), 'picture')}" for one in buckets]
     cut = dict.fromkeys(names[v.item] for v in views if v.cut_share(sizes[v.item]) > MUCH_CUT)
     small = dict.fromkeys(names[v.item] for v in views if v.scale(sizes[v.item]) > MUCH_ENLARGED)

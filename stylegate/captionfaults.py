@@ -107,13 +107,16 @@ def misspelt_triggers(captions: Mapping[str, str], trigger: str) -> dict[str, li
         words = words_of(text)
         for start in range(len(words) - len(wanted) + 1):
             some = words[start : start + len(wanted)]
-            if likeness(" ".join(some), " ".join(wanted)) >= ALIKE and likeness(some[0], wanted[0]) >= FIRST_ALIKE:
+            if (
+                text_similarity(" ".join(some), " ".join(wanted)) >= ALIKE
+                and text_similarity(some[0], wanted[0]) >= FIRST_ALIKE
+            ):
                 found[" ".join(some)].append(name)
                 break
     return dict(found)
 
 
-def likeness(a: str, b: str) -> float:
+def text_similarity(a: str, b: str) -> float:
     """How alike two texts are, 0 to 1, by difflib's ratio."""
     return SequenceMatcher(None, a, b, autojunk=False).ratio()
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylegate import tables
-from stylegate.brandset import FURTHER, CheckReport, further_captions, traits_without_nulls
+from stylegate.brandset import FURTHER, CheckReport, captions_after_the_first, traits_without_nulls
 from stylegate.captionfaults import picture_count_and_names
 from stylegate.listing import CAPTIONS, TABLES
 from stylegate.tables import NAMES, TEXTS, Table, TableRow
@@ -71,9 +71,9 @@ def read_captions(sources: CaptionSources, findings: CheckReport) -> FolderCapti
     owners = pictures_by_sidecar(sources)
     for path in sources.beside:
         where = path.relative_to(sources.folder).as_posix()
-        table = None if owners.get(path) else metadata_table(path)
+        table = None if owners.get(path) else kohya_metadata_table(path)
         if table or path.suffix.lower() in TABLES:
-            table = table or checked_table(path, where, findings)
+            table = table or read_caption_table(path, where, findings)
             whole = whole and table is not None
             given = captions_from_table(table, path, where, sources, findings) if table else ()
         else:
@@ -93,7 +93,7 @@ def read_captions(sources: CaptionSources, findings: CheckReport) -> FolderCapti
     return FolderCaptions(found, unused, whole)
 
 
-def metadata_table(path: Path) -> Table | None:
+def kohya_metadata_table(path: Path) -> Table | None:
     """The captions that kohya's tools keep in one JSON file, an object by picture; None for any other file.
 
     Its keys are names of pictures, with or without their suffix. Entry n is row n, from 1.
@@ -159,20 +159,20 @@ def captions_from_sidecar(
                 return  # something else of the picture's
             caption = caption_from_row(TableRow(1, data), where)
         else:
-            caption = Caption(captions_by_line(text), {}, where)
+            caption = Caption(captions_from_lines(text), {}, where)
     except (ValueError, OSError, RecursionError) as error:
         findings.problems.append(f"{where}: {error}")
         caption = Caption(UNREADABLE, {}, where)
     yield from ((name, caption) for name in names)
 
 
-def captions_by_line(text: str) -> tuple[str, ...]:
+def captions_from_lines(text: str) -> tuple[str, ...]:
     """The lines of a text that hold anything, each once and with single spaces; one empty text if there is none."""
     lines = dict.fromkeys(" ".join(line.split()) for line in text.splitlines())
     return tuple(filter(None, lines)) or ("",)
 
 
-def checked_table(path: Path, where: str, findings: CheckReport) -> Table | None:
+def read_caption_table(path: Path, where: str, findings: CheckReport) -> Table | None:
     """Read the table of captions at `path`, which messages call `where`.
 
     Returns None if its rows are not valid or it lacks columns; then the problems are added to `findings`.
@@ -210,7 +210,7 @@ def captions_from_table(
         line = f"{where}, {'entry' if is_json else 'line'} {row.line}"
         name = None
         try:
-            name = picture_named_in_table(tables.value_of_columns(row, NAMES), path, sources, by_name)
+            name = picture_named_in_table(tables.value_in_one_of_columns(row, NAMES), path, sources, by_name)
             yield name, caption_from_row(row, line)
         except (ValueError, OSError) as error:
             findings.problems.append(f"{line}: {error}")
@@ -239,7 +239,7 @@ def composed_unicode(name: str) -> str:
 
 def caption_from_row(row: TableRow, where: str) -> Caption:
     """The captions and traits of a row of a table or of a JSON file. Raises ValueError if they are no text."""
-    text = tables.value_of_columns(row, TEXTS)
+    text = tables.value_in_one_of_columns(row, TEXTS)
     if text is None and (tags := row.cells.get(TAGS)):
         text = ", ".join(tags) if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else tags
         if isinstance(tags, dict) and all(isinstance(sure, int | float) for sure in tags.values()):  # as taggers write
@@ -252,5 +252,5 @@ def caption_from_row(row: TableRow, where: str) -> Caption:
         texts = [" ".join(other.split()) for other in texts]
         if not all(texts):
             raise ValueError("one of its captions is empty")
-    every = dict.fromkeys(other.strip() for other in (*texts, *further_captions(row.cells.get(FURTHER))))
+    every = dict.fromkeys(other.strip() for other in (*texts, *captions_after_the_first(row.cells.get(FURTHER))))
     return Caption(tuple(every) or ("",), traits_without_nulls(row.cells.get(TRAITS)), where)

@@ -8,7 +8,7 @@ from stylegate import files
 GIT_S = 20
 
 
-def git_commit(root: Path = files.ROOT) -> dict[str, str | bool | None]:
+def git_commit_and_clean_flag(root: Path = files.ROOT) -> dict[str, str | bool | None]:
     """`commit`, its hash, and `clean`, whether the checkout has no changes other than ignored files; None for what is
     unknown.
     """

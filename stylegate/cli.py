@@ -308,7 +308,7 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
             return print_config_or_run_sweep(verb, flags, overrides)
         settings = [text for text in overrides if text.startswith(("hydra.", "hydra/"))]
         problems += [f"{text}: a setting of Hydra's own, which --multirun alone reads" for text in settings]
-        config = configuration.to_dataclass(
+        config = configuration.checked_config(
             compose_hydra_config([o for o in overrides if o not in settings]), problems, verb
         )
     except (HydraException, OmegaConfBaseException) as error:
@@ -396,7 +396,7 @@ def print_config_or_run_sweep(verb: str, flags: list[str], overrides: list[str])
         if ExitCode.PREEMPTED in codes:  # a sweep that was told to stop starts no further job
             return
         try:
-            codes.append(run_verb(verb, configuration.to_dataclass(cfg, [], verb)))
+            codes.append(run_verb(verb, configuration.checked_config(cfg, [], verb)))
             if away and codes[-1] != ExitCode.PASS:
                 raise ConfigError(f"a job ended with exit code {codes[-1]}")
         except Exception as error:  # raised below: Hydra would print its own words above ours
@@ -426,7 +426,7 @@ def sweep_configs(overrides: list[str]) -> list[configuration.Config]:
 
     parsed = OverridesParser.create().parse_overrides([a for a in overrides if not a.startswith("hydra")])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [configuration.to_dataclass(compose_hydra_config(list(job)), []) for job in jobs]
+    return [configuration.checked_config(compose_hydra_config(list(job)), []) for job in jobs]
 
 
 def quote_text_value(override: str, sweep: bool = False) -> str:
@@ -443,10 +443,10 @@ def quote_text_value(override: str, sweep: bool = False) -> str:
     if sweep and re.search(r"[()\[\]{}'\"\\$=]", value):
         return override
     values = value.split(",") if sweep else [value]
-    return f"{name}={','.join(v if v in ('', 'null') else in_single_quotes(v) for v in values)}"
+    return f"{name}={','.join(v if v in ('', 'null') else single_quoted_for_hydra(v) for v in values)}"
 
 
-def in_single_quotes(value: str) -> str:
+def single_quoted_for_hydra(value: str) -> str:
     """Text in single quotes, as Hydra's grammar reads it: there a backslash counts only before a quote or the end.
 
     ${...} is escaped too, since OmegaConf would resolve it.
@@ -532,7 +532,7 @@ def import_verb_function(verb: str) -> Callable[[configuration.Config], int]:
         case "preferences":
             from eval.preferences import preferences as run
         case "dashboard":
-            from stylegate.dashboards import save_workspace as run
+            from stylegate.dashboards import save_wandb_workspace as run
         case "calibrate":
             from eval.calibrate import calibrate as run
         case "certify":
@@ -570,8 +570,8 @@ def verb_help(verb: str) -> str:
     entry = VERBS[verb]
     keys = entry.keys.split()
     lines = [f"stylegate {verb}: {entry.does}", "", f"example: stylegate {verb} {entry.example}".rstrip(), ""]
-    defaults = configuration.as_dict(configuration.Config())
-    for dotted, spec in configuration.all_keys().items():
+    defaults = configuration.config_as_dict(configuration.Config())
+    for dotted, spec in configuration.config_fields_by_key().items():
         if verb_keys_contain(keys, dotted):
             value: Any = defaults
             for part in dotted.split("."):

@@ -489,23 +489,23 @@ class Config:
 
 
 @cache
-def all_keys(schema: type = Config, prefix: str = "") -> dict[str, Field]:
+def config_fields_by_key(schema: type = Config, prefix: str = "") -> dict[str, Field]:
     """The dataclass field of every value of the schema, by dotted key (train.max_steps)."""
     found: dict[str, Field] = {}
     for entry in fields(schema):
         if is_dataclass(entry.type):
-            found |= all_keys(entry.type, f"{prefix}{entry.name}.")  # type: ignore[arg-type]
+            found |= config_fields_by_key(entry.type, f"{prefix}{entry.name}.")  # type: ignore[arg-type]
         else:
             found[prefix + entry.name] = entry
     return found
 
 
-def range_problems(config: Config) -> list[str]:
+def config_value_problems(config: Config) -> list[str]:
     """A message, with the key named, for every value that is out of its range or choices, or does not go with another
     one.
     """
     problems = []
-    for dotted, entry in all_keys().items():
+    for dotted, entry in config_fields_by_key().items():
         value: Any = config
         for part in dotted.split("."):
             value = getattr(value, part)
@@ -544,7 +544,7 @@ def range_problems(config: Config) -> list[str]:
 
 def is_text_key(name: str) -> bool:
     """Whether the value of this dotted key is one text: it is used as it is written, whatever it looks like."""
-    entry = all_keys().get(name)
+    entry = config_fields_by_key().get(name)
     return entry is not None and entry.type in (str, str | None)
 
 
@@ -552,7 +552,7 @@ def nearest_key(name: str) -> str:
     """The key that was probably meant by an unknown one, as max_steps for train.max_steps, refs for references; "" if
     none is near.
     """
-    keys = list(all_keys())
+    keys = list(config_fields_by_key())
     last = {key.rpartition(".")[2]: key for key in reversed(keys)}
     near = difflib.get_close_matches(name, keys, n=1)
     near += [last[word] for word in difflib.get_close_matches(name, last, n=1)]
@@ -578,7 +578,7 @@ def override_problem(override, schema) -> str | None:
         options = sorted(path.stem for path in (CONF / name).glob("*.yaml"))
         value = None if override.is_sweep_override() else override.value()
         return None if value is None or value in options else f"{text}: {name} must be one of {options}"
-    if name not in all_keys():
+    if name not in config_fields_by_key():
         near = nearest_key(name)
         return f"{name}: unknown key" + (f"; did you mean {near}?" if near else "")
     if override.is_sweep_override():
@@ -605,7 +605,7 @@ def unknown_key_problems(cfg, path: str = "") -> list[str]:
     return found
 
 
-def to_dataclass(cfg, problems: list[str], verb: str = "COMMAND") -> Config:
+def checked_config(cfg, problems: list[str], verb: str = "COMMAND") -> Config:
     """The composed config of a verb as dataclasses. Raises ConfigError with every problem at once, `problems`
     included.
     """
@@ -616,13 +616,13 @@ def to_dataclass(cfg, problems: list[str], verb: str = "COMMAND") -> Config:
     if not problems:
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, Config)
-        problems = range_problems(config)
+        problems = config_value_problems(config)
         if not problems:
             return config
     else:  # ranges are still worth reporting where the known part can be read
         known = {k: cfg[k] for k in cfg if k in Config.__slots__ and not OmegaConf.is_missing(cfg, k)}
         readable = OmegaConf.merge(OmegaConf.structured(Config), known)
-        problems = problems + range_problems(OmegaConf.to_object(readable))  # type: ignore[arg-type]
+        problems = problems + config_value_problems(OmegaConf.to_object(readable))  # type: ignore[arg-type]
     raise configuration_error(problems, verb)
 
 
@@ -643,6 +643,9 @@ def lora_alpha(lora: LoraConfig) -> float:
     return float(lora.rank if lora.alpha is None else lora.alpha)
 
 
-def as_dict(config: Any) -> dict:
+def config_as_dict(config: Any) -> dict:
     """A dataclass, with the dataclasses in it, as plain JSON data."""
-    return {f.name: as_dict(value) if is_dataclass(value := getattr(config, f.name)) else value for f in fields(config)}
+    return {
+        f.name: config_as_dict(value) if is_dataclass(value := getattr(config, f.name)) else value
+        for f in fields(config)
+    }

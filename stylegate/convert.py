@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from stylegate import adapter, files, lorafile, loranames
-from stylegate.adapter import AnyLayer, LoraTensors
+from stylegate.adapter import AnyLayer, PlainLoraLayer
 from stylegate.errors import ConfigError, ModelError
 from stylegate.families import FAMILIES, Family
 from stylegate.words import counted
@@ -29,7 +29,7 @@ SAME_CHANGE = 1e-6  # relative difference between what is written and what is re
 OVERSAMPLED = 16  # singular values that are estimated besides those that are kept
 
 
-class Wanted(NamedTuple):
+class ConversionRequest(NamedTuple):
     """What the arguments of `stylegate convert` ask for."""
 
     path: Path
@@ -39,7 +39,7 @@ class Wanted(NamedTuple):
     out: Path
 
 
-class Error(NamedTuple):
+class ConversionDeviation(NamedTuple):
     """How far a converted layer's change is from that of the layer it was made of (Frobenius norms)."""
 
     of_change: float
@@ -51,29 +51,29 @@ class Error(NamedTuple):
 
 
 def convert(words: Sequence[str]) -> int:
-    """Run `stylegate convert`: write the converted file, and print how exact it is. Returns 0.
+    """Run `stylegate convert`: write_converted_file the converted file, and print how exact it is. Returns 0.
 
     Raises ConfigError for bad arguments, and ModelError for a file that cannot be read or that has no form in the
     style.
     """
-    wanted = parse_words(words)
-    path = lorafile.peft_file(wanted.path) if wanted.path.is_dir() else wanted.path
-    tensors, metadata = lorafile.load_tensors(path)
-    family, folder = family_of_base(wanted.base)
-    parsed = [found for key in tensors if (found := loranames.parse_key(key))]
+    wanted = parse_convert_arguments(words)
+    path = lorafile.lora_file_in_peft_folder(wanted.path) if wanted.path.is_dir() else wanted.path
+    tensors, metadata = lorafile.load_tensors_and_metadata(path)
+    family, folder = family_and_folder_of_base(wanted.base)
+    parsed = [found for key in tensors if (found := loranames.parse_lora_key(key))]
     whole = any(p.part in ("magnitude", "dora_scale") or is_of_text_encoder(p.layer) for p in parsed)
     if whole:
         pipeline = family.load(wanted.base, torch.device("cpu"), torch.float32).pipeline
-        modules: dict[str, Any] = lorafile.adaptable_modules_of(pipeline)
+        modules: dict[str, Any] = lorafile.adaptable_modules_of_pipeline(pipeline)
     else:
         pipeline = lorafile.pipeline_class(folder)
-        modules = dict(adapter.adaptable_modules({family.COMPONENT: family.meta_model(folder).denoiser}))
-    layers = lorafile.layers_for_modules(path, modules, pipeline)
-    kinds = sorted({kind_in_words(layer) for layer in layers.values()})
+        modules = dict(adapter.adaptable_modules({family.COMPONENT: family.weightless_model(folder).denoiser}))
+    layers = lorafile.read_lora_layers(path, modules, pipeline)
+    kinds = sorted({adapter_kind_in_words(layer) for layer in layers.values()})
     if wanted.rank is None and kinds != ["LoRA"]:
         raise ConfigError(f"rank= is needed: {path} holds {', '.join(kinds)}", next_step=USAGE)
-    plain, errors = plain_layers(layers, modules, wanted.rank)
-    write(wanted, plain, {name: layer.bias for name, layer in layers.items()}, metadata, modules)
+    plain, errors = plain_layers_and_deviations(layers, modules, wanted.rank)
+    write_converted_file(wanted, plain, {name: layer.bias for name, layer in layers.items()}, metadata, modules)
     worst = max(errors, key=lambda name: errors[name].relative)
     total = math.hypot(*(e.of_change for e in errors.values())) / (
         math.hypot(*(e.change for e in errors.values())) or 1
@@ -86,7 +86,7 @@ def convert(words: Sequence[str]) -> int:
     return 0
 
 
-def parse_words(words: Sequence[str]) -> Wanted:
+def parse_convert_arguments(words: Sequence[str]) -> ConversionRequest:
     """Parse the arguments of `stylegate convert`. Raises ConfigError with every problem."""
     plain = [word for word in words if "=" not in word]
     told = dict(word.split("=", 1) for word in words if "=" in word)
@@ -107,11 +107,11 @@ def parse_words(words: Sequence[str]) -> Wanted:
         if out.exists():
             problems.append(f"{files.display_path(out)} exists: name a new file with out=")
         else:
-            return Wanted(path, told["to"], told["base"], int(told["rank"]) if "rank" in told else None, out)
+            return ConversionRequest(path, told["to"], told["base"], int(told["rank"]) if "rank" in told else None, out)
     raise ConfigError("convert cannot begin:", problems, USAGE)
 
 
-def family_of_base(base: str) -> tuple[Family, Path]:
+def family_and_folder_of_base(base: str) -> tuple[Family, Path]:
     """The family that a base belongs to, and its folder. Raises ModelError if it belongs to none."""
     found: list[ModelError] = []
     for family in FAMILIES.values():
@@ -127,28 +127,30 @@ def is_of_text_encoder(layer: str) -> bool:
     return loranames.without_wrapper_prefixes(layer).startswith(("text_encoder", "lora_te"))
 
 
-def kind_in_words(layer: AnyLayer) -> str:
+def adapter_kind_in_words(layer: AnyLayer) -> str:
     """The kind of a layer as text: "LoRA", "LoHa", ...; of a DoRA " with a DoRA's magnitudes" follows."""
-    kind = "LoRA" if isinstance(layer, LoraTensors) else layer.kind
+    kind = "LoRA" if isinstance(layer, PlainLoraLayer) else layer.kind
     return kind if layer.magnitude is None else f"{kind} with a DoRA's magnitudes"
 
 
-def plain_layers(
+def plain_layers_and_deviations(
     layers: Mapping[str, AnyLayer], modules: Mapping[str, Any], rank: int | None
-) -> tuple[dict[str, LoraTensors], dict[str, Error]]:
+) -> tuple[dict[str, PlainLoraLayer], dict[str, ConversionDeviation]]:
     """Each layer as a plain LoRA with alpha = rank, and how far it is from the layer it was made of, by canonical name.
 
     Layers of a rank above `rank` are reduced to it. With None no rank is reduced, and every layer must be a plain LoRA.
     """
     made, errors = {}, {}
     for name, layer in layers.items():
-        if isinstance(layer, LoraTensors) and layer.magnitude is None and (rank is None or layer.rank <= rank):
+        if isinstance(layer, PlainLoraLayer) and layer.magnitude is None and (rank is None or layer.rank <= rank):
             made[name] = adapter.with_alpha_equal_to_rank(layer)._replace(down=layer.down.float(), bias=None)
             change = adapter.weight_change(layer)
         else:
             change = weight_change_on_base(layer, modules[name])
             made[name] = nearest_lora(change, min(rank or 1, *change.flatten(1).shape))
-        errors[name] = Error(float((adapter.weight_change(made[name]) - change).norm()), float(change.norm()))
+        errors[name] = ConversionDeviation(
+            float((adapter.weight_change(made[name]) - change).norm()), float(change.norm())
+        )
     return made, errors
 
 
@@ -160,7 +162,7 @@ def weight_change_on_base(layer: AnyLayer, module: Any) -> Tensor:
     return adapter.dora_weight(weight + adapter.weight_change(layer), layer.magnitude) - weight
 
 
-def nearest_lora(change: Tensor, rank: int) -> LoraTensors:
+def nearest_lora(change: Tensor, rank: int) -> PlainLoraLayer:
     """The LoRA of rank `rank` whose change is nearest to `change` [out, in, ...], by singular values, of which each of
     the two matrices gets the square root.
     """
@@ -175,12 +177,12 @@ def nearest_lora(change: Tensor, rank: int) -> LoraTensors:
     root = values[:rank].sqrt()
     down = (root[:, None] * right[:rank]).reshape(rank, *change.shape[1:])
     up = (left[:, :rank] * root).reshape(len(flat), rank, *[1] * (change.ndim - 2))
-    return LoraTensors(down.float(), up.float(), float(rank))
+    return PlainLoraLayer(down.float(), up.float(), float(rank))
 
 
-def write(
-    wanted: Wanted,
-    layers: Mapping[str, LoraTensors],
+def write_converted_file(
+    wanted: ConversionRequest,
+    layers: Mapping[str, PlainLoraLayer],
     biases: Mapping[str, Tensor | None],
     metadata: Mapping[str, str],
     modules: Mapping[str, Any],
@@ -206,14 +208,16 @@ def write(
         tensors, header = adapter.to_diffusers(layers)
     else:
         tensors = (adapter.to_comfyui if of_transformer else adapter.to_kohya)(layers)
-    spell = loranames.diffusers_name if of_transformer else loranames.kohya_name
+    spell = loranames.layer_name_in_diffusers if of_transformer else loranames.layer_name_in_kohya
     tensors |= {f"{spell(name)}.diff_b": bias for name, bias in changed.items()}
-    read_back, problems = adapter.layers_from_tensors(tensors, header, modules)
+    read_back, problems = adapter.lora_layers_and_problems(tensors, header, modules)
     assert not problems and adapter.largest_relative_difference(layers, read_back) <= SAME_CHANGE, problems
-    files.write_atomically(wanted.out, lorafile.release_bytes(tensors, described(metadata, layers) | header))
+    files.write_atomically(
+        wanted.out, lorafile.published_lora_bytes(tensors, metadata_of_converted_file(metadata, layers) | header)
+    )
 
 
-def described(metadata: Mapping[str, str], layers: Mapping[str, LoraTensors]) -> dict[str, str]:
+def metadata_of_converted_file(metadata: Mapping[str, str], layers: Mapping[str, PlainLoraLayer]) -> dict[str, str]:
     """The metadata of the converted file: entries of the original that stay true (modelspec.*, ss_base_model_version),
     and kohya's keys with the rank of the converted file.
     """

@@ -18,7 +18,7 @@ NAME = "stylegate"
 EXTRA = "pip install -e '.[dashboards]', in the checkout."
 
 
-def save_workspace(config: Config) -> int:
+def save_wandb_workspace(config: Config) -> int:
     """Save the W&B workspace in the project of the config, and print its address. Returns 0.
 
     Raises SurroundingsError if W&B cannot be reached.
@@ -30,7 +30,7 @@ def save_workspace(config: Config) -> int:
             import wandb
 
             entity = config.tracker.entity or wandb.Api().default_entity
-            saved = build_workspace(entity or "", project).save()
+            saved = build_wandb_workspace(entity or "", project).save()
         except ImportError:
             raise SurroundingsError("wandb-workspaces is not installed", next_step=EXTRA) from None
         except Exception as error:
@@ -39,16 +39,16 @@ def save_workspace(config: Config) -> int:
                 next_step="wandb login, or WANDB_API_KEY; then the same command.",
             ) from None
         finally:
-            wandbrun.stop_service()
+            wandbrun.stop_wandb_service()
     print(f"workspace: {saved.url}")
     return ExitCode.PASS
 
 
-def build_workspace(entity: str, project: str) -> Any:
+def build_wandb_workspace(entity: str, project: str) -> Any:
     """The W&B workspace with all its sections, not saved yet; no connection is needed."""
     import wandb_workspaces.workspaces as ws
 
-    sections = {"Training": training_section(), "Brand health": brand_health_section(), "Gate": gate_section()}
+    sections = {"Training": training_panels(), "Brand health": brand_health_panels(), "Gate": gate_panels()}
     parts = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()]
     return ws.Workspace(entity=entity, project=project, name=NAME, sections=parts)
 
@@ -67,7 +67,7 @@ def step_line_plot(title: str, *names: str) -> Any:
     return wr.LinePlot(title=title, x="Step", y=list(names))
 
 
-def training_section() -> list[Any]:
+def training_panels() -> list[Any]:
     """The W&B panels that put training runs side by side: do they learn, hold and copy, and at what cost."""
     import wandb_workspaces.reports.v2 as wr
 
@@ -91,24 +91,24 @@ def training_section() -> list[Any]:
     ]
 
 
-def brand_health_section() -> list[Any]:
+def brand_health_panels() -> list[Any]:
     """The W&B panels on batches over time: is the brand still held, and at what price."""
     import wandb_workspaces.reports.v2 as wr
 
-    def over_time(title: str, name: str) -> Any:
+    def scatter_plot_over_time(title: str, name: str) -> Any:
         return wr.ScatterPlot(title=title, x=wr.SummaryMetric("_timestamp"), y=wr.SummaryMetric(name))
 
     return [
-        over_time("accepted", "gate/accept"),
-        over_time("style of what the LoRA draws", "style/lora"),
+        scatter_plot_over_time("accepted", "gate/accept"),
+        scatter_plot_over_time("style of what the LoRA draws", "style/lora"),
         wr.BarPlot(title="style", metrics=["style/base", "style/lora", "style/references"], orientation="v"),
-        over_time("seconds per accepted picture", "cost/seconds_per_accepted"),
-        over_time("at most this share is wrong", "promise/bound"),
+        scatter_plot_over_time("seconds per accepted picture", "cost/seconds_per_accepted"),
+        scatter_plot_over_time("at most this share is wrong", "promise/bound"),
         wr.ScalarChart(title="labels behind the promise", metric=wr.SummaryMetric("promise/labels")),
     ]
 
 
-def gate_section() -> list[Any]:
+def gate_panels() -> list[Any]:
     """The W&B panels on one batch or several: verdicts, what brought them about, the pictures."""
     import wandb_workspaces.reports.v2 as wr
 

@@ -91,7 +91,7 @@ def read_sha256_and_status(path: Path) -> tuple[str, os.stat_result | None]:
 
 
 @contextlib.contextmanager
-def ignoring_store_errors() -> Iterator[None]:
+def ignoring_digest_store_errors() -> Iterator[None]:
     """A context that suppresses errors of the digest store; a damaged store is removed, and files are read again."""
     try:
         yield
@@ -115,7 +115,7 @@ def open_digest_store() -> Iterator[sqlite3.Connection]:
 def read_remembered_digests(keys: Sequence[bytes]) -> dict[bytes, RememberedDigest]:
     """The remembered entries of these paths (as bytes), by path; paths without an entry are left out."""
     found: dict[bytes, RememberedDigest] = {}
-    with ignoring_store_errors(), open_digest_store() as connection:
+    with ignoring_digest_store_errors(), open_digest_store() as connection:
         for start in range(0, len(keys), AT_ONCE):
             part = keys[start : start + AT_ONCE]
             query = f"SELECT path, state, sha256 FROM file WHERE path IN ({', '.join('?' * len(part))})"
@@ -127,5 +127,5 @@ def remember_digests(entries: Mapping[bytes, RememberedDigest]) -> None:
     """Store all `entries`, by path (as bytes), in one transaction: whole or not at all, also with several processes."""
     if entries:
         rows = [(path, entry.state, entry.sha256) for path, entry in entries.items()]
-        with ignoring_store_errors(), open_digest_store() as connection, connection:
+        with ignoring_digest_store_errors(), open_digest_store() as connection, connection:
             connection.executemany("INSERT OR REPLACE INTO file VALUES (?, ?, ?)", rows)

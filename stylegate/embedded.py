@@ -12,7 +12,7 @@ from stylegate.families import pipelines
 MOST_BYTES = 2**30  # of what is kept of one text encoder; the prompts used longest ago are forgotten first
 
 
-def read_each_prompt_once(pipeline: Any) -> None:
+def encode_each_prompt_once(pipeline: Any) -> None:
     """Change the pipeline's text encoders in place: each encodes every prompt by itself, and keeps the result for later
     calls.
 
@@ -43,7 +43,7 @@ class CachedTextEncoder:
             *((name, cache_key_of(value)) for name, value in sorted(keywords.items())),
         )
         if key not in self.rows:
-            self.rows[key] = without_non_tensors(self.forward(*arguments, **keywords))
+            self.rows[key] = with_tensors_only(self.forward(*arguments, **keywords))
             self.held_bytes += tensor_bytes(self.rows[key])
             while self.held_bytes > self.most_bytes and len(self.rows) > 1:
                 self.held_bytes -= tensor_bytes(self.rows.popitem(last=False)[1])
@@ -55,13 +55,13 @@ def select_row(value: Any, i: int) -> Any:
     """Row i of a tensor, or of each tensor of a mapping; everything else as it is."""
     if isinstance(value, dict):
         return {
-            name: select_row(part, i) if name != "position_ids" else positions_of_row(part, i)
+            name: select_row(part, i) if name != "position_ids" else position_ids_of_row(part, i)
             for name, part in value.items()
         }
     return value[i : i + 1] if isinstance(value, torch.Tensor) else value
 
 
-def positions_of_row(positions: torch.Tensor, i: int) -> torch.Tensor:
+def position_ids_of_row(positions: torch.Tensor, i: int) -> torch.Tensor:
     """Row i of position ids [n, tokens], or [3, n, tokens] of encoders that count time, height and width."""
     return positions[..., i : i + 1, :]
 
@@ -73,14 +73,14 @@ def cache_key_of(value: Any) -> Any:
     return repr(value)
 
 
-def without_non_tensors(found: Any) -> Any:
+def with_tensors_only(found: Any) -> Any:
     """A text encoder's output with None for all that is no tensor, such as a cache of attention, which no pipeline
     reads.
     """
     if isinstance(found, ModelOutput):
-        return type(found)(**{name: without_non_tensors(part) for name, part in found.items()})
+        return type(found)(**{name: with_tensors_only(part) for name, part in found.items()})
     if isinstance(found, tuple | list):
-        return tuple(without_non_tensors(part) for part in found)
+        return tuple(with_tensors_only(part) for part in found)
     return found if isinstance(found, torch.Tensor) else None
 
 

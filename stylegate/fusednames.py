@@ -14,16 +14,16 @@ from torch import Tensor
 from stylegate import loranames, lycoris
 from stylegate.adapter import (
     AnyLayer,
-    LoraTensors,
+    PlainLoraLayer,
     layer_of_parts,
-    layers_from_tensors,
+    lora_layers_and_problems,
     tensor_shapes_problem,
     weight_shape_of,
 )
 from stylegate.loraheader import LoraHeader
 
 
-class Place(NamedTuple):
+class FusedLayerPart(NamedTuple):
     """The part of a file's layer, which may be fused from several, that belongs to one module."""
 
     layer: str  # as the file calls it
@@ -31,7 +31,7 @@ class Place(NamedTuple):
     columns: Tensor  # indices of its inputs
 
 
-def layers_by_diffusers(
+def layers_split_by_diffusers(
     pipeline: Any, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], modules: Mapping[str, Any]
 ) -> tuple[dict[str, AnyLayer], list[str]] | None:
     """The layers of a transformer's file by canonical name, and every problem; None if diffusers knows no names of it.
@@ -39,25 +39,25 @@ def layers_by_diffusers(
     `modules` are those of the base (adapter.adaptable_modules). Layers that are called as in diffusers, such as those
     of a text encoder, are read as in any file.
     """
-    flat = loranames.names_by_flat_name(modules)
+    flat = loranames.canonical_names_by_flat_name(modules)
     parts: dict[str, dict[str, Tensor]] = {}
     known = {}
     for key, tensor in tensors.items():
-        key_parts = loranames.parse_key(key)
+        key_parts = loranames.parse_lora_key(key)
         if key_parts is None:
             return None
-        if loranames.canonical_name(key_parts, flat, modules):
+        if loranames.canonical_layer_name(key_parts, flat, modules):
             known[key] = tensor
         else:
             parts.setdefault(key_parts.layer, {})[key_parts.part] = tensor
     header, shapes = LoraHeader(metadata), {}
-    layers, problems = layers_from_tensors(known, metadata, modules) if known else ({}, list(header.problems))
+    layers, problems = lora_layers_and_problems(known, metadata, modules) if known else ({}, list(header.problems))
     for layer, found in parts.items():
         try:
             shapes[layer] = lycoris.shape_of_change(found)
         except ValueError as error:
             return {}, [f"{layer}: {error}"]
-    if (places := places_by_diffusers(pipeline, shapes)) is None or not places.keys() <= modules.keys():
+    if (places := fused_parts_by_module(pipeline, shapes)) is None or not places.keys() <= modules.keys():
         return None
     for name, place in places.items():
         found, shape, told_as = parts[place.layer], shapes[place.layer], f"transformer.{place.layer}"
@@ -65,18 +65,18 @@ def layers_by_diffusers(
         wrong = (
             tensor_shapes_problem(found, shape)
             or header.rank_problem(told_as, found)
-            or split_problem(found, shape, place)
+            or dora_split_problem(found, shape, place)
         )
         if not wrong and own != given:
             wrong = f"LoRA for {given[0]} x {given[1]}, the base has {own[0]} x {own[1]}"
         if wrong or name in layers:
             problems.append(f"{name}: {wrong or 'it is in the file twice'}")
         else:
-            layers[name] = part_of_layer(layer_of_parts(told_as, found, shape, header), place)
+            layers[name] = slice_of_fused_layer(layer_of_parts(told_as, found, shape, header), place)
     return layers, problems
 
 
-def places_by_diffusers(pipeline: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place] | None:
+def fused_parts_by_module(pipeline: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FusedLayerPart] | None:
     """For each module, by canonical name, the part of a file's layer that belongs to it.
 
     `shapes` are the layers' [out, in]. None if diffusers does not know the layers' names, or not all of a layer
@@ -96,8 +96,8 @@ def places_by_diffusers(pipeline: Any, shapes: Mapping[str, tuple[int, ...]]) ->
             found = pipeline.lora_state_dict(probe)
         except Exception:  # of many kinds, for names that diffusers does not know
             continue
-        places = read_probe(found, numbers)
-        if places is not None and is_complete(places, shapes):
+        places = fused_parts_from_probe(found, numbers)
+        if places is not None and parts_cover_every_layer(places, shapes):
             return places
     return None
 
@@ -113,7 +113,9 @@ def probe_keys(layer: str, flattened: bool) -> tuple[str, str]:
     return f"diffusion_model.{name}.lora_A.weight", f"diffusion_model.{name}.lora_B.weight"
 
 
-def read_probe(found: Mapping[str, Tensor], numbers: Mapping[str, tuple[int, int]]) -> dict[str, Place] | None:
+def fused_parts_from_probe(
+    found: Mapping[str, Tensor], numbers: Mapping[str, tuple[int, int]]
+) -> dict[str, FusedLayerPart] | None:
     """For each module of the translated probe: which layer of the file it is from, with which of its rows and columns.
     `numbers`: for each layer its first number and the first number after it.
 
@@ -121,7 +123,7 @@ def read_probe(found: Mapping[str, Tensor], numbers: Mapping[str, tuple[int, int
     """
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in found.items():
-        key_parts = loranames.parse_key(key)
+        key_parts = loranames.parse_lora_key(key)
         if key_parts is None or key_parts.part not in ("down", "up"):
             return None
         halves.setdefault(key_parts.layer, {})[key_parts.part] = tensor.double().flatten()
@@ -138,11 +140,11 @@ def read_probe(found: Mapping[str, Tensor], numbers: Mapping[str, tuple[int, int
             return None
         if not all(bool(((half >= first) & (half < end)).all()) for half in (rows, columns)):
             return None
-        places[name] = Place(layer, rows - first, columns - first)
+        places[name] = FusedLayerPart(layer, rows - first, columns - first)
     return places
 
 
-def is_complete(places: Mapping[str, Place], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def parts_cover_every_layer(places: Mapping[str, FusedLayerPart], shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether every output and input of every layer is in exactly one of the places; `shapes` are the layers' [out,
     in].
     """
@@ -156,7 +158,7 @@ def is_complete(places: Mapping[str, Place], shapes: Mapping[str, tuple[int, ...
     return True
 
 
-def split_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], place: Place) -> str | None:
+def dora_split_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], place: FusedLayerPart) -> str | None:
     """Why a DoRA cannot be split as its place wants: its magnitudes are those of the fused layer; None if it can be."""
     if "dora_scale" not in found and "magnitude" not in found:
         return None
@@ -168,13 +170,13 @@ def split_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], place: Pl
     return None if whole else f"a DoRA by channels of a fused layer ({place.layer}), which cannot be split"
 
 
-def part_of_layer(layer: AnyLayer, place: Place) -> AnyLayer:
+def slice_of_fused_layer(layer: AnyLayer, place: FusedLayerPart) -> AnyLayer:
     """The rows and columns of a fused layer that belong to one module, as a layer of their own."""
     rows, columns = place.rows, place.columns
     lengths, bias = layer.magnitude, None if layer.bias is None else layer.bias[rows]
     if lengths is not None:
         lengths = lengths[rows] if lengths.shape[0] != 1 else lengths[:, columns]
-    if isinstance(layer, LoraTensors):
+    if isinstance(layer, PlainLoraLayer):
         return layer._replace(down=layer.down[:, columns], up=layer.up[rows], magnitude=lengths, bias=bias)
     shape = (len(rows), len(columns))
     return layer._replace(rows=rows, columns=columns, magnitude=lengths, bias=bias, shape=shape)

@@ -33,7 +33,7 @@ def set_threads_and_choose_device(hardware: HardwareConfig) -> torch.device:
     return torch.device(device_type(hardware))
 
 
-def launched_processes(hardware: HardwareConfig) -> "PartialState":
+def accelerate_process_state(hardware: HardwareConfig) -> "PartialState":
     """accelerate's PartialState of this process among those launched together (`accelerate launch`, torchrun), or
     alone.
 

@@ -37,11 +37,11 @@ def inspect(paths: Sequence[Path]) -> int:
     problems = []
     for path in paths:
         try:
-            lines = lora_file_in_words(*lorafile.load_tensors(path))
+            lines = lora_file_in_words(*lorafile.load_tensors_and_metadata(path))
         except ModelError as error:
             problems.append(f"{error.summary}\n    {error.next_step}")
             continue
-        path = lorafile.peft_file(path) if path.is_dir() else path
+        path = lorafile.lora_file_in_peft_folder(path) if path.is_dir() else path
         print(f"{files.display_path(path.resolve())}: {path.stat().st_size / 1e6:.1f} MB, sha256 {files.sha256(path)}")
         for title, text in lines:
             print(f"  {title:<11}{text}")
@@ -63,8 +63,8 @@ def lora_file_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     if file.kinds:
         layers = Counter(kind for _, kind in set(file.kinds.values()))
         out.append(("also holds", ", ".join(f"{kind} {count}" for kind, count in sorted(layers.items()))))
-    out += [("problem", problem) for problem in loading_problems(file)]
-    answers = readers.answers_by_program(file) if file.styles or file.kinds else {}
+    out += [("problem", problem) for problem in problems_of_lora_file(file)]
+    answers = readers.lora_problems_by_program(file) if file.styles or file.kinds else {}
     if any(width < readers.SMALLEST_WIDTH for width in loracontents.widths_of_words(file)):
         for program in ("ComfyUI", "A1111", "InvokeAI"):
             answers[program] += ", and has no base so small: only stylegate and diffusers draw with it"
@@ -73,12 +73,12 @@ def lora_file_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
         shown = ", ".join(map(loraheader.short_text, file.unknown[:3]))
         out.append(("unknown", f"{counted(len(file.unknown), 'key')} of no known kind: {shown}"))
     return out + [
-        ("header", f"{loraheader.escape_control_characters(key)} = {value_in_words(value)}")
+        ("header", f"{loraheader.escape_control_characters(key)} = {header_value_in_words(value)}")
         for key, value in sorted(metadata.items())
     ]
 
 
-def value_in_words(value: str) -> str:
+def header_value_in_words(value: str) -> str:
     """A value of the header in quotes, cut to SHOWN characters.
 
     Of a `data:` address, such as a thumbnail, only the media type and the number of characters are shown.
@@ -91,36 +91,39 @@ def value_in_words(value: str) -> str:
 def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
     """Title and text of each line about the layers of a file."""
     dtypes = (str(tensor.dtype).removeprefix("torch.") for tensor in file.tensors.values())
-    told = f"{values_by_frequency(file.strengths.values()) or 'none'} (alpha / rank)"
+    told = f"{values_and_counts_in_words(file.strengths.values()) or 'none'} (alpha / rank)"
     if any(rank is None for rank in ranks_of_layers(file)):
         told += "; LoKr of whole matrices has no rank: LyCORIS trains it at 1, PEFT at alpha / r"
     products = [layer for layer, kind in file.factored.items() if kind in ("LoHa", "LoKr")]
     if any(file.strengths[layer] != 1 for layer in products):
         told += "; LyCORIS' own merge of LoHa and LoKr applies it twice"
     return [
-        ("family", family_in_words(file)),
+        ("family", base_family_in_words(file)),
         ("names", ", ".join(f"{style} {count}" for style, count in Counter(file.styles.values()).items())),
-        ("layers", ", ".join(f"{kind} {count}" for kind, count in Counter(map(layer_kind, file.styles)).items())),
-        ("rank", values_by_frequency(rank or "whole" for rank in ranks_of_layers(file)) or "none"),
+        (
+            "layers",
+            ", ".join(f"{kind} {count}" for kind, count in Counter(map(model_part_of_layer, file.styles)).items()),
+        ),
+        ("rank", values_and_counts_in_words(rank or "whole" for rank in ranks_of_layers(file)) or "none"),
         ("strength", told),
-        ("numbers", values_by_frequency(dtypes)),
+        ("numbers", values_and_counts_in_words(dtypes)),
     ]
 
 
 def ranks_of_layers(file: LoraContents) -> list[int | None]:
     """The rank of each whole layer of the file; None for one whose matrices are all whole."""
     found = []
-    for parts in loracontents.parts_by_layer(file.tensors, file.parts_by_key).values():
+    for parts in loracontents.tensors_by_layer(file.tensors, file.parts_by_key).values():
         with contextlib.suppress(ValueError, IndexError):  # a layer that is no whole one is a problem of the file
             if parts.keys() - lycoris.BESIDE:
-                found.append(lycoris.rank_of(parts))
+                found.append(lycoris.rank_of_parts(parts))
     return found
 
 
-def loading_problems(file: LoraContents) -> list[str]:
+def problems_of_lora_file(file: LoraContents) -> list[str]:
     """What is wrong with a file whoever reads it, and that it has layers which change nothing, a sentence each."""
     found = list(loraheader.LoraHeader(file.metadata).problems)
-    for problem, layers in loracontents.layer_problems(file).items():
+    for problem, layers in loracontents.layers_by_problem(file).items():
         found.append(f"{problem}: {counted(len(layers), 'layer')}, {loraheader.escape_control_characters(layers[0])}")
     idle = layers_without_effect(file)
     if idle and len(idle) == len(file.styles):
@@ -152,7 +155,7 @@ def has_nonzero(tensor: Tensor) -> bool:
         return True
 
 
-def family_in_words(file: LoraContents) -> str:
+def base_family_in_words(file: LoraContents) -> str:
     """The family of bases that a file names in its header, else by the width of the words that the UNet attends to;
     else that it is not known.
     """
@@ -165,7 +168,7 @@ def family_in_words(file: LoraContents) -> str:
     return " or ".join(named) or "not known from header or keys"
 
 
-def layer_kind(layer: str) -> str:
+def model_part_of_layer(layer: str) -> str:
     """The part of a model that a layer belongs to, by its name: "text encoder", "attention", "feed-forward" or
     "convolution and projection".
     """
@@ -179,7 +182,7 @@ def layer_kind(layer: str) -> str:
     return "convolution and projection"
 
 
-def values_by_frequency(values: Iterable[object]) -> str:
+def values_and_counts_in_words(values: Iterable[object]) -> str:
     """The distinct values as text, the most frequent first: four at most, with their counts where there are several."""
     counts = Counter(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
     if len(counts) == 1:

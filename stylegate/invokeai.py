@@ -10,9 +10,9 @@ from stylegate.loracontents import (
     layers_with_part,
     other_adapter_kinds,
     other_strengths_in_words,
-    parts_by_layer,
-    plain_styles,
-    strengths_by_tensors_alone,
+    styles_of_plain_layers,
+    tensors_by_layer,
+    wrong_strengths_without_header,
 )
 from stylegate.words import counted
 
@@ -26,21 +26,21 @@ def problems_in_invokeai(file: LoraContents) -> list[str]:
     """What InvokeAI ignores, refuses, or takes at another strength; an empty list if it reads all of the file."""
     if unreadable := [kind for kind in other_adapter_kinds(file) if kind in UNREADABLE]:
         return [f"refuses it: it does not know {', '.join(unreadable)}"]
-    if reason := reason_to_raise(file):
+    if reason := invokeai_error_reason(file):
         return [f"refuses it: {reason}"]
     if file.styles and not any(map(is_unet_or_text_encoder_layer, file.styles)):
-        return problems_with_transformer(file)
-    return problems_with_unet(file)
+        return invokeai_problems_with_transformer(file)
+    return invokeai_problems_with_unet(file)
 
 
-def reason_to_raise(file: LoraContents) -> str | None:
+def invokeai_error_reason(file: LoraContents) -> str | None:
     """Why InvokeAI raises an error on a layer of the file, whatever model it is of; None if it does not."""
     for key, found in file.parts_by_key.items():
         if found.style == "kohya" and found.part in ("down", "up") and not key.endswith(("_down.weight", "_up.weight")):
             return f"{loraheader.escape_control_characters(key)} is not kohya's name, but for the layer"
-    for layer, parts in parts_by_layer(file.tensors, file.parts_by_key).items():
+    for layer, parts in tensors_by_layer(file.tensors, file.parts_by_key).items():
         try:
-            kind = lycoris.kind_of(parts)
+            kind = lycoris.adapter_kind_of_parts(parts)
         except ValueError as error:
             return f"{loraheader.escape_control_characters(layer)}: {error}"
         if kind not in ("LoRA", "Tucker") and "dora_scale" in parts:
@@ -48,7 +48,7 @@ def reason_to_raise(file: LoraContents) -> str | None:
     return None
 
 
-def problems_with_unet(file: LoraContents) -> list[str]:
+def invokeai_problems_with_unet(file: LoraContents) -> list[str]:
     """What InvokeAI does not read rightly in a file of a UNet and its text encoders, of which it knows kohya's names
     alone.
     """
@@ -70,7 +70,7 @@ def problems_with_unet(file: LoraContents) -> list[str]:
         found.append("takes the magnitudes of a DoRA's outputs by the lengths of its inputs")
     if any(part in layer for layer in file.styles for part in ("_input_blocks_", "_middle_block_", "_output_blocks_")):
         found.append("translates the original UNet's names for SDXL alone")
-    if wrong := strengths_by_tensors_alone(file):
+    if wrong := wrong_strengths_without_header(file):
         found.append(f"{other_strengths_in_words(wrong)}: it reads the tensors alone")
     if "bundled embedding" in other_adapter_kinds(file):
         found.append("ignores bundled embedding")
@@ -79,12 +79,12 @@ def problems_with_unet(file: LoraContents) -> list[str]:
     return found
 
 
-def problems_with_transformer(file: LoraContents) -> list[str]:
+def invokeai_problems_with_transformer(file: LoraContents) -> list[str]:
     """What InvokeAI does not read rightly in a transformer's file; its loaders differ by family."""
     found = []
     of_flux = any(part in layer for layer in file.styles for part in OF_FLUX)
     dotted = {layer for layer, style in file.styles.items() if style != "kohya"}
-    plain = plain_styles(file).keys() & dotted
+    plain = styles_of_plain_layers(file).keys() & dotted
     beside = [key for key, p in file.parts_by_key.items() if p.layer in plain and p.part in lycoris.BESIDE]
     if of_flux and beside:
         return [f"refuses it: {loraheader.escape_control_characters(beside[0])} beside a pair of matrices"]
@@ -100,7 +100,7 @@ def problems_with_transformer(file: LoraContents) -> list[str]:
         kinds = sorted({kind for layer, kind in file.factored.items() if layer in dotted})
         if not of_flux or "difference" in kinds:
             return [f"refuses it: {', '.join(kinds)} in dotted names"]
-    if wrong := strengths_by_tensors_alone(file):
+    if wrong := wrong_strengths_without_header(file):
         found.append(f"{other_strengths_in_words(wrong)}: it reads the tensors alone")
     if layers_with_part(file, "magnitude"):
         found.append("ignores lora_magnitude_vector: a DoRA without its magnitudes")

@@ -44,19 +44,19 @@ def reason_to_agree_to_licence(licence: str) -> str:
     return f"is {licence}, which forbids or restricts commercial use" if RESTRICTED.search(licence) else ""
 
 
-def is_accepted(config: Config, licence: str) -> bool:
+def is_licence_accepted(config: Config, licence: str) -> bool:
     """Whether `accept_licence=` names the licence; several names are separated by commas."""
     return licence in (config.accept_licence or "").split(",")
 
 
-def require_agreement(config: Config, folder: Path, key: str = "base") -> str:
+def require_licence_agreement(config: Config, folder: Path, key: str = "base") -> str:
     """The licence of the base in `folder`; the config's `key`, base or draw_base, names this base.
 
     Raises ConfigError if it is unclear or restricted, and not accepted by name in the config.
     """
     base = getattr(config, key)
     licence = look_up_licence_of_base(base, folder)
-    if (what := reason_to_agree_to_licence(licence)) and not is_accepted(config, licence):
+    if (what := reason_to_agree_to_licence(licence)) and not is_licence_accepted(config, licence):
         raise ConfigError(
             f"the licence of {key}={base} {what}",
             next_step=f"read it; if your use is allowed, say accept_licence={licence}.",

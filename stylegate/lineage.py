@@ -43,7 +43,7 @@ def record_artifact(directory: Path, kind: str, what: str, name: str, sha256: st
         files.append_jsonl(directory / LEDGER, row)
 
 
-def facts_digest(facts: Mapping[str, Any]) -> str:
+def digest_from_facts(facts: Mapping[str, Any]) -> str:
     """The `sha256` among the facts of an artifact; if they have none, a digest of all facts."""
     return facts.get("sha256") or files.canonical_sha256(dict(facts))
 
@@ -55,11 +55,11 @@ def print_lineage_and_send_missing(paths: list[Path]) -> int:
     """
     if not paths:
         raise ConfigError("replay needs directories of runs or batches", next_step=f"stylegate replay {EXAMPLE}")
-    ledgers = {path: read_ledger(path) for path in paths}
+    ledgers = {path: read_lineage(path) for path in paths}
     print("\n".join(lineage_lines(ledgers)))
-    in_order = sorted(ledgers, key=lambda path: min(map(position_from_brand_set_to_package, ledgers[path])))
+    in_order = sorted(ledgers, key=lambda path: min(map(position_in_lineage, ledgers[path])))
     try:
-        sent = [send_to_wandb(path, ledgers[path]) for path in in_order]
+        sent = [send_lineage_to_wandb(path, ledgers[path]) for path in in_order]
     except Exception as error:
         raise SurroundingsError(
             f"W&B cannot be reached ({wandbrun.wandb_error_in_words(error)}); this would be sent:",
@@ -67,12 +67,12 @@ def print_lineage_and_send_missing(paths: list[Path]) -> int:
             "wandb login, or set WANDB_API_KEY; the same command sends only what is still missing.",
         ) from None
     finally:
-        wandbrun.stop_service()
+        wandbrun.stop_wandb_service()
     print(f"{sum(sent)} of {sum(map(len, ledgers.values()))} records were sent to W&B; it had the others.")
     return ExitCode.PASS
 
 
-def read_ledger(path: Path) -> list[dict[str, Any]]:
+def read_lineage(path: Path) -> list[dict[str, Any]]:
     """The rows of lineage.jsonl in the folder `path`: first what it made, then what it used, each by type.
 
     Types are in the order from brand set to package. Raises DataError for a file that is empty or damaged.
@@ -80,10 +80,10 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
     rows = files.read_jsonl(path / LEDGER, *ROW)
     if not rows or any(row["kind"] not in KINDS or row["type"] not in TYPES for row in rows):
         raise DataError(f"this is no ledger of a run or batch: {files.display_path(path / LEDGER)}")
-    return sorted(rows, key=lambda row: (row["kind"] == "use", position_from_brand_set_to_package(row)))
+    return sorted(rows, key=lambda row: (row["kind"] == "use", position_in_lineage(row)))
 
 
-def position_from_brand_set_to_package(row: Mapping[str, Any]) -> int:
+def position_in_lineage(row: Mapping[str, Any]) -> int:
     """The position of a row's type on the way from brand set to package, 0 for the first."""
     return TYPES.index(row["type"])
 
@@ -94,7 +94,7 @@ def lineage_lines(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[s
     for path, rows in ledgers.items():
         for row in rows:
             place = found.setdefault(
-                (position_from_brand_set_to_package(row), row["artifact"], row["sha256"]), {"use": [], "make": []}
+                (position_in_lineage(row), row["artifact"], row["sha256"]), {"use": [], "make": []}
             )
             place[row["kind"]].append(path.name)
     lines = []
@@ -111,15 +111,15 @@ def lineage_row_in_words(row: Mapping[str, Any]) -> str:
     return f"{row['kind']} {row['type']} {name}:{wandbrun.digest_alias(row['sha256'])}"
 
 
-def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
+def send_lineage_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
     """Send W&B the records of one directory that it lacks, under the directory's W&B run. Returns their number."""
     import wandb
 
-    known = wandbrun.read_or_create_identity(path)
+    known = wandbrun.read_or_create_wandb_identity(path)
     wandbrun.set_wandb_environment(path)
     api = wandb.Api()
     place = f"{known['entity'] or api.default_entity}/{known['project']}"
-    used = wandbrun.artifacts_used_by(api, f"{place}/{known['id']}")
+    used = wandbrun.aliases_of_used_artifacts(api, f"{place}/{known['id']}")
 
     def is_in_wandb(row: Mapping[str, Any]) -> bool:
         alias = wandbrun.digest_alias(row["sha256"])
@@ -136,13 +136,15 @@ def send_to_wandb(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
             given = [path / part for part in row["paths"]]
             facts = (row["artifact"], row["type"], given, {"sha256": row["sha256"]})
             if row["kind"] == "make":
-                made = run.log_artifact(wandbrun.draft_artifact(*facts), aliases=wandbrun.all_aliases(row["sha256"]))
+                made = run.log_artifact(
+                    wandbrun.draft_artifact(*facts), aliases=wandbrun.new_artifact_aliases(row["sha256"])
+                )
                 made.wait(timeout=FINISH_S)
             else:
                 wandbrun.use_artifact(run, *facts, row["sha256"])
             print(f"sent: {path.name}: {lineage_row_in_words(row)}")
         run.finish()
     except BaseException:  # Ctrl-C too: W&B would wait for its server first
-        wandbrun.kill_service()
+        wandbrun.kill_wandb_service()
         raise
     return len(lacking)

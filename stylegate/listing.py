@@ -23,7 +23,7 @@ MASK_ENDS = ("-masklabel", "_mask", "-mask", ".mask")  # as OneTrainer, kohya's 
 MASK_FOLDERS = {"mask", "masks"}
 
 
-class Listing(NamedTuple):
+class FolderListing(NamedTuple):
     """The files below a folder, each in one list; the lists are sorted."""
 
     pictures: list[Path]  # pictures, and whatever is not known to be something else
@@ -31,12 +31,12 @@ class Listing(NamedTuple):
     hidden: list[Path]  # hidden files, those in hidden folders, and those that operating systems leave behind
 
 
-def list_folder(folder: Path) -> Listing:
+def list_folder(folder: Path) -> FolderListing:
     """The files below `folder`, at any depth, as pictures, files beside pictures, and hidden ones.
 
     A link to a folder is not followed: it is listed among the pictures, where decoding fails with an error.
     """
-    found = Listing([], [], [])
+    found = FolderListing([], [], [])
     for place, folders, names in os.walk(folder):
         links = [name for name in folders if Path(place, name).is_symlink()]
         in_hidden = any(is_hidden(part) for part in Path(place).relative_to(folder).parts)
@@ -50,7 +50,7 @@ def list_folder(folder: Path) -> Listing:
                 found.beside.append(path)
             else:
                 found.pictures.append(path)
-    return Listing(*(sorted(paths, key=lambda path: path.parts) for paths in found))
+    return FolderListing(*(sorted(paths, key=lambda path: path.parts) for paths in found))
 
 
 def find_pictures(folder: Path) -> list[Path]:
@@ -78,10 +78,10 @@ def is_sidecar(path: Path) -> bool:
         return suffix in BESIDE
     if start.startswith(PICTURE_STARTS) or start[4:8] == b"ftyp":  # "ftyp": AVIF, HEIC, and films
         return False
-    return suffix in BESIDE or is_text(start)
+    return suffix in BESIDE or is_utf8_text(start)
 
 
-def is_text(start: bytes) -> bool:
+def is_utf8_text(start: bytes) -> bool:
     """Whether the first bytes of a file are UTF-8 text, of which the last character may be cut. Empty files are no
     text.
     """

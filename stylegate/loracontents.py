@@ -31,16 +31,16 @@ class LoraContents(NamedTuple):
 
 def parse_lora_contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LoraContents:
     """The contents of a LoRA file: its keys by meaning, and the strength (alpha / rank) of each layer."""
-    parts_by_key = {key: found for key in tensors if (found := loranames.parse_key(key))}
-    kinds = {key: kind for key in tensors if (kind := loranames.other_adapter_kind(key))}
+    parts_by_key = {key: found for key in tensors if (found := loranames.parse_lora_key(key))}
+    kinds = {key: kind for key in tensors if (kind := loranames.layer_and_other_adapter_kind(key))}
     styles = {p.layer: p.style for p in parts_by_key.values() if p.part not in lycoris.BESIDE}
     header, strengths, factored = loraheader.LoraHeader(metadata), {}, {}
-    for layer, parts in parts_by_layer(tensors, parts_by_key).items():
+    for layer, parts in tensors_by_layer(tensors, parts_by_key).items():
         alpha = parts.get("alpha")
         if alpha is not None and not is_scalar(alpha):
             del parts["alpha"]
-        with contextlib.suppress(ValueError):  # half a layer: `layer_problems` says so
-            kind = lycoris.kind_of(parts)
+        with contextlib.suppress(ValueError):  # half a layer: `layers_by_problem` says so
+            kind = lycoris.adapter_kind_of_parts(parts)
             strengths[layer] = header.strength(layer_name_in_header(layer), parts)
             if kind != "LoRA":
                 factored[layer] = kind
@@ -48,7 +48,9 @@ def parse_lora_contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, st
     return LoraContents(tensors, metadata, parts_by_key, kinds, unknown, styles, factored, strengths)
 
 
-def parts_by_layer(tensors: Mapping[str, Tensor], parts_by_key: Mapping[str, KeyParts]) -> dict[str, dict[str, Tensor]]:
+def tensors_by_layer(
+    tensors: Mapping[str, Tensor], parts_by_key: Mapping[str, KeyParts]
+) -> dict[str, dict[str, Tensor]]:
     """The tensors by the layer's name in the file, then by part (down, up, alpha, ...)."""
     found: dict[str, dict[str, Tensor]] = {}
     for key, key_parts in parts_by_key.items():
@@ -81,23 +83,27 @@ def is_scalar(tensor: Tensor) -> bool:
     return tensor.numel() == 1 and not tensor.is_complex()
 
 
-def layer_problems(file: LoraContents) -> dict[str, list[str]]:
+def layers_by_problem(file: LoraContents) -> dict[str, list[str]]:
     """Names of layers that are unusable on every base, by the problem: a missing half, numbers that are not finite."""
     found: dict[str, list[str]] = {}
     of_other_kinds = {layer for layer, kind in file.kinds.values() if kind not in loranames.READ_HERE}
-    for layer, own in parts_by_layer(file.tensors, file.parts_by_key).items():
+    for layer, own in tensors_by_layer(file.tensors, file.parts_by_key).items():
         if layer in of_other_kinds and own.keys() <= lycoris.BESIDE:
             continue  # OFT and others have an alpha, too
         up, down = own.get("up"), own.get("down")
         shape = (0, 0)
         if up is not None and down is not None and up.ndim > 1 and down.ndim > 1:
             shape = (up.shape[0], *down.shape[1:])
-        if problem := factored_problem(own) if layer in file.factored else adapter.tensor_shapes_problem(own, shape):
+        if (
+            problem := factored_layer_problem(own)
+            if layer in file.factored
+            else adapter.tensor_shapes_problem(own, shape)
+        ):
             found.setdefault(problem, []).append(layer)
     return found
 
 
-def factored_problem(parts: Mapping[str, Tensor]) -> str | None:
+def factored_layer_problem(parts: Mapping[str, Tensor]) -> str | None:
     """Why the tensors of one LoHa, LoKr, ... layer, by part, fit no base at all; None if they may fit one."""
     try:
         lycoris.shape_of_change(parts)
@@ -131,18 +137,18 @@ def layers_with_part(file: LoraContents, part: str) -> list[str]:
     return [p.layer for p in file.parts_by_key.values() if p.part == part]
 
 
-def plain_styles(file: LoraContents) -> dict[str, str]:
+def styles_of_plain_layers(file: LoraContents) -> dict[str, str]:
     """The style of names of each layer that is plain LoRA, or half of one, by layer."""
     return {layer: style for layer, style in file.styles.items() if layer not in file.factored}
 
 
-def strengths_by_tensors_alone(file: LoraContents) -> dict[str, float]:
+def wrong_strengths_without_header(file: LoraContents) -> dict[str, float]:
     """By layer, the strength at which a program takes it that knows the tensors alone; only where another one is meant.
 
     The alpha that is meant, or LyCORIS' settings, are told in a header or in PEFT's adapter_config.json.
     """
     alone, found = loraheader.LoraHeader({}), {}
-    for layer, parts in parts_by_layer(file.tensors, file.parts_by_key).items():
+    for layer, parts in tensors_by_layer(file.tensors, file.parts_by_key).items():
         alpha = parts.get("alpha")
         if layer not in file.strengths or (alpha is not None and not is_scalar(alpha)):
             continue

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from stylegate import adapter, files, fusednames, loraheader, loranames
-from stylegate.adapter import AnyLayer, LoraTensors
+from stylegate.adapter import AnyLayer, PlainLoraLayer
 from stylegate.config import Config, run_name
 from stylegate.errors import ModelError
 from stylegate.families import LoadedBaseModel
@@ -25,7 +25,7 @@ PEFT_FILE = "adapter_model.safetensors"  # as PEFT's save_pretrained names it
 ALIGNMENT = 8  # bytes; the safetensors format wants the header padded to it
 
 
-def canonical_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+def canonical_safetensors_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
     """The bytes of a safetensors file with these tensors and metadata: equal content gives equal bytes.
 
     The library writes `__metadata__` in the order of a hash map; here the header is written again, sorted.
@@ -38,13 +38,13 @@ def canonical_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) 
     return struct.pack("<Q", len(text)) + text + raw[8 + length :]
 
 
-def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def load_tensors_and_metadata(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file, or of a folder that PEFT has written.
 
     PEFT's settings, which stand beside its file, are then in the metadata by the name of their file. Raises ModelError
     for any other file (pickles are never opened).
     """
-    path = peft_file(path) if path.is_dir() else path
+    path = lora_file_in_peft_folder(path) if path.is_dir() else path
     if path.suffix != ".safetensors":
         raise ModelError(f"{path} is not a .safetensors file", next_step="weights are read from safetensors only.")
     if not path.is_file():
@@ -59,11 +59,11 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise ModelError(
             f"{path} is not a whole safetensors file: {error}", next_step="copy or train it again."
         ) from None
-    beside = peft_settings(path)
+    beside = peft_settings_path(path)
     return tensors, metadata | ({} if beside is None else {loraheader.PEFT_CONFIG: beside.read_text(errors="replace")})
 
 
-def peft_file(folder: Path) -> Path:
+def lora_file_in_peft_folder(folder: Path) -> Path:
     """The path of the LoRA file in a folder that PEFT has written. Raises ModelError if there is none."""
     path = folder / PEFT_FILE
     if not path.is_file():
@@ -76,7 +76,7 @@ def peft_file(folder: Path) -> Path:
     return path
 
 
-def peft_settings(path: Path) -> Path | None:
+def peft_settings_path(path: Path) -> Path | None:
     """The path of the settings that PEFT has written beside a LoRA file; None if the file is not PEFT's or has none."""
     beside = path.with_name(loraheader.PEFT_CONFIG)
     return beside if path.name == PEFT_FILE and beside.is_file() else None
@@ -86,7 +86,7 @@ def digest(path: Path) -> str:
     """The sha256 (hex) of a LoRA file; where PEFT's settings stand beside it, which hold its strength, a digest of
     both.
     """
-    beside = peft_settings(path)
+    beside = peft_settings_path(path)
     return files.sha256(path) if beside is None else files.canonical_sha256([files.sha256(path), files.sha256(beside)])
 
 
@@ -100,8 +100,8 @@ def lora_file_for_drawing(config: Config) -> Path | None:
         return None
     if config.lora_file:
         given = Path(config.lora_file).expanduser().resolve()
-        given = peft_file(given) if given.is_dir() else given
-        load_tensors(given)
+        given = lora_file_in_peft_folder(given) if given.is_dir() else given
+        load_tensors_and_metadata(given)
         return given
     path = trained_lora_path(config)
     if not path.is_file():
@@ -117,7 +117,7 @@ def trained_lora_path(config: Config) -> Path:
     return files.RUNS / run_directory_name(config) / "lora" / f"{run_name(config)}.safetensors"
 
 
-def adaptable_modules_of(pipeline: Any) -> dict[str, torch.nn.Module]:
+def adaptable_modules_of_pipeline(pipeline: Any) -> dict[str, torch.nn.Module]:
     """Every module of a pipeline that a LoRA can adapt, by canonical name."""
     parts = {name: getattr(pipeline, name, None) for name in loranames.COMPONENTS}
     return adapter.adaptable_modules({name: part for name, part in parts.items() if part})
@@ -129,8 +129,8 @@ def merge_lora_file(models: LoadedBaseModel, path: Path) -> None:
     On a base in 4 bits the LoRA is loaded beside the weights. Raises ModelError naming what does not fit, before any
     weight changes.
     """
-    modules = adaptable_modules_of(models.pipeline)
-    layers = layers_for_modules(path, modules, models.pipeline)
+    modules = adaptable_modules_of_pipeline(models.pipeline)
+    layers = read_lora_layers(path, modules, models.pipeline)
     beside = {name for name in layers if not weight_of_module(modules[name]).is_floating_point()}
     plain = {name: layer for name, layer in adapter.plain_layers(layers).items() if name in beside}
     if wrong := [name for name in beside if name not in plain or layers[name].bias is not None]:
@@ -157,16 +157,16 @@ def merge_lora_file(models: LoadedBaseModel, path: Path) -> None:
                 parameter.data = parameter.data.float()  # as they were trained
 
 
-def layers_for_modules(path: Path, modules: Mapping[str, Any], pipeline: Any) -> dict[str, AnyLayer]:
+def read_lora_layers(path: Path, modules: Mapping[str, Any], pipeline: Any) -> dict[str, AnyLayer]:
     """Read a LoRA file of any style. Returns its layers by canonical name.
 
     `modules` are those of the base (adapter.adaptable_modules), `pipeline` is its pipeline, or the class of it. Raises
     ModelError naming what does not fit the base.
     """
-    tensors, metadata = load_tensors(path)
-    layers, problems = adapter.layers_from_tensors(tensors, metadata, modules)
+    tensors, metadata = load_tensors_and_metadata(path)
+    layers, problems = adapter.lora_layers_and_problems(tensors, metadata, modules)
     if problems and any(name.startswith("transformer.") for name in modules):
-        translated = fusednames.layers_by_diffusers(pipeline, tensors, metadata, modules)
+        translated = fusednames.layers_split_by_diffusers(pipeline, tensors, metadata, modules)
         layers, problems = translated or (layers, problems)
     if problems:
         shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
@@ -192,7 +192,9 @@ def weight_of_module(module: Any) -> torch.Tensor:
 
 def advice_on_unusable_lora(tensors: Mapping[str, torch.Tensor], problems: list[str]) -> str:
     """The next step, as a sentence, for a user whose LoRA file has these problems and cannot be used."""
-    kinds = {found[1] for key in tensors if (found := loranames.other_adapter_kind(key))} - loranames.READ_HERE
+    kinds = {
+        found[1] for key in tensors if (found := loranames.layer_and_other_adapter_kind(key))
+    } - loranames.READ_HERE
     if kinds:
         return (
             f"it holds {', '.join(sorted(kinds))}, which is not read here: train a plain LoRA, or convert the file "
@@ -208,7 +210,7 @@ def another_base_helps(problems: list[str]) -> bool:
     return all("the base has" in problem for problem in problems)
 
 
-def trained_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, LoraTensors]:
+def trained_lora_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, PlainLoraLayer]:
     """The trained adapters as plain LoRA layers, by canonical name; `adapted` are the adapted modules by component.
 
     `scale`, the strength that was chosen, is multiplied into alpha: readers then use strength 1.
@@ -220,20 +222,20 @@ def trained_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, 
         header |= {f"{component}.use_rslora": settings.use_rslora}
         tensors |= {f"{component}.{name}": t.detach().cpu() for name, t in get_peft_model_state_dict(part).items()}
     metadata = {loraheader.ADAPTER_METADATA: json.dumps(header)}
-    layers, problems = adapter.layers_from_tensors(tensors, metadata, adapter.adaptable_modules(adapted))
+    layers, problems = adapter.lora_layers_and_problems(tensors, metadata, adapter.adaptable_modules(adapted))
     assert not problems, problems
     return adapter.plain_layers(layers)
 
 
 @torch.no_grad()
-def load_into_adapter(path: Path, adapted: torch.nn.ModuleDict) -> None:
+def load_lora_into_adapters(path: Path, adapted: torch.nn.ModuleDict) -> None:
     """Set the trained adapters of `adapted`, modules by component, to the LoRA in a file; its strength goes into B.
 
     Raises ModelError if its layers, ranks or kind are not those of the adapters.
     """
-    tensors, metadata = load_tensors(path)
+    tensors, metadata = load_tensors_and_metadata(path)
     modules = adapter.adaptable_modules(dict(adapted.items()))
-    layers, problems = adapter.layers_from_tensors(tensors, metadata, modules)
+    layers, problems = adapter.lora_layers_and_problems(tensors, metadata, modules)
     wanted: dict[str, Any] = {name: module for name, module in modules.items() if isinstance(module, LoraLayer)}
     if not problems and (other := len(layers.keys() ^ wanted.keys())):
         problems = [f"it adapts {len(layers)} layers, these arguments {len(wanted)}; {other} are in only one of both"]
@@ -260,9 +262,9 @@ def load_into_adapter(path: Path, adapted: torch.nn.ModuleDict) -> None:
             vector.copy_(layer.magnitude.reshape(vector.shape))
 
 
-def release_bytes(tensors: dict[str, torch.Tensor], described: dict[str, str]) -> bytes:
+def published_lora_bytes(tensors: dict[str, torch.Tensor], described: dict[str, str]) -> bytes:
     """The bytes of a safetensors file to publish: `described` and ModelSpec's hash of the tensors are its header."""
-    plain = canonical_bytes(tensors, {})
+    plain = canonical_safetensors_bytes(tensors, {})
     (length,) = struct.unpack("<Q", plain[:8])
     digest = hashlib.sha256(plain[8 + length :]).hexdigest()
-    return canonical_bytes(tensors, described | {"modelspec.hash_sha256": f"0x{digest}"})
+    return canonical_safetensors_bytes(tensors, described | {"modelspec.hash_sha256": f"0x{digest}"})

@@ -18,7 +18,8 @@ LAYER_NAME = re.compile(r"\^?[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\$?")  # what a pa
 
 class LoraHeader:
     """Alpha and rank by layer as stated beside the tensors: in diffusers' `lora_adapter_metadata` in the safetensors
-    header, or in PEFT's adapter_config.json beside the file (which lorafile.load_tensors puts into the metadata).
+    header, or in PEFT's adapter_config.json beside the file (which lorafile.load_tensors_and_metadata puts into the
+    metadata).
 
     `problems` names everything in it that is not understood; `values` is then empty. `rank_stabilised` and `block_size`
     are LyCORIS' settings, from kohya's header.
@@ -28,7 +29,7 @@ class LoraHeader:
         self.problems: list[str] = []
         self.values: dict[str, Any] = {}
         self.source = ADAPTER_METADATA if ADAPTER_METADATA in metadata else PEFT_CONFIG
-        self.rank_stabilised, self.block_size = settings_of_lycoris(metadata)
+        self.rank_stabilised, self.block_size = rslora_and_block_size_of_lycoris(metadata)
         try:
             values = json.loads(metadata.get(self.source, "{}"))
         except (ValueError, RecursionError):
@@ -37,12 +38,12 @@ class LoraHeader:
             self.problems.append(f"its {self.source} is not a JSON object")
             return
         for key, value in values.items():
-            if problem := header_problem(key, value):
+            if problem := header_entry_problem(key, value):
                 self.problems.append(f"{self.source}: {escape_control_characters(key)} {problem}")
         if not self.problems:
             self.values = values
 
-    def header_setting(self, component: str, key: str, default: Any) -> Any:
+    def setting_of_component(self, component: str, key: str, default: Any) -> Any:
         """The value of a setting for a component (unet, ...): its own one in the header, else the general one, else
         `default`.
         """
@@ -57,25 +58,25 @@ class LoraHeader:
         """
         component, _, path = name.partition(".")
         has_settings = "r" in self.values or any(key.startswith(f"{component}.") for key in self.values)
-        of_loha = self.header_setting(component, "alpha", None)  # and of LoKr
-        alpha = self.header_setting(component, "lora_alpha", of_loha)
+        of_loha = self.setting_of_component(component, "alpha", None)  # and of LoKr
+        alpha = self.setting_of_component(component, "lora_alpha", of_loha)
         alpha = float((PEFT_ALPHA if has_settings else rank) if alpha is None else alpha)
         paths = (path, f"text_model.{path}")  # text encoders as they were before transformers 5
-        alpha = float(value_by_pattern(self.header_setting(component, "alpha_pattern", None) or {}, paths, alpha))
-        return alpha * math.sqrt(rank) if self.header_setting(component, "use_rslora", False) is True else alpha
+        alpha = float(value_by_pattern(self.setting_of_component(component, "alpha_pattern", None) or {}, paths, alpha))
+        return alpha * math.sqrt(rank) if self.setting_of_component(component, "use_rslora", False) is True else alpha
 
     def rank(self, name: str) -> float | None:
         """The rank that is stated beside the tensors for the layer with this canonical name; None if none is."""
         component, _, path = name.partition(".")
-        told = self.header_setting(component, "r", None)
-        patterns = self.header_setting(component, "rank_pattern", None) or {}
+        told = self.setting_of_component(component, "r", None)
+        patterns = self.setting_of_component(component, "rank_pattern", None) or {}
         return None if told is None else value_by_pattern(patterns, (path, f"text_model.{path}"), told)
 
     def rank_problem(self, name: str, found: Mapping[str, Tensor]) -> str | None:
         """What is wrong if the tensors of a layer (by part) have another rank than the stated one; None if it is the
         same.
         """
-        told, rank = self.rank(name), lycoris.rank_of(found)
+        told, rank = self.rank(name), lycoris.rank_of_parts(found)
         if told is None or rank is None or told == rank:
             return None
         return f"rank {rank}, but its {self.source} says {told:g}: which strength is meant is not known"
@@ -88,7 +89,7 @@ class LoraHeader:
         then trains at 1, whatever alpha it saves; with rs_lora at sqrt(rank), of which it saves the cube. PEFT divides
         the alpha of its settings by their rank there too.
         """
-        rank = lycoris.rank_of(found)
+        rank = lycoris.rank_of_parts(found)
         if "diff" in found:
             return 1.0
         if "alpha" in found and rank is None:
@@ -99,7 +100,7 @@ class LoraHeader:
         return self.alpha(name, int(told)) / told if told else 1.0
 
 
-def settings_of_lycoris(metadata: Mapping[str, str]) -> tuple[bool, int]:
+def rslora_and_block_size_of_lycoris(metadata: Mapping[str, str]) -> tuple[bool, int]:
     """Two settings of LyCORIS from kohya's header, which no tensor shows: whether rs_lora is on, and DyLoRA's block
     size.
 
@@ -119,7 +120,7 @@ def settings_of_lycoris(metadata: Mapping[str, str]) -> tuple[bool, int]:
     return str(told.get("rs_lora", False)).lower() in ("true", "1", "yes"), block_size
 
 
-def header_problem(key: str, value: Any) -> str:
+def header_entry_problem(key: str, value: Any) -> str:
     """What is wrong with a header entry that affects the strength, as text; "" if nothing is wrong."""
     setting = key.rpartition(".")[2]
     if setting in ("lora_alpha", "alpha", "r") and not is_number(value):

@@ -73,7 +73,7 @@ class KeyParts(NamedTuple):
     part: str  # down, up, alpha, magnitude (PEFT's), dora_scale (LyCORIS', kohya's), or of stylegate/lycoris.py
 
 
-def parse_key(key: str) -> KeyParts | None:
+def parse_lora_key(key: str) -> KeyParts | None:
     """The style of names, the layer and the part (down, up, alpha, ...) of a LoRA file's key; None for a key of no kind
     that is read here.
     """
@@ -101,7 +101,7 @@ def without_wrapper_prefixes(layer: str) -> str:
     return layer
 
 
-def other_adapter_kind(key: str) -> tuple[str, str] | None:
+def layer_and_other_adapter_kind(key: str) -> tuple[str, str] | None:
     """The layer and the kind of adapter (of `KINDS`) that a key belongs to; None for any other key, so of a plain LoRA
     too.
     """
@@ -112,10 +112,10 @@ def other_adapter_kind(key: str) -> tuple[str, str] | None:
     return ("bundle_emb", "bundled embedding") if key.startswith("bundle_emb.") else None
 
 
-def canonical_name(key_parts: KeyParts, by_flat_name: Mapping[str, str], modules: Iterable[str]) -> str | None:
+def canonical_layer_name(key_parts: KeyParts, by_flat_name: Mapping[str, str], modules: Iterable[str]) -> str | None:
     """The canonical name of the module that a file's layer means; None if it is none of `modules`.
 
-    `by_flat_name` is `names_by_flat_name(modules)`.
+    `by_flat_name` is `canonical_names_by_flat_name(modules)`.
     """
     layer = without_wrapper_prefixes(key_parts.layer)
     if key_parts.style == "kohya":
@@ -123,7 +123,7 @@ def canonical_name(key_parts: KeyParts, by_flat_name: Mapping[str, str], modules
     if key_parts.style == "comfyui":
         path = layer.removeprefix("model.").removeprefix("diffusion_model.")
         same = f"transformer.{path}"  # some original models, such as Qwen-Image, have diffusers' names
-        return same if same in modules else canonical_name_of_original(path, by_flat_name)
+        return same if same in modules else canonical_name_of_original_path(path, by_flat_name)
     name = layer.replace(".processor.", ".")
     spelled = [name.replace(".text_model.", ".") if name.startswith("text_encoder") else name, name]
     if key_parts.style == "bare":
@@ -131,7 +131,7 @@ def canonical_name(key_parts: KeyParts, by_flat_name: Mapping[str, str], modules
         spelled = [f"unet.{name}", f"transformer.{name}", *(of_text_encoders if len(of_text_encoders) == 1 else [])]
     candidates = [*spelled, *(f"{name}.0" for name in spelled)]  # to_out is a list of a layer and a dropout
     found = next((c for c in candidates if c in modules), None)
-    return found or canonical_name_of_original(name.removeprefix("unet."), by_flat_name)
+    return found or canonical_name_of_original_path(name.removeprefix("unet."), by_flat_name)
 
 
 def text_encoder_modules(layer: str, modules: Iterable[str]) -> list[str]:
@@ -141,7 +141,7 @@ def text_encoder_modules(layer: str, modules: Iterable[str]) -> list[str]:
     return [name for name in names if name in modules]
 
 
-def canonical_name_of_original(path: str, by_flat_name: Mapping[str, str]) -> str | None:
+def canonical_name_of_original_path(path: str, by_flat_name: Mapping[str, str]) -> str | None:
     """The canonical name of a module by its dotted path in the original code of a UNet (input_blocks.4.1...) or of Krea
     2 (blocks.0.attn.wq), or None.
 
@@ -151,7 +151,7 @@ def canonical_name_of_original(path: str, by_flat_name: Mapping[str, str]) -> st
     return found if found.startswith("unet.") or original_krea2_path(found.partition(".")[2]) == path else None
 
 
-def names_by_flat_name(modules: Iterable[str]) -> dict[str, str]:
+def canonical_names_by_flat_name(modules: Iterable[str]) -> dict[str, str]:
     """The canonical name of every module, by each flattened name that kohya's and LyCORIS' files have for it."""
     found: dict[str, str] = {}
     for name in modules:
@@ -162,29 +162,29 @@ def names_by_flat_name(modules: Iterable[str]) -> dict[str, str]:
         elif component == "transformer":
             spellings.append(original_krea2_path(path) or path)
         elif component.startswith("text_encoder"):
-            spellings.append(clip_module_path(path))
+            spellings.append(clip_path_before_transformers_5(path))
         for prefix, components in FLAT.items():
             if component in components:
                 found |= {prefix + spelling.replace(".", "_"): name for spelling in spellings}
     return found
 
 
-def diffusers_name(name: str) -> str:
+def layer_name_in_diffusers(name: str) -> str:
     """The name that diffusers and ComfyUI use for a canonical name: text encoders as before transformers 5."""
     component, _, path = name.partition(".")
-    return f"{component}.{clip_module_path(path)}" if component.startswith("text_encoder") else name
+    return f"{component}.{clip_path_before_transformers_5(path)}" if component.startswith("text_encoder") else name
 
 
-def kohya_name(name: str) -> str:
+def layer_name_in_kohya(name: str) -> str:
     """The flattened name that kohya uses for a canonical name."""
     component, _, path = name.partition(".")
-    path = clip_module_path(path) if component.startswith("text_encoder") else path
+    path = clip_path_before_transformers_5(path) if component.startswith("text_encoder") else path
     return WRITTEN[component] + path.replace(".", "_")
 
 
 def comfyui_key_as_kohya(key: str) -> str:
     """A key of ComfyUI's style respelled in kohya's; any other key unchanged."""
-    key_parts = parse_key(key)
+    key_parts = parse_lora_key(key)
     if key_parts is None or key_parts.style != "comfyui":
         return key
     endings = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha"}
@@ -197,7 +197,7 @@ def comfyui_key_as_kohya(key: str) -> str:
     return f"lora_unet_{path}.{endings.get(key_parts.part, 'dora_scale')}"
 
 
-def clip_module_path(path: str) -> str:
+def clip_path_before_transformers_5(path: str) -> str:
     """A text encoder's module path as before transformers 5, which is how LoRA files still have it; T5's as it is."""
     return path if path.startswith(("text_model.", "encoder.block.")) else f"text_model.{path}"
 

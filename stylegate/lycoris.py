@@ -54,7 +54,7 @@ def change_of_loha(parts: Parts) -> Tensor:
 
     Raises ValueError if they differ in shape.
     """
-    first, second = (low_rank(parts, f"hada_w{i}", f"hada_t{i}") for i in (1, 2))
+    first, second = (whole_or_low_rank_matrix(parts, f"hada_w{i}", f"hada_t{i}") for i in (1, 2))
     if first.shape != second.shape:
         raise ValueError("its two products differ in shape")
     return first * second
@@ -65,7 +65,7 @@ def change_of_lokr(parts: Parts) -> Tensor:
 
     Raises ValueError if the first one is no matrix.
     """
-    first, second = (low_rank(parts, f"lokr_w{i}", f"lokr_t{i}") for i in (1, 2))
+    first, second = (whole_or_low_rank_matrix(parts, f"lokr_w{i}", f"lokr_t{i}") for i in (1, 2))
     if first.ndim != 2:
         raise ValueError(f"its lokr_w1 has {first.ndim} axes")
     return torch.kron(first, second.flatten(1))
@@ -76,7 +76,7 @@ def change_of_difference(parts: Parts) -> Tensor:
     return parts["diff"]
 
 
-def low_rank(parts: Parts, name: str, core: str) -> Tensor:
+def whole_or_low_rank_matrix(parts: Parts, name: str, core: str) -> Tensor:
     """A matrix of a layer, multiplied out: stored whole (`name`), as a product (`name`_a, `name`_b), or with a Tucker
     `core`.
     """
@@ -119,7 +119,7 @@ BESIDE = {"alpha", "magnitude", "dora_scale", "bias"}  # parts that a layer may 
 WRITTEN = {"down": "lora_A (lora_down)", "up": "lora_B (lora_up)", "mid": "lora_mid"}  # parts as files name them
 
 
-def kind_of(parts: Parts) -> str:
+def adapter_kind_of_parts(parts: Parts) -> str:
     """The kind (of CHANGES) of a layer with these parts.
 
     Raises ValueError for a layer that has parts of two kinds, or not all parts of its kind; the text says which.
@@ -141,7 +141,7 @@ def shape_of_change(parts: Parts) -> tuple[int, ...]:
 
     Raises ValueError, with the reason, for parts that are not of one kind or do not fit each other.
     """
-    kind = kind_of(parts)
+    kind = adapter_kind_of_parts(parts)
     axes = {tensor.ndim for part, tensor in parts.items() if part not in BESIDE}
     if axes & {0, 1}:
         raise ValueError(f"a tensor of this {kind} has {min(axes)} axes")
@@ -151,7 +151,7 @@ def shape_of_change(parts: Parts) -> tuple[int, ...]:
         raise ValueError(f"its matrices are no {kind}: they do not fit each other") from None
 
 
-def rank_of(parts: Parts) -> int | None:
+def rank_of_parts(parts: Parts) -> int | None:
     """The rank of a layer's low-rank products; None if all of its matrices are whole. Its parts are of one kind.
 
     Raises ValueError for two products of different ranks, since alpha / rank then has no meaning.

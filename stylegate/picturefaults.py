@@ -21,7 +21,7 @@ FLAT = 1.0  # levels of 255: a picture that loses less when it is made small is 
 ENLARGED = 0.4  # share of loss: drawn shapes have .48 to .65, the same enlarged twice .17 to .30 (tests say it)
 
 
-class Box(NamedTuple):
+class BoxInsideFrame(NamedTuple):
     """The part of a picture inside its frame, in pixels; right and bottom are the first ones outside."""
 
     left: int
@@ -30,7 +30,7 @@ class Box(NamedTuple):
     bottom: int
 
 
-def inside_frame(image: Image.Image) -> Box | None:
+def find_box_inside_frame(image: Image.Image) -> BoxInsideFrame | None:
     """The box inside a frame, or between two bars (letterbox); None if the picture has neither.
 
     A frame is even, and the picture begins at its edge along nearly the whole line. So a subject on a flat ground has
@@ -38,14 +38,14 @@ def inside_frame(image: Image.Image) -> Box | None:
     """
     pixels = np.asarray(image.convert("RGB")).astype(np.int16)
     height, width = pixels.shape[:2]
-    top, bottom = bar_depth(pixels), bar_depth(pixels[::-1])
+    top, bottom = frame_bar_depth(pixels), frame_bar_depth(pixels[::-1])
     across = pixels.swapaxes(0, 1)
-    left, right = bar_depth(across), bar_depth(across[::-1])
-    framed = Box(left, top, width - right, height - bottom)
+    left, right = frame_bar_depth(across), frame_bar_depth(across[::-1])
+    framed = BoxInsideFrame(left, top, width - right, height - bottom)
     for box in (framed, framed._replace(left=0, right=width), framed._replace(top=0, bottom=height)):
         bars = [(box.top, height - box.bottom, height), (box.left, width - box.right, width)]
         paired = all((near > 0) == (far > 0) and abs(near - far) <= side / 10 for near, far, side in bars)
-        if box != (0, 0, width, height) and paired and is_filled(pixels, box):
+        if box != (0, 0, width, height) and paired and picture_touches_frame(pixels, box):
             return box
     return None
 
@@ -56,11 +56,11 @@ def without_frame(content: bytes, background: str) -> bytes:
     Transparent pictures are laid on `background`. Raises PictureError if it cannot be decoded.
     """
     image = pictures.decode_picture(content, background).image
-    box = inside_frame(image)
+    box = find_box_inside_frame(image)
     return pictures.png_bytes(image.crop(box)) if box else content
 
 
-def bar_depth(pixels: NDArray[np.int16]) -> int:
+def frame_bar_depth(pixels: NDArray[np.int16]) -> int:
     """The number of rows at the top of `pixels` [h, w, 3] that are of one even colour; 0 if it exceeds DEEPEST of the
     height.
     """
@@ -71,7 +71,7 @@ def bar_depth(pixels: NDArray[np.int16]) -> int:
     return depth if depth < most else 0
 
 
-def is_filled(pixels: NDArray[np.int16], box: Box) -> bool:
+def picture_touches_frame(pixels: NDArray[np.int16], box: BoxInsideFrame) -> bool:
     """Whether the lines just inside a frame differ from it along nearly their whole length, on each side with a bar.
 
     One line may be half frame, half picture, where the picture was scaled; so the next one is looked at.

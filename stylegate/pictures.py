@@ -198,11 +198,11 @@ def to_srgb(image: Image.Image, content: bytes, background: str | None) -> Decod
     if alpha is not None and alpha.getextrema()[0] != 255:
         notes.append("alpha")
         colour.putalpha(alpha)
-        colour = colour if background is None else on_background(colour, background)
+        colour = colour if background is None else laid_on_background(colour, background)
     return DecodedPicture(colour, tuple(notes))
 
 
-def on_background(image: Image.Image, background: str) -> Image.Image:
+def laid_on_background(image: Image.Image, background: str) -> Image.Image:
     """An RGBA picture laid on a colour, as RGB; an RGB picture as it is."""
     if image.mode == "RGB":
         return image
@@ -211,10 +211,10 @@ def on_background(image: Image.Image, background: str) -> Image.Image:
     return sheet
 
 
-def as_decoded(image: Image.Image, background: str) -> DecodedPicture:
+def drawn_picture_as_decoded(image: Image.Image, background: str) -> DecodedPicture:
     """A drawn picture, RGB or RGBA, as `decode_picture` with this background returns it from its PNG."""
     transparent = image.mode == "RGBA" and image.getchannel("A").getextrema()[0] != 255
-    return DecodedPicture(on_background(image, background), ("alpha",) if transparent else ())
+    return DecodedPicture(laid_on_background(image, background), ("alpha",) if transparent else ())
 
 
 def alpha_channel_of(image: Image.Image) -> Image.Image | None:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from stylegate import files, pictures
 from stylegate.brandset import BrandPicture, BrandSet
 from stylegate.errors import DataError
-from stylegate.records import Record, problems_of
+from stylegate.records import Record, validation_problems
 from stylegate.words import counted
 
 RECORD, ROWS, IMAGES = "preferences.json", "metadata.jsonl", "images"
@@ -99,7 +99,7 @@ class PreferenceSet(NamedTuple):
         return [BrandPicture(name, pair.prompt, {}, self.folder / name, sha256) for pair, name, sha256 in rows]
 
 
-def picture_name(sha256: str) -> str:
+def preference_picture_file(sha256: str) -> str:
     """The file of a picture in a preference set, relative to its folder."""
     return f"{IMAGES}/{sha256}.png"
 
@@ -123,39 +123,39 @@ def read_preference_set(folder: str) -> PreferenceSet:
         try:
             pairs.append(PreferencePair.model_validate_json(line))
         except ValidationError as error:
-            problems += [f"row {number}: {problem}" for problem in problems_of(error)]
+            problems += [f"row {number}: {problem}" for problem in validation_problems(error)]
     if not pairs and not problems:
         problems = ["it holds no pair: a slot needs an accepted and a rejected picture"]
     for number, pair in enumerate(pairs, start=1):
-        problems += [f"row {number}: {problem}" for problem in problems_of_pair(place, pair)]
+        problems += [f"row {number}: {problem}" for problem in problems_of_preference_pair(place, pair)]
     if problems:
         more = [f"and {len(problems) - NAMED} more"] if len(problems) > NAMED else []
         raise DataError(f"preferences={folder} cannot be used:", problems[:NAMED] + more, MAKE_AGAIN)
     return PreferenceSet(place, record, pairs)
 
 
-def problems_of_pair(folder: Path, pair: PreferencePair) -> list[str]:
+def problems_of_preference_pair(folder: Path, pair: PreferencePair) -> list[str]:
     """What is wrong with the pictures of one pair, in words; an empty list if nothing is."""
     if pair.chosen_sha256 == pair.rejected_sha256:
         return ["chosen and rejected are the same picture"]
     problems, sizes = [], []
     for sha256 in (pair.chosen_sha256, pair.rejected_sha256):
-        path = folder / picture_name(sha256)
+        path = folder / preference_picture_file(sha256)
         content = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(content).hexdigest() != sha256:
-            problems.append(f"{picture_name(sha256)} is {'changed' if content else 'missing'}")
+            problems.append(f"{preference_picture_file(sha256)} is {'changed' if content else 'missing'}")
         else:
             sizes.append(pictures.upright_size_of(content))
     if len(set(sizes)) > 1:
         (w, h), (width, height) = sizes
         problems.append(f"chosen has {w} x {h} pixels, rejected has {width} x {height}")
     names = [pair.chosen_file_name, pair.rejected_file_name]
-    if names != [picture_name(pair.chosen_sha256), picture_name(pair.rejected_sha256)]:
+    if names != [preference_picture_file(pair.chosen_sha256), preference_picture_file(pair.rejected_sha256)]:
         problems.append("the names of its files are not those of its digests")
     return problems
 
 
-def require_brand(found: PreferenceSet, brand_set: BrandSet) -> list[str]:
+def require_pairs_of_brand(found: PreferenceSet, brand_set: BrandSet) -> list[str]:
     """Check that pairs are of the brand of a run; returns what a person should know of them, a sentence each.
 
     Raises DataError for another brand.

@@ -12,14 +12,14 @@ LOG_EVERY_S = 10.0
 on_screen: list[Progress] = []  # what is shown on the terminal now: a bar inside another one is one more line of it
 
 
-class Tick(Protocol):
+class ProgressTick(Protocol):
     """A function that advances a progress bar by `steps`, and shows `note` beside it."""
 
     def __call__(self, steps: int = 1, note: str = "") -> None: ...
 
 
 @contextmanager
-def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -> Iterator[Tick]:
+def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -> Iterator[ProgressTick]:
     """A context that yields tick(steps, note), which advances the bar and shows a note (loss, say) beside the rate.
 
     Nothing is shown if `visible` is False.
@@ -29,7 +29,7 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
         yield lambda steps=1, note="": None
         return
     if not console.is_terminal:
-        with plain_progress_lines(title, total, start) as tick:
+        with log_progress_lines(title, total, start) as tick:
             yield tick
         return
     columns = (
@@ -61,7 +61,7 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
 
 
 @contextmanager
-def plain_progress_lines(title: str, total: int, start: int) -> Iterator[Tick]:
+def log_progress_lines(title: str, total: int, start: int) -> Iterator[ProgressTick]:
     """The same context as `progress_bar`, for a log: prints a line at most every LOG_EVERY_S seconds, and one at the
     end.
     """

@@ -17,13 +17,13 @@ from stylegate.invokeai import problems_in_invokeai
 from stylegate.loracontents import (
     LoraContents,
     is_unet_or_text_encoder_layer,
-    layer_problems,
+    layers_by_problem,
     layers_with_part,
     nearly_equal,
     other_adapter_kinds,
     other_strengths_in_words,
-    plain_styles,
-    strengths_by_tensors_alone,
+    styles_of_plain_layers,
+    wrong_strengths_without_header,
 )
 from stylegate.words import counted
 
@@ -33,7 +33,7 @@ READ_BY_COMFYUI = {"LoHa", "LoKr", "Tucker middle", "OFT", "GLoRA", "norm differ
 READ_BY_A1111 = {"LoHa", "LoKr", "Tucker middle", "OFT", "GLoRA", "IA3", "norm difference", "weight difference"}
 
 
-def answers_by_program(file: LoraContents) -> dict[str, str]:
+def lora_problems_by_program(file: LoraContents) -> dict[str, str]:
     """For each program, by name, what it does with the file: its problems joined by "; ", or "reads all of it"."""
     found = {
         "diffusers": problems_in_diffusers(file),
@@ -42,7 +42,7 @@ def answers_by_program(file: LoraContents) -> dict[str, str]:
         "InvokeAI": problems_in_invokeai(file),
     }
     found["stylegate"] = problems_in_stylegate(file)
-    whole = "reads all of it" + (", and the problem with it" if layer_problems(file) else "")
+    whole = "reads all of it" + (", and the problem with it" if layers_by_problem(file) else "")
     return {program: "; ".join(text) or whole for program, text in found.items()}
 
 
@@ -51,7 +51,7 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
     unread = [kind for kind in other_adapter_kinds(file) if kind not in loranames.READ_HERE]
     reasons = [f"holds {', '.join(unread)}"] if unread else []
     reasons += [f"has {counted(len(file.unknown), 'key')} of no known kind"] if file.unknown else []
-    reasons += [f"{counted(len(layers), 'layer')}: {problem}" for problem, layers in layer_problems(file).items()]
+    reasons += [f"{counted(len(layers), 'layer')}: {problem}" for problem, layers in layers_by_problem(file).items()]
     header = loraheader.LoraHeader(file.metadata)
     reasons += header.problems
     if any(adapter.lacks_alpha_of_peft(h, key, file.tensors, header) for key, h in file.parts_by_key.items()):
@@ -62,7 +62,7 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
 def problems_in_diffusers(file: LoraContents) -> list[str]:
     """What diffusers ignores, refuses, or takes at another strength, a sentence each; an empty list if it reads all."""
     found = ["drops dora_scale: a DoRA without its magnitudes"] if layers_with_part(file, "dora_scale") else []
-    plain = plain_styles(file)
+    plain = styles_of_plain_layers(file)
     if file.styles and not any(map(is_unet_or_text_encoder_layer, file.styles)):
         return found + problems_in_diffusers_of_transformer(file)
     if any("regular expression" in problem for problem in loraheader.LoraHeader(file.metadata).problems):
@@ -94,7 +94,7 @@ def problems_in_diffusers(file: LoraContents) -> list[str]:
 def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
     """What diffusers does with a transformer's file; its loaders differ by family."""
     if "LoKr" in file.factored.values():
-        if len(set(file.factored.values())) > 1 or plain_styles(file):
+        if len(set(file.factored.values())) > 1 or styles_of_plain_layers(file):
             return ["refuses it: it has LoKr beside layers of another kind"]
         return ["reads LoKr for FLUX.2 and Z-Image alone"]
     if foreign := [key for key in file.tensors if "lora" not in key and not key.endswith(".alpha")]:
@@ -126,7 +126,7 @@ def diffusers_strengths(file: LoraContents) -> dict[str, float]:
         raise ValueError(f"{loraheader.escape_control_characters(foreign[0])} has no 'lora' in its name")
     if not all(tensor.is_floating_point() for tensor in state.values()):
         raise ValueError("it holds whole numbers")
-    header = read_header_settings(file.metadata)
+    header = lora_settings_in_header(file.metadata)
     if alphas and header is not None:
         raise ValueError(f"it has .alpha tensors and {loraheader.ADAPTER_METADATA}")
     owners = {id(file.tensors[key]): p.layer for key, p in file.parts_by_key.items() if p.part == "up"}
@@ -134,7 +134,7 @@ def diffusers_strengths(file: LoraContents) -> dict[str, float]:
     for component in ("unet", "text_encoder", "text_encoder_2"):
         own = {k.removeprefix(f"{component}."): t for k, t in state.items() if k.startswith(f"{component}.")}
         if own:
-            read = component_strengths(component, own, alphas or {}, header)
+            read = diffusers_strengths_of_component(component, own, alphas or {}, header)
             strengths |= {owners[number]: strength for number, strength in read.items() if number in owners}
     return strengths
 
@@ -154,7 +154,7 @@ def untranslatable_reason(file: LoraContents, error: Exception) -> str:
     return f"its translation fails ({type(error).__name__})"
 
 
-def read_header_settings(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+def lora_settings_in_header(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """The LoRA settings in the header of a file; None without a header.
 
     Raises ValueError for one that is not understood.
@@ -167,7 +167,7 @@ def read_header_settings(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     return header.values
 
 
-def component_strengths(
+def diffusers_strengths_of_component(
     component: str, state: dict[str, Tensor], alphas: Mapping[str, float], header: dict[str, Any] | None
 ) -> dict[int, float]:
     """The strength of each layer of a component as diffusers loads it, by the id of the layer's up tensor.
@@ -192,7 +192,7 @@ def component_strengths(
         own = {key.removeprefix(f"{component}."): a for key, a in alphas.items() if key.startswith(f"{component}.")}
         settings = get_peft_kwargs(ranks, own, state, is_unet=component == "unet")
     else:
-        settings = component_settings(component, header)
+        settings = header_settings_of_component(component, header)
     known = {key.removesuffix(".lora_B.weight"): t for key, t in state.items() if key.endswith(".lora_B.weight")}
     known = {
         path: t
@@ -216,7 +216,7 @@ def component_strengths(
     return found
 
 
-def component_settings(component: str, header: dict[str, Any]) -> dict[str, Any]:
+def header_settings_of_component(component: str, header: dict[str, Any]) -> dict[str, Any]:
     """The settings of a component in a header, without the component's name before them.
 
     Raises ValueError for those that PEFT's configuration refuses, and if no target_modules are named.
@@ -261,7 +261,7 @@ def problems_in_comfyui(file: LoraContents) -> list[str]:
     ]
     if hidden:
         found.append(f"ignores {len(hidden)} attention layers: their names are not kohya's")
-    if wrong := {k: strength for k, strength in strengths_by_tensors_alone(file).items() if k not in wrapped}:
+    if wrong := {k: strength for k, strength in wrong_strengths_without_header(file).items() if k not in wrapped}:
         found.append(f"{other_strengths_in_words(wrong)}: it does not read the header's alpha")
     return found + sentences_on_ignored_keys(file, READ_BY_COMFYUI | {"bias difference"})
 
@@ -284,7 +284,7 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
         )
     if layers_with_part(file, "dora_scale"):
         found.append("applies dora_scale by another formula")
-    if wrong := {k: strength for k, strength in strengths_by_tensors_alone(file).items() if k not in foreign}:
+    if wrong := {k: strength for k, strength in wrong_strengths_without_header(file).items() if k not in foreign}:
         found.append(f"{other_strengths_in_words(wrong)}: it reads the tensors alone")
     others_of_layer = {layer for layer, kind in file.kinds.values() if kind in READ_BY_A1111}
     whole = set(layers_with_part(file, "down")) & set(layers_with_part(file, "up"))

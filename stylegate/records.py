@@ -32,7 +32,7 @@ class Record(BaseModel):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise DataError(f"{what} is not as stylegate writes it:", problems_of(error), next_step) from None
+            raise DataError(f"{what} is not as stylegate writes it:", validation_problems(error), next_step) from None
 
     @classmethod
     def read(cls, path: Path, what: str, next_step: str = "") -> Self:
@@ -52,9 +52,12 @@ class Record(BaseModel):
         files.write_atomically(path, json.dumps(self.content(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def problems_of(error: ValidationError) -> list[str]:
+def validation_problems(error: ValidationError) -> list[str]:
     """The problems that pydantic found, a text each: the place in the file, then what is wrong there."""
-    return [f"{location_prefix(found['loc'])}{error_message(found)}" for found in error.errors(include_url=False)]
+    return [
+        f"{location_prefix(found['loc'])}{validation_error_in_words(found)}"
+        for found in error.errors(include_url=False)
+    ]
 
 
 def location_prefix(location: tuple[int | str, ...]) -> str:
@@ -81,7 +84,7 @@ MESSAGES = {  # type of a pydantic error -> our words
 }
 
 
-def error_message(found: Any) -> str:
+def validation_error_in_words(found: Any) -> str:
     """The message of one of pydantic's errors in plain words; those of our own validators are kept unchanged."""
     if found["type"] in MESSAGES:
         return MESSAGES[found["type"]]

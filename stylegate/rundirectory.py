@@ -5,7 +5,7 @@ the precision is `auto`, the device decides it (stylegate/hardware.py): the same
 another run on a CPU.
 """
 
-from stylegate.config import Config, as_dict, lora_alpha, run_name
+from stylegate.config import Config, config_as_dict, lora_alpha, run_name
 from stylegate.files import canonical_sha256
 
 # Keys of `train` that leave the weights as they are: retention, logging, and max_steps while the rate is constant.
@@ -28,11 +28,11 @@ def run_directory_name(config: Config) -> str:
     from stylegate.hardware import precision_of  # torch: not for verbs that only import this file
 
     left_out = NOT_IN_WEIGHTS if config.train.schedule == "constant" else NOT_IN_WEIGHTS - {"max_steps"}
-    train = {key: value for key, value in as_dict(config.train).items() if key not in left_out}
-    lora = as_dict(config.lora) | {"alpha": lora_alpha(config.lora)}
-    weights = [config.brand, config.base, as_dict(config.family), lora, train, precision_of(config.hardware)]
+    train = {key: value for key, value in config_as_dict(config.train).items() if key not in left_out}
+    lora = config_as_dict(config.lora) | {"alpha": lora_alpha(config.lora)}
+    weights = [config.brand, config.base, config_as_dict(config.family), lora, train, precision_of(config.hardware)]
     if config.objective.name != "denoising":  # whose runs keep the names that they had before there were others
-        weights += [as_dict(config.objective), config.preferences]
+        weights += [config_as_dict(config.objective), config.preferences]
     if config.draw_base is not None:  # what is handed out was chosen by its pictures
         weights += [config.draw_base]
     return f"{run_name(config)}-{config.family.name}-s{config.train.seed}-{canonical_sha256(weights)[:8]}"

@@ -57,7 +57,11 @@ def draw_pictures(
     }
     if models.negative is not None or (any(negatives) and takes_negative_prompt(models)):
         told["negative_prompt"] = [text or models.negative or "" for text in negatives or [""] * len(prompts)]
-    same: dict[str, Any] = {"height": resolution, "width": resolution, **steps_of(models, settings.num_inference_steps)}
+    same: dict[str, Any] = {
+        "height": resolution,
+        "width": resolution,
+        **denoising_step_arguments(models, settings.num_inference_steps),
+    }
     same[models.guidance] = settings.guidance_scale - 1 + models.no_guidance
     at_once = 1 if models.draws_singly else len(prompts)
     drawn: list[Image.Image] = []
@@ -65,10 +69,12 @@ def draw_pictures(
         for start in range(0, len(prompts), at_once):
             some = {name: values[start : start + at_once] for name, values in told.items()}
             drawn += models.pipeline(**some, **same).images
-    return drawn if models.background is None else [pictures.on_background(one, models.background) for one in drawn]
+    return (
+        drawn if models.background is None else [pictures.laid_on_background(one, models.background) for one in drawn]
+    )
 
 
-def steps_of(models: LoadedBaseModel, count: int) -> dict[str, Any]:
+def denoising_step_arguments(models: LoadedBaseModel, count: int) -> dict[str, Any]:
     """The pipeline's arguments for `count` denoising steps.
 
     A base that brings its own noise levels would ignore the count: it is given even ones, unless it has as many.

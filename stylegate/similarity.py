@@ -53,14 +53,16 @@ def prepare_signatures(signatures: NDArray[np.uint8]) -> PreparedSignatures:
     planes = signatures.transpose(0, 3, 1, 2).astype(np.float32, order="C").reshape(-1, 3, SIDE * SIDE)
     planes -= planes.mean(2, keepdims=True)
     squares = np.einsum("nck,nck->nk", planes, planes).reshape(-1, SIDE, SIDE)
-    energies = shifted_sums(shifted_sums(squares).swapaxes(1, 2)).swapaxes(1, 2)  # [n, 5 down, 5 right]
+    energies = sums_inside_each_shift(sums_inside_each_shift(squares).swapaxes(1, 2)).swapaxes(
+        1, 2
+    )  # [n, 5 down, 5 right]
     values = np.zeros((len(signatures), 3 * STRIDE * STRIDE + 2 * MARGIN), np.float32)
     rows = values[:, MARGIN:-MARGIN].reshape(-1, 3, STRIDE, STRIDE)
     rows[:, :, :SIDE, :SIDE] = planes.reshape(-1, 3, SIDE, SIDE)
     return PreparedSignatures(values, energies.reshape(-1, len(SHIFTS) ** 2).astype(np.float64))
 
 
-def shifted_sums(lines: NDArray[np.float32]) -> NDArray[np.float32]:
+def sums_inside_each_shift(lines: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sum lines, [..., 64], over the pixels that each of the 5 shifts leaves inside: [..., 5].
 
     By einsum, because BLAS would start threads of its own within ours.
@@ -129,7 +131,7 @@ def likeness_of_pairs(
     return np.concatenate(found)
 
 
-def near_duplicate_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
+def near_duplicate_group_numbers(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
     """[n] the number of each signature's group, for signatures [n, 64, 64, 3]; a pair of likeness NEAR or more is in
     one group.
 
@@ -166,7 +168,7 @@ def near_duplicate_groups(signatures: NDArray[np.uint8]) -> NDArray[np.int64]:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def most_varied(signatures: NDArray[np.uint8], count: int) -> set[int]:
+def most_varied_indices(signatures: NDArray[np.uint8], count: int) -> set[int]:
     """Indices of the `count` signatures, of uint8 [n, 64, 64, 3], that differ most, by farthest point in 8 x 8 pixels.
 
     The first is the one nearest to the mean; each next one lies farthest from all that were taken. So near-duplicates

@@ -31,7 +31,7 @@ def remarks_on_splits(validation: int, test: int) -> list[str]:
     return remarks
 
 
-def held_out_in_order(free: Sequence[str], captions: Mapping[str, str], count: int) -> list[str]:
+def choose_held_out_pictures(free: Sequence[str], captions: Mapping[str, str], count: int) -> list[str]:
     """The names of `count` of the `free` pictures to hold out, so that train/ keeps the words of the captions.
 
     `captions` are the texts of all pictures of the set, by name. Each next picture is the one that takes the fewest
@@ -42,19 +42,19 @@ def held_out_in_order(free: Sequence[str], captions: Mapping[str, str], count: i
     total = Counter(word for found in words.values() for word in found)
     left = Counter({word: count for word, count in total.items() if count > 1})
 
-    def cost(name: str) -> tuple[int, float]:
+    def cost_of_holding_out(name: str) -> tuple[int, float]:
         """How many words train/ would lose with the picture, and minus the smallest share of its pictures that a word
         keeps.
         """
         shares = [(left[word] - 1) / total[word] for word in words.get(name, ()) if word in left]
         return sum(share == 0 for share in shares), -min(shares, default=1.0)
 
-    waiting = [(cost(name), place) for place, name in enumerate(free)]
+    waiting = [(cost_of_holding_out(name), place) for place, name in enumerate(free)]
     heapq.heapify(waiting)
     taken: list[str] = []
     while waiting and len(taken) < count:
         known, place = waiting[0]
-        if (now := cost(free[place])) != known:  # it only rises, so a cheaper one cannot be behind
+        if (now := cost_of_holding_out(free[place])) != known:  # it only rises, so a cheaper one cannot be behind
             heapq.heapreplace(waiting, (now, place))
             continue
         heapq.heappop(waiting)

@@ -40,7 +40,7 @@ def read_table(path: Path) -> Table:
         return Table([], [], [f"cannot be read ({error.strerror})"])
     except ValueError as error:
         return Table([], [], [str(error)])
-    return read_json_lines(text) if path.suffix.lower() == ".jsonl" else read_csv(text)
+    return parse_json_lines(text) if path.suffix.lower() == ".jsonl" else parse_csv(text)
 
 
 def decode_utf8(content: bytes) -> str:
@@ -54,11 +54,11 @@ def decode_utf8(content: bytes) -> str:
     return text
 
 
-def read_csv(text: str) -> Table:
+def parse_csv(text: str) -> Table:
     """Parse the text of a CSV file: a header, then a row for each picture. Empty rows are left out; quoted cells may
     hold line ends.
     """
-    separator, text, skipped = csv_separator(text)
+    separator, text, skipped = csv_separator_and_rest(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     columns, headings, rows, problems = [], [], [], []
     start = 1 + skipped
@@ -88,7 +88,7 @@ def read_csv(text: str) -> Table:
     return Table(list(filter(None, columns)), rows, problems, tuple(filter(None, headings)))
 
 
-def csv_separator(csv_text: str) -> tuple[str, str, int]:
+def csv_separator_and_rest(csv_text: str) -> tuple[str, str, int]:
     """The character that separates cells, the text to parse, and how many lines before it are skipped (0 or 1).
 
     The separator is what spreadsheets write into a first line `sep=;`, else what stands most often in the header.
@@ -101,7 +101,7 @@ def csv_separator(csv_text: str) -> tuple[str, str, int]:
     return max(SEPARATORS, key=header.count), csv_text, 0
 
 
-def read_json_lines(text: str) -> Table:
+def parse_json_lines(text: str) -> Table:
     """Parse the text of a JSON Lines file: an object on each line, each key once. Empty lines are left out."""
     columns, rows, problems = dict[str, str](), [], []  # columns: in lower case -> as first written
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): U+2028 in a caption ends no row
@@ -136,7 +136,7 @@ def repeated_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in seen or seen.add(name)]
 
 
-def value_of_columns(row: TableRow, columns: tuple[str, ...]) -> Any:
+def value_in_one_of_columns(row: TableRow, columns: tuple[str, ...]) -> Any:
     """The value of a row in whichever of `columns` has one; None if none has. Raises ValueError for two different
     values.
     """
@@ -146,7 +146,7 @@ def value_of_columns(row: TableRow, columns: tuple[str, ...]) -> Any:
     return next(iter(found.values()), None)
 
 
-def content_lines(content: bytes) -> tuple[list[tuple[int, str]], int]:
+def content_lines_and_comment_count(content: bytes) -> tuple[list[tuple[int, str]], int]:
     """The (number, text) of each line of a text file that holds anything but a comment; and how many lines are
     comments.
 

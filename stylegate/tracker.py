@@ -71,11 +71,11 @@ class LedgerTracker:
 
     def log_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         if self.directory:
-            lineage.record_artifact(self.directory, "make", kind, name, lineage.facts_digest(facts), paths)
+            lineage.record_artifact(self.directory, "make", kind, name, lineage.digest_from_facts(facts), paths)
 
     def record_input_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         if self.directory:
-            lineage.record_artifact(self.directory, "use", kind, name, lineage.facts_digest(facts), paths)
+            lineage.record_artifact(self.directory, "use", kind, name, lineage.digest_from_facts(facts), paths)
 
     def highest_value_sent(self, name: str) -> float:
         """Infinity: this tracker never lacks a value that would have to be sent again."""
@@ -105,8 +105,8 @@ class WandbTracker:
         self.calls.put(self.start_online_or_offline)
         self.calls.put(begun.set)
         if not begun.wait(2 * INIT_S + GRACE_S):
-            self.give_up(TimeoutError("W&B does not begin the run"))
-            wandbrun.kill_service()
+            self.switch_wandb_off(TimeoutError("W&B does not begin the run"))
+            wandbrun.kill_wandb_service()
         self.row = int(self.known.get(wandbrun.ROW, -1)) + 1  # W&B drops values of an earlier row
         self.in_row: set[str] = set()  # names of the values in this row
         atexit.register(self.finish, 1)  # if an error ends the run
@@ -121,9 +121,9 @@ class WandbTracker:
         try:
             call()
         except BaseException as error:
-            self.give_up(error)
+            self.switch_wandb_off(error)
 
-    def give_up(self, error: BaseException) -> None:
+    def switch_wandb_off(self, error: BaseException) -> None:
         """Switch W&B off and print why, once."""
         if not self.off:
             self.off = True
@@ -134,7 +134,7 @@ class WandbTracker:
     def enqueue(self, call: Callable[[], Any]) -> None:
         """Let the thread make a call, unless W&B is off by then."""
         if self.calls.qsize() > MAX_WAITING:
-            self.give_up(TimeoutError("W&B accepts no more values"))
+            self.switch_wandb_off(TimeoutError("W&B accepts no more values"))
         if not self.off:
             self.calls.put(lambda: None if self.off else call())
 
@@ -155,7 +155,7 @@ class WandbTracker:
                 self.known[wandbrun.ROW] = self.run.starting_step - 1
             except Exception as error:
                 self.offline, why = True, wandbrun.wandb_error_in_words(error)
-                wandbrun.stop_service()
+                wandbrun.stop_wandb_service()
         if self.offline:
             self.known = wandbrun.highest_local_rows_and_steps(self.directory)
             self.run = start("offline")
@@ -220,11 +220,13 @@ class WandbTracker:
         self.enqueue(lambda: self.run.alert(title, text))
 
     def log_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
-        sha256 = lineage.facts_digest(facts)
+        sha256 = lineage.digest_from_facts(facts)
         lineage.record_artifact(self.directory, "make", kind, name, sha256, paths)
         described = (name, kind, tuple(paths), dict(facts))
         self.enqueue(
-            lambda: self.run.log_artifact(wandbrun.draft_artifact(*described), aliases=wandbrun.all_aliases(sha256))
+            lambda: self.run.log_artifact(
+                wandbrun.draft_artifact(*described), aliases=wandbrun.new_artifact_aliases(sha256)
+            )
         )
 
     def record_input_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
@@ -232,7 +234,7 @@ class WandbTracker:
 
         The files may have to be sent first, so this has a thread of its own.
         """
-        sha256 = lineage.facts_digest(facts)
+        sha256 = lineage.digest_from_facts(facts)
         lineage.record_artifact(self.directory, "use", kind, name, sha256, paths)
         described = (name, kind, tuple(paths), dict(facts))
         if not self.offline and not self.off:
@@ -249,8 +251,8 @@ class WandbTracker:
         self.calls.put(None)
         self.thread.join(FINISH_S + GRACE_S)
         if self.thread.is_alive():
-            self.give_up(TimeoutError("W&B does not end the run"))
-            wandbrun.kill_service()
+            self.switch_wandb_off(TimeoutError("W&B does not end the run"))
+            wandbrun.kill_wandb_service()
             self.thread.join(GRACE_S)
 
     def end_run(self, exit_code: int) -> None:
@@ -263,7 +265,7 @@ class WandbTracker:
                 if self.offline and not self.off:
                     print_to_stderr(f"W&B is offline. Send this run with: {self.sync_command()}")
         finally:
-            wandbrun.stop_service()
+            wandbrun.stop_wandb_service()
 
 
 def print_to_stderr(text: str) -> None:

@@ -49,12 +49,16 @@ def wandb_identity(directory: Path, settings: TrackerConfig) -> dict[str, Any]:
 
     So it stays when the directory is moved, and two people's runs of one name are two runs.
     """
-    found = {"id": read_or_create_identity(directory)["id"], "project": settings.project, "entity": settings.entity}
+    found = {
+        "id": read_or_create_wandb_identity(directory)["id"],
+        "project": settings.project,
+        "entity": settings.entity,
+    }
     files.write_json(directory / IDENTITY, found)
     return found
 
 
-def read_or_create_identity(directory: Path) -> dict[str, Any]:
+def read_or_create_wandb_identity(directory: Path) -> dict[str, Any]:
     """The content of wandb.json. A directory without one gets an id, and W&B's own variables name project and team."""
     path = directory / IDENTITY
     if not path.exists():
@@ -117,13 +121,13 @@ def create_folder(folder: Path) -> Path:
 
 
 def code_digest_and_commit() -> dict[str, Any]:
-    """`code`, the digest of all source code, and, if the code is a git checkout, `git`, what `checkout.git_commit`
-    returns.
+    """`code`, the digest of all source code, and, if the code is a git checkout, `git`: what
+    `checkout.git_commit_and_clean_flag` returns.
     """
     found: dict[str, Any] = {
         "code": files.canonical_sha256([files.folder_digest(files.ROOT / r, "**/*.py") for r in ROOMS])
     }
-    if (at := checkout.git_commit())["commit"]:
+    if (at := checkout.git_commit_and_clean_flag())["commit"]:
         found["git"] = at
     return found
 
@@ -159,7 +163,7 @@ def digest_alias(sha256: str) -> str:
     return f"sha256-{sha256}"
 
 
-def all_aliases(sha256: str) -> list[str]:
+def new_artifact_aliases(sha256: str) -> list[str]:
     """The W&B aliases that a new artifact gets: `latest`, and one that names its sha256."""
     return ["latest", digest_alias(sha256)]
 
@@ -171,10 +175,10 @@ def use_artifact(run: Any, name: str, kind: str, paths: Sequence[Path], facts: M
     try:
         run.use_artifact(f"{valid_wandb_name(name)}:{digest_alias(sha256)}", type=kind)
     except (ValueError, CommError):  # it is not there; if something else is wrong, the next call says so
-        run.use_artifact(draft_artifact(name, kind, paths, facts), aliases=all_aliases(sha256))
+        run.use_artifact(draft_artifact(name, kind, paths, facts), aliases=new_artifact_aliases(sha256))
 
 
-def artifacts_used_by(api: Any, path: str) -> set[str]:
+def aliases_of_used_artifacts(api: Any, path: str) -> set[str]:
     """The aliases of all artifacts that a run has used, by W&B's public API; empty if there is no such run."""
     from wandb.errors import CommError
 
@@ -210,29 +214,29 @@ def wandb_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     )
 
 
-def stop_service() -> None:
+def stop_wandb_service() -> None:
     """End W&B's own process, so that the next run starts one with its own environment."""
     import wandb
 
-    with suppress(Exception):  # after `kill_service` the process is gone
+    with suppress(Exception):  # after `kill_wandb_service` the process is gone
         wandb.teardown()
 
 
-def kill_service() -> None:
+def kill_wandb_service() -> None:
     """End W&B's own process by force: in wandb 0.31 finish_timeout has no effect while an alert is sent in vain.
 
     W&B writes in blocks of 32 KiB, so the last values of an offline run are lost.
     """
     import psutil  # here, since every gate imports this file and few have a W&B process to end
 
-    running = service_processes()
+    running = wandb_service_processes()
     for process in running:
         process.terminate()
     for process in psutil.wait_procs(running, KILL_S)[1]:
         process.kill()
 
 
-def service_processes() -> list[Any]:
+def wandb_service_processes() -> list[Any]:
     """The psutil.Process of each wandb-core that this process has started."""
     import psutil
 

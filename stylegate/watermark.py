@@ -81,13 +81,13 @@ class TrustMarkWatermark:
         self.sha256, weights = files.sha256(file), load_file(file)
         parts = {"encoder": build_trustmark_encoder(weights), "decoder": build_trustmark_decoder(weights)}
 
-        class FromMemory(TrustMark):
+        class TrustMarkFromMemory(TrustMark):
             """TrustMark as it is, but for the method that downloads weights and unpickles them."""
 
             def load_model(self, *_: Any, part: str = "all") -> Any:
                 return parts[part]
 
-        self.trustmark = FromMemory(
+        self.trustmark = TrustMarkFromMemory(
             verbose=False, device="cpu", model_type="Q", encoding_type=TrustMark.Encoding.BCH_5, loadRemover=False
         )
 
@@ -118,14 +118,14 @@ def build_trustmark_encoder(weights: dict[str, Any]) -> Any:
     unet.load_state_dict(mine)
     unet.eval()
 
-    class Encoder:
+    class TrustMarkEncoder:
         device = torch.device("cpu")
 
         def __call__(self, cover: Any, secret: Any) -> tuple[Any, Any]:
             marked = unet(cover, secret)
             return marked, marked - cover
 
-    return Encoder()
+    return TrustMarkEncoder()
 
 
 def build_trustmark_decoder(weights: dict[str, Any]) -> Any:

@@ -26,7 +26,7 @@ from PIL import Image  # noqa: E402
 
 from stylegate import brandset, cli, files  # noqa: E402
 from stylegate.cli import VERBS, main, verb_reads_key  # noqa: E402
-from stylegate.config import GROUPS, all_keys  # noqa: E402
+from stylegate.config import GROUPS, config_fields_by_key  # noqa: E402
 from stylegate.errors import ExitCode  # noqa: E402
 
 FAST_ALL_LAYERS = ["hardware=cpu", "train.num_samples=0", "train.batch_size=2", "generate.num_inference_steps=2"]
@@ -78,7 +78,9 @@ def nothing_was_exported() -> Iterator[None]:
 
 def words_of(verb: str, *words: str) -> list[str]:
     """The words whose keys the verb reads, each once."""
-    elsewhere = {key for key in all_keys() if verb in VERBS and VERBS[verb].keys and not verb_reads_key(verb, key)}
+    elsewhere = {
+        key for key in config_fields_by_key() if verb in VERBS and VERBS[verb].keys and not verb_reads_key(verb, key)
+    }
     return merged(*(word for word in words if word.partition("=")[0] not in elsewhere))
 
 

@@ -137,7 +137,7 @@ def known(content: bytes) -> Known:
         dict(
             zip(
                 technical.MEASURES,
-                technical.technical_scores([technical.middle_and_half_size_crops(image)])[0],
+                technical.technical_scores([technical.reduced_and_middle_pixels(image)])[0],
                 strict=True,
             )
         ),
@@ -191,7 +191,7 @@ def composed() -> Any:
 
     ConfigStore.instance().store(name="schema", node=cli.configuration.Config)
     with hydra.initialize_config_dir(str(cli.configuration.CONF), version_base="1.3"):
-        return cli.configuration.to_dataclass(hydra.compose("config"), [])
+        return cli.configuration.checked_config(hydra.compose("config"), [])
 
 
 class Lot:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from eval.lot.paired import paired_interval
+from eval.lot.paired import paired_difference_interval
 from stylegate.config import GenerateConfig
 from train import select, state
 from train.evaluate import Evaluation
@@ -33,21 +33,21 @@ def compare_bases(run: Run, steps: Sequence[int], saved: Mapping[int, Path], cho
     """
     on_training_base = evaluation_on_training_base(run)
     for step in steps:
-        state.load_weights(saved[step], run.adapted)
+        state.load_saved_lora_weights(saved[step], run.adapted)
         on_training_base.evaluate(step)
-    state.load_weights(saved[chosen], run.adapted)
+    state.load_saved_lora_weights(saved[chosen], run.adapted)
     if not run.accelerator.is_main_process:
         return None
     ours = [on_training_base.result(step) for step in steps]
     theirs = [Evaluation(run, []).result(step) for step in steps]
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b]
     count = len(on_training_base.items)
-    flags = [[(select.pass_flags_by_prompt(result) or [])[:count] for result in pair] for pair in pairs]
+    flags = [[(select.pass_or_undecided_flags(result) or [])[:count] for result in pair] for pair in pairs]
     styles = [[(result["styles"] or [])[:count] for result in pair] for pair in pairs]
     if len(pairs) != len(steps) or not all(len(part) == count for pair in [*flags, *styles] for part in pair):
         return None
     trained, drawn = flags[list(steps).index(chosen)]
-    low, high = paired_interval(drawn, trained, select.CONFIDENCE)
+    low, high = paired_difference_interval(drawn, trained, select.CONFIDENCE)
     return {
         "num_prompts": count,
         "steps": list(steps),
@@ -56,13 +56,13 @@ def compare_bases(run: Run, steps: Sequence[int], saved: Mapping[int, Path], cho
         "chosen": chosen,
         "pass_rate_difference": float(np.mean(drawn) - np.mean(trained)),
         "pass_rate_difference_interval": [round(low, 4), round(high, 4)],
-        **order_of_checkpoints(np.array(styles, np.float64)),
+        **checkpoint_order_agreement(np.array(styles, np.float64)),
     }
 
 
 def evaluation_on_training_base(run: Run) -> Evaluation:
     """An evaluation that draws NUM_PROMPTS prompts at most on the base that is trained on, in a folder of its own."""
-    settings = replace(run.config.generate, **default_sampler())
+    settings = replace(run.config.generate, **default_steps_and_guidance())
     training = replace(run.config.train, num_samples=min(NUM_PROMPTS, run.config.train.num_samples))
     training.preview_steps = settings.num_inference_steps
     config = replace(run.config, draw_base=None, generate=settings, train=training)
@@ -74,13 +74,13 @@ def evaluation_on_training_base(run: Run) -> Evaluation:
     return found
 
 
-def default_sampler() -> dict[str, Any]:
+def default_steps_and_guidance() -> dict[str, Any]:
     """The default denoising steps and guidance, as fields of GenerateConfig."""
     usual = GenerateConfig()
     return {"num_inference_steps": usual.num_inference_steps, "guidance_scale": usual.guidance_scale}
 
 
-def order_of_checkpoints(styles: np.ndarray) -> dict[str, Any]:
+def checkpoint_order_agreement(styles: np.ndarray) -> dict[str, Any]:
     """Whether both bases order the checkpoints alike: Spearman's rank correlation of the checkpoints' mean styles on
     both, and its 95 % interval, by name; None both of fewer than three checkpoints.
 
@@ -104,7 +104,7 @@ def rank_correlation(pairs: np.ndarray) -> float:
     return round(float((one * other).sum() / length), 4) if length else 0.0
 
 
-def gap_in_words(gap: Mapping[str, Any]) -> str:
+def base_gap_in_words(gap: Mapping[str, Any]) -> str:
     """The result of `compare_bases`, as one line of text: pass rates on both bases with the interval of their
     difference, and the rank correlation of the checkpoints.
     """

@@ -65,7 +65,9 @@ def view_indices_of_batch(
     ]
 
 
-def random_draws(shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: int) -> NoiseAndLevelDraws:
+def noise_and_level_draws(
+    shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: int
+) -> NoiseAndLevelDraws:
     """All random numbers of one training pass; `shape` is the batch's latent shape [n, c, h, w], `dropout` the share of
     captions that are dropped, and `step` the index of the pass.
     """

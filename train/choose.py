@@ -6,7 +6,7 @@ from eval.measuring.encoder import encoder_name
 from eval.policy.model import UNREADABLE
 from stylegate import files
 from train import select, state
-from train.basegap import compare_bases, gap_in_words
+from train.basegap import base_gap_in_words, compare_bases
 from train.evaluate import Evaluation
 from train.run import Run
 
@@ -22,14 +22,16 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
     saved = {state.step_of_state(path): path for path in state.saved_states(run.directory)}
     for step, path in saved.items():  # what was drawn or judged with other settings is drawn or judged again
         if evaluation.folder(step).exists() and not evaluation.result(step):
-            state.load_weights(path, run.adapted)
+            state.load_saved_lora_weights(path, run.adapted)
             Evaluation(run, []).evaluate(step)
-    results = [r for r in evaluation.all_results() if r["step"] in saved and select.pass_flags_by_prompt(r) is not None]
+    results = [
+        r for r in evaluation.finished_results() if r["step"] in saved and select.pass_or_undecided_flags(r) is not None
+    ]
     checkpoints = (
         select.choose_evaluation(results, settings.selection_margin) if selection_rule_in_words(results) else None
     )
     step = results[checkpoints["chosen"]]["step"] if checkpoints else steps_done
-    state.load_weights(saved[step], run.adapted)
+    state.load_saved_lora_weights(saved[step], run.adapted)
     scale, strengths, result = 1.0, None, evaluation.result(step)
     if checkpoints:
         evaluation = Evaluation(run, [])  # the weights are in place, averaged or not
@@ -39,14 +41,14 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
         tried = [r for s in nearest_first if (r := evaluation.result(step, s))]
         strengths = select.choose_evaluation(tried, settings.selection_margin)
         scale = tried[strengths["chosen"]]["scale"]
-        evaluation_of_handed_out(run).evaluate(step, scale)
-        result = result_of_handed_out(run, step, scale)
+        final_evaluation(run).evaluate(step, scale)
+        result = final_evaluation_result(run, step, scale)
     handed_out = [result] if result else []
     gap = (
         compare_bases(run, [r["step"] for r in results], saved, step) if checkpoints and run.config.draw_base else None
     )
     passing = any(any(r["passed"] or []) for r in [*results, *handed_out])
-    flags = select.pass_flags_by_prompt(result) if result else None
+    flags = select.pass_or_undecided_flags(result) if result else None
     selection = {
         "step": step,
         "scale": scale,
@@ -68,12 +70,12 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
         for text in selection_remarks(run, evaluation, results, steps_done):
             print(f"note: {text}")
         if gap:
-            print(gap_in_words(gap))
+            print(base_gap_in_words(gap))
     run.accelerator.wait_for_everyone()
     return selection
 
 
-def evaluation_of_handed_out(run: Run) -> Evaluation:
+def final_evaluation(run: Run) -> Evaluation:
     """The evaluation by pictures that are drawn with the settings of `generate`. Where previews are drawn with these
     settings too, it is their evaluation, so that no picture is drawn twice.
     """
@@ -81,11 +83,11 @@ def evaluation_of_handed_out(run: Run) -> Evaluation:
     return previews if previews.drawn_with == run.config.generate else Evaluation(run, [], final=True)
 
 
-def result_of_handed_out(run: Run, step: int, scale: float) -> dict[str, Any] | None:
+def final_evaluation_result(run: Run, step: int, scale: float) -> dict[str, Any] | None:
     """The content of result.json (train/evaluate.py) for pictures of this checkpoint and strength that were drawn with
     the settings of `generate`; None where there are none.
     """
-    return evaluation_of_handed_out(run).result(step, scale)
+    return final_evaluation(run).result(step, scale)
 
 
 def selection_rule_in_words(results: list[dict[str, Any]]) -> str | None:
@@ -108,8 +110,8 @@ def selection_remarks(run: Run, evaluation: Evaluation, results: list[dict[str, 
     """
     found = []
     if evaluation.items and not any(any(r["passed"] or []) for r in results):
-        counts = select.failing_checks(evaluation.all_results())
-        why = select.counts_in_words(counts) or "nothing was evaluated"
+        counts = select.counts_of_failing_checks(evaluation.finished_results())
+        why = select.check_counts_in_words(counts) or "nothing was evaluated"
         how = selection_rule_in_words(results) or "the last checkpoint is handed out"
         found.append(f"no picture of an evaluation passed ({why}); {how}. {select.remedies_in_words(counts)}".rstrip())
     every = run.config.train.evaluate_every

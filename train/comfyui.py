@@ -14,7 +14,7 @@ ONE_FILE = ("sd", "sdxl")  # families that ComfyUI's CheckpointLoaderSimple read
 CHECKPOINT = "choose-the-base-of-this-lora.safetensors"
 
 
-class WorkflowFacts(NamedTuple):
+class WorkflowSettings(NamedTuple):
     """What goes into the ComfyUI workflow that is written beside a LoRA."""
 
     lora_file: str  # a name in ComfyUI's folder models/loras
@@ -25,7 +25,7 @@ class WorkflowFacts(NamedTuple):
     zero_snr: bool = False  # whether the last noise level of the base holds no picture at all
 
 
-def comfyui_workflow(facts: WorkflowFacts, settings: GenerateConfig) -> dict[str, dict[str, Any]]:
+def comfyui_workflow(facts: WorkflowSettings, settings: GenerateConfig) -> dict[str, dict[str, Any]]:
     """A workflow in the format of ComfyUI's API: nodes by number. A value [node, slot] is a link to that node's output.
 
     Steps and guidance are those that pictures are drawn with here; the checkpoint is to be chosen in ComfyUI.

@@ -52,19 +52,19 @@ def compare(places: Sequence[Path]) -> int:
     if problems:
         raise DataError("these folders are not runs:", problems, "name folders in checkpoints/.")
     places = list(dict.fromkeys(place.resolve() for place in places))
-    rows = [compared_run(place) for place in places]
+    rows = [read_compared_run(place) for place in places]
     configs, facts = differing_keys([row.config for row in rows]), differing_keys([row.facts for row in rows])
     heads = ["run", *configs, *facts, *rows[0].results]
     cells = [
-        [*(str(row.config.get(key)) for key in configs), *(fact_in_words(row.facts.get(key)) for key in facts)]
-        + [number_in_words(value) for value in row.results.values()]
+        [*(str(row.config.get(key)) for key in configs), *(fact_as_cell_text(row.facts.get(key)) for key in facts)]
+        + [number_as_cell_text(value) for value in row.results.values()]
         for row in rows
     ]
     table = Table(*heads)
     for place, row in zip(places, cells, strict=True):
         table.add_row(place.name, *row)
     Console(width=max(Console().width, 160)).print(table)
-    remarks = unfair_comparisons(rows)
+    remarks = notes_on_unfair_comparisons(rows)
     path, without_figures = write_comparison_page(places, heads, cells, remarks)
     for text in remarks:
         print(f"note: {text}")
@@ -82,7 +82,7 @@ def differing_keys(tables: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
 
 
-def compared_run(place: Path) -> ComparedRun:
+def read_compared_run(place: Path) -> ComparedRun:
     """Read config, facts and results of the run in the folder `place`."""
     run = files.read_json(place / "run.json", "the run's record", "config")
     stats = files.read_jsonl(place / "stats.jsonl", "step", "loss")
@@ -115,7 +115,7 @@ def pass_rate_in_words(selection: dict[str, Any], result: dict[str, Any]) -> str
     return f"{rate or 0:.0%} of {selection.get('num_prompts') or len(result['passed'])}"
 
 
-def unfair_comparisons(rows: Sequence[ComparedRun]) -> list[str]:
+def notes_on_unfair_comparisons(rows: Sequence[ComparedRun]) -> list[str]:
     """A sentence for each reason why the numbers of these runs do not answer the same question."""
     found = []
     steps = sorted({int(row.results["steps"] or 0) for row in rows})
@@ -125,7 +125,7 @@ def unfair_comparisons(rows: Sequence[ComparedRun]) -> list[str]:
             "different amounts of training. Train the shorter ones on with train.max_steps, then compare again."
         )
     for key in differing_keys([row.facts for row in rows]):
-        values = dict.fromkeys(fact_in_words(row.facts.get(key)) for row in rows)
+        values = dict.fromkeys(fact_as_cell_text(row.facts.get(key)) for row in rows)
         found.append(f"These runs differ in {key} ({', '.join(values)}): their results may differ for that reason.")
     return found
 
@@ -175,11 +175,11 @@ def time_and_pass_rate(place: Path) -> tuple[float, float, tuple[float, float]] 
     )
 
 
-def number_in_words(value: float | int | str | None) -> str:
+def number_as_cell_text(value: float | int | str | None) -> str:
     """A number as the text of a cell: a float with three decimals, "-" for None."""
     return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def fact_in_words(value: Any) -> str:
+def fact_as_cell_text(value: Any) -> str:
     """A fact of run.json as the text of a cell: of a digest only the first characters."""
     return value[:DIGEST_LENGTH] if isinstance(value, str) and len(value) == 64 else str(value)

@@ -27,7 +27,7 @@ from stylegate.rundirectory import run_directory_name
 from stylegate.words import counted, duration_in_words
 from train import encoded, optimizers
 from train.evaluate import APART, LEVELS
-from train.preferences import Learned, learned_pictures
+from train.preferences import LearnedPictures, learned_pictures
 
 STATE_BYTES = 12  # of a trained number: itself and AdamW's two moments, fp32
 CHECKPOINTED = ("TransformerBlock", "ResnetBlock2D")  # ends of the names of what diffusers checkpoints
@@ -50,7 +50,7 @@ def print_dry_run_report(config: Config) -> int:
     brand_set, findings, folder, terms, learned = check_run_inputs(config)
     remarks = findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config) + learned.remarks
 
-    sketch = family.meta_model(folder)
+    sketch = family.weightless_model(folder)
     sample.require_size_multiples(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
     sizes = [pictures.upright_size_of(item.content()) for item in learned.pictures]
@@ -80,7 +80,9 @@ def print_dry_run_report(config: Config) -> int:
     passes = together + BACKWARD  # with preferences the LoRA that training begins with is asked too
     total = forward * passes * config.train.accumulation * config.train.max_steps
     num_validation = len(brand_set.splits["validation"])
-    drawing, gates = evaluation_work(config.train, config.generate, num_validation, total, forward / together)
+    drawing, gates = evaluation_operations_and_count(
+        config.train, config.generate, num_validation, total, forward / together
+    )
 
     states = config.train.keep_newest + config.train.keep_best + 1
     latent = sum(sketch.latent_numbers * v.width * v.height for v in views)
@@ -88,7 +90,7 @@ def print_dry_run_report(config: Config) -> int:
         t.numel() for t in tree_leaves(sketch.example_inputs(1, largest.height, largest.width)) if torch.is_tensor(t)
     )
     words = one - sketch.latent_numbers * largest.width * largest.height
-    wordings = encoded.num_wordings(config.train) * sum(len(item.captions()) for item in learned.pictures)
+    wordings = encoded.num_caption_wordings(config.train) * sum(len(item.captions()) for item in learned.pictures)
     disk = states * trained * STATE_BYTES + (2 * latent + words * wordings) * 4  # mean and spread; fp32
     require_disk_space(files.RUNS, disk)
 
@@ -114,7 +116,7 @@ def print_dry_run_report(config: Config) -> int:
     return ExitCode.PASS
 
 
-def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, Learned]:
+def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, LearnedPictures]:
     """The brand set with its findings, the base's folder and its licence, and the pictures that are learned from.
 
     Raises one StylegateError with all problems of what a run reads.
@@ -132,11 +134,15 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, 
     data = value_or_recorded_problem(lambda: brandset.read_checked_brand_set(brandset.brand_folder(config.brand)))
     folder = value_or_recorded_problem(lambda: family.base_folder(config.base, weights=False))
     learned: Any = value_or_recorded_problem(lambda: learned_pictures(config, data[0])) if data else None
-    terms: Any = value_or_recorded_problem(lambda: licence.require_agreement(config, folder)) if folder else None
+    terms: Any = (
+        value_or_recorded_problem(lambda: licence.require_licence_agreement(config, folder)) if folder else None
+    )
     if folder and config.draw_base:
         value_or_recorded_problem(lambda: pairing.require_one_architecture(family, config.base, config.draw_base or ""))
         value_or_recorded_problem(
-            lambda: licence.require_agreement(config, family.base_folder(config.draw_base or "", False), "draw_base")
+            lambda: licence.require_licence_agreement(
+                config, family.base_folder(config.draw_base or "", False), "draw_base"
+            )
         )
     value_or_recorded_problem(lambda: policyfile.read_policy(config.policy))
     value_or_recorded_problem(lambda: encoding.encoder_preprocessing(encoding.encoder_name(config)))
@@ -150,7 +156,7 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, 
     return *data, folder, terms, learned
 
 
-def evaluation_work(
+def evaluation_operations_and_count(
     train: TrainConfig, generate: GenerateConfig, validation: int, training: float, forward: float
 ) -> tuple[float, int]:
     """Operations of the denoiser in all evaluations of a run, and about how many evaluations there are.

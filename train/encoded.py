@@ -55,18 +55,18 @@ class EncodedTrainingSet(NamedTuple):
 
         `step` is the index of the pass.
         """
-        keys = [self.prompt_keys[i][self.drawn_wording(i, step)] for i in items]
+        keys = [self.prompt_keys[i][self.drawn_wording_index(i, step)] for i in items]
         found = [
             self.cached_entry(self.empty_key if out else key) for key, out in zip(keys, dropped.tolist(), strict=True)
         ]
         return {name: torch.from_numpy(stack_with_padding([one[name] for one in found])) for name in found[0]}
 
-    def wordings_at_step(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
+    def captions_of_training_pass(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
         """[n] the captions as texts whose encodings `conditions` returns for the same arguments; "" where `dropped`."""
-        texts = [self.wordings[i][self.drawn_wording(i, step)] for i in items]
+        texts = [self.wordings[i][self.drawn_wording_index(i, step)] for i in items]
         return ["" if out else text for text, out in zip(texts, dropped.tolist(), strict=True)]
 
-    def drawn_wording(self, item: int, step: int) -> int:
+    def drawn_wording_index(self, item: int, step: int) -> int:
         """The index of the wording of the picture `item` that is drawn for the pass `step`; seed, pass
         and item fix it.
         """
@@ -110,7 +110,7 @@ def encode_training_set(
         [
             brand.prompt_with_trigger(batches.shuffled_caption(text, n, settings.seed))
             for text in item.captions()
-            for n in range(num_wordings(settings))
+            for n in range(num_caption_wordings(settings))
         ]
         for item in items
     ]
@@ -132,7 +132,7 @@ def encode_training_set(
     def encode_latents(chosen: list[int]) -> list[dict[str, NDArray]]:
         out = []
         for view in (my_views[i] for i in chosen):  # one by one: shapes differ, and neighbours never move a bit
-            pixels = pixels_of(items[view.item], brand, models.draws_alpha, view.width, view.height)
+            pixels = autoencoder_pixels(items[view.item], brand, models.draws_alpha, view.width, view.height)
             mean, deviation = (t[0].float().cpu().numpy() for t in family.latent_distribution(models, pixels))
             if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
                 raise StylegateError(
@@ -145,7 +145,9 @@ def encode_training_set(
     def encode_conditions(chosen: list[int]) -> list[dict[str, NDArray]]:
         encoded = family.encode_prompts(models, [my_prompts[i] for i in chosen])
         arrays = {name: values.float().cpu().numpy() for name, values in encoded.items()}
-        return [without_padding({name: values[i] for name, values in arrays.items()}) for i in range(len(chosen))]
+        return [
+            caption_without_padding({name: values[i] for name, values in arrays.items()}) for i in range(len(chosen))
+        ]
 
     rank, world = accelerator.process_index, accelerator.num_processes
     my_views, my_prompts = views[rank::world], prompts[rank::world]
@@ -164,7 +166,7 @@ def encode_training_set(
     )
 
 
-def pixels_of(item: BrandPicture, brand: Brand, draws_alpha: bool, width: int, height: int) -> Tensor:
+def autoencoder_pixels(item: BrandPicture, brand: Brand, draws_alpha: bool, width: int, height: int) -> Tensor:
     """A picture as the autoencoder reads it, scaled and cropped to `width` x `height`: [1, 3, height, width] in [-1,
     1].
 
@@ -178,7 +180,7 @@ def pixels_of(item: BrandPicture, brand: Brand, draws_alpha: bool, width: int, h
     return torch.from_numpy(fitted).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def without_padding(one: dict[str, NDArray]) -> dict[str, NDArray]:
+def caption_without_padding(one: dict[str, NDArray]) -> dict[str, NDArray]:
     """The arrays of one encoded caption, by name; `words` is cut after its `length`. They are unchanged where the
     family gives no length.
     """
@@ -195,6 +197,6 @@ def stack_with_padding(arrays: Sequence[NDArray]) -> NDArray:
     return stacked
 
 
-def num_wordings(settings: TrainConfig) -> int:
+def num_caption_wordings(settings: TrainConfig) -> int:
     """The number of wordings, orders of its parts, that each caption is encoded in."""
     return WORDINGS if settings.shuffle_captions else 1

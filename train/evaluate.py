@@ -32,7 +32,7 @@ from torch import Tensor
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import NOT_ASKED
-from eval.lot.compared import comparison_of
+from eval.lot.compared import comparison_with_decisions
 from eval.lot.comparison import base_pictures_as_foreign_set
 from eval.lot.lot import read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
@@ -43,9 +43,9 @@ from eval.policy import model as policy
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import style
 from stylegate import files, hardware, pictures, progress, sample, sheets, similarity
-from stylegate.config import Config, GenerateConfig, as_dict
+from stylegate.config import Config, GenerateConfig, config_as_dict
 from train import batches, losses
-from train.encoded import pixels_of
+from train.encoded import autoencoder_pixels
 from train.run import Run
 from train.weights import copy_lora_weights, lora_at_strength, lora_merged_on_cpu, with_averaged_weights
 
@@ -77,7 +77,7 @@ class Evaluation:
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
         self.policy = policyfile.read_policy(run.config.policy)
         judges = [encoding.encoder_digest(encoding.encoder_name(run.config)), self.policy.sha256, OF_BASE]
-        self.settings = as_dict(self.drawn_with) | ({"base": run.drawing.sha256} if run.config.draw_base else {})
+        self.settings = config_as_dict(self.drawn_with) | ({"base": run.drawing.sha256} if run.config.draw_base else {})
         self.judged_by = files.canonical_sha256([*judges, len(shown), self.settings])
         self.latents: dict[int, Tensor] = {}  # of pictures of validation/, by number, which are encoded once
         self.items = [items[i % len(items)] for i in range(count)]
@@ -102,7 +102,7 @@ class Evaluation:
         fits = fits and (found["step"], found["scale"]) == (step, scale)  # FINAL may be of another checkpoint
         return found if self.items and fits else None
 
-    def all_results(self) -> list[dict[str, Any]]:
+    def finished_results(self) -> list[dict[str, Any]]:
         """The finished evaluations at strength 1, in the order of their steps."""
         steps = [int(p.name.removeprefix("step-")) for p in sorted(self.samples.glob("step-??????"))]
         return [found for found in map(self.result, steps) if found]
@@ -133,7 +133,7 @@ class Evaluation:
             for adapted in {id(a): a for a in (self.run.adapted, self.run.drawing_adapted)}.values():
                 weights.enter_context(lora_at_strength(adapted, lora_strength if step else 0.0))
                 weights.enter_context(lora_merged_on_cpu(adapted))
-            self.draw_missing(folder, lora_strength)
+            self.draw_missing_samples(folder, lora_strength)
             each = eval_losses(self.run, self.latents) if lora_strength == 1.0 and not self.final else None
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -141,7 +141,7 @@ class Evaluation:
             found = {
                 "step": step,
                 "scale": lora_strength,
-                **self.make_result(folder),
+                **self.make_evaluation_result(folder),
                 "eval_loss": loss,
                 "eval_losses": each,
             }
@@ -158,7 +158,7 @@ class Evaluation:
                 shutil.rmtree(folder / part, ignore_errors=True)
             files.write_json(record, settings)
 
-    def draw_missing(self, folder: Path, scale: float) -> None:
+    def draw_missing_samples(self, folder: Path, scale: float) -> None:
         """Draw the sample pictures that are not in `folder` yet; each process draws its share.
 
         At `scale` 1 these are with/, without/ and unrelated/, at any other strength, and of the final evaluation, with/
@@ -184,7 +184,7 @@ class Evaluation:
                     files.write_atomically(path, pictures.png_bytes(image))
                 tick(len(paths), f"samples/{folder.name}")
 
-    def make_result(self, folder: Path) -> dict[str, Any]:
+    def make_evaluation_result(self, folder: Path) -> dict[str, Any]:
         """Measure and judge the pictures in `folder`. Returns the content of result.json but for step, strength, loss
         and time: verdicts, style with and without the trigger phrase, drift, distance to the nearest training picture.
         """
@@ -226,7 +226,7 @@ class Evaluation:
         paths = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
         config = replace(self.run.config, **paths)
         lot = read_lot(config)
-        compared = comparison_of(config, lot)
+        compared = comparison_with_decisions(config, lot)
         foreign = compared.foreign | base_pictures_as_foreign_set(self.base_folder / "with")
         compared = replace(compared, references=self.references, references_name="the brand's own", foreign=foreign)
         judged = judge(config, lot, compared, quiet=True)
@@ -259,13 +259,13 @@ class Evaluation:
         columns = sorted(self.samples.glob("step-??????"))
         titles = ["base" if c.name.endswith("-000000") else f"step {int(c.name[5:])}" for c in columns]
         shown = self.prompts["with"][:SHOWN]
-        rows = [(p, [grid_cell(c / "with" / f"{i}.png") for c in columns]) for i, p in enumerate(shown)]
+        rows = [(p, [picture_or_blank(c / "with" / f"{i}.png") for c in columns]) for i, p in enumerate(shown)]
         grid = sheets.picture_table(titles, rows)
         files.write_atomically(self.samples / "grid.png", pictures.png_bytes(grid))
         return grid
 
 
-def folder_of_handed_out(directory: Path, step: int, scale: float) -> Path:
+def final_samples_folder(directory: Path, step: int, scale: float) -> Path:
     """The folder of the pictures of this checkpoint and strength that were drawn with the settings of `generate`; where
     there are none, that of the previews.
     """
@@ -305,7 +305,7 @@ def eval_losses(run: Run, latents: dict[int, Tensor]) -> dict[str, float]:
     with sample.text_encoders_on_device(models):
         for i in range(run.accelerator.process_index, len(items), run.accelerator.num_processes):
             if i not in latents:
-                pixels = pixels_of(items[i], brand, models.draws_alpha, resolution, resolution)
+                pixels = autoencoder_pixels(items[i], brand, models.draws_alpha, resolution, resolution)
                 latents[i] = family.latent_distribution(models, pixels)[0].float().to(device)
             clean = latents[i].expand(len(LEVELS), -1, -1, -1)
             noise = torch.randn(clean.shape, generator=batches.seeded_generator(i, batches.EVALUATION)).to(device)
@@ -328,7 +328,7 @@ def mean_if_finite(values: NDArray) -> float | None:
     return round(float(np.mean(values)), 4) if len(values) and np.isfinite(values).all() else None
 
 
-def grid_cell(path: Path) -> Image.Image:
+def picture_or_blank(path: Path) -> Image.Image:
     """The picture at `path`, or an empty one if it is missing or damaged (the number of samples was raised later)."""
     try:
         return pictures.decode_picture(path.read_bytes()).image

@@ -18,8 +18,8 @@ from eval import export, gate, generate, plan, trial
 from eval.judging.advice import next_step_in_words
 from eval.judging.judged import JudgedLot
 from eval.lot import cost
-from eval.lot.batch import batch_folder, configured_facts, sampler_trial_path
-from eval.lot.compared import comparison_of
+from eval.lot.batch import batch_folder_and_facts, configured_facts, sampler_trial_path
+from eval.lot.compared import comparison_with_decisions
 from eval.lot.lot import Lot, sha256_by_name
 from eval.lot.rounds import read_batch_progress
 from eval.policy.model import VERDICTS
@@ -60,10 +60,10 @@ def experiment(config: Config) -> int:
 
     if stopped := run_stage("train", loop.train):
         return stopped
-    if config.generate.by_trial and config.plan.num_images >= trial.LARGE and not has_trial(config):
+    if config.generate.by_trial and config.plan.num_images >= trial.LARGE and not has_sampler_trial(config):
         run_stage("trial", trial.trial)
     run_stage("plan", plan.plan)
-    folder, _ = batch_folder(config)
+    folder, _ = batch_folder_and_facts(config)
     code = most_important_exit_code(run_stage("gate", judge)) if (folder / "gate.json").exists() else ExitCode.REJECTED
     while code != ExitCode.PASS and read_batch_progress(folder, config.plan.max_attempts).due:
         run_stage("draw", generate.generate)
@@ -78,7 +78,7 @@ def experiment(config: Config) -> int:
     return code
 
 
-def has_trial(config: Config) -> bool:
+def has_sampler_trial(config: Config) -> bool:
     """Whether the steps and guidance that are configured were tried for this base and LoRA (`stylegate trial`).
 
     Raises ModelError if no LoRA was trained with the same arguments.
@@ -96,7 +96,7 @@ def add_seconds_to_cost_file(folder: Path, seconds: dict[str, float]) -> None:
 def print_and_track_results(config: Config, judged: JudgedLot) -> None:
     """Send the results of the experiment to the tracker; print their table and the path of the report."""
     lot, counts = judged.lot, judged.outcome.counts
-    before, after, real = mean_styles(config, lot)
+    before, after, real = mean_style_scores(config, lot)
     mirror_to_wandb(config, judged, {"style/base": before, "style/lora": after, "style/references": real})
     seconds = cost.seconds_by_stage(lot.out)
     total = sum(seconds.values())
@@ -112,7 +112,7 @@ def print_and_track_results(config: Config, judged: JudgedLot) -> None:
     print(f"report: {files.display_path(lot.out / 'report' / 'index.html')}")
 
 
-def mean_styles(config: Config, lot: Lot) -> tuple[float, float, float]:
+def mean_style_scores(config: Config, lot: Lot) -> tuple[float, float, float]:
     """The mean style score of the base's pictures, of the batch, and of the references (leave-one-out), in this order;
     NaN for all three if there are too few references, or no pictures of the base.
     """
@@ -123,8 +123,8 @@ def mean_styles(config: Config, lot: Lot) -> tuple[float, float, float]:
     encoder = encoding.load_encoder(
         encoding.encoder_name(config), hardware.set_threads_and_choose_device(config.hardware)
     )
-    compared = comparison_of(config, lot)
-    base = base_samples(files.RUNS / run_directory_name(config))
+    compared = comparison_with_decisions(config, lot)
+    base = pictures_drawn_by_base(files.RUNS / run_directory_name(config))
     found = [
         cached_features_of_files(
             named, sha256_by_name(named), encoder, compared.background, config.score.batch_size, ""
@@ -141,6 +141,6 @@ def mean_styles(config: Config, lot: Lot) -> tuple[float, float, float]:
     )
 
 
-def base_samples(run: Path) -> list[tuple[str, Path]]:
+def pictures_drawn_by_base(run: Path) -> list[tuple[str, Path]]:
     """(name, path) of the pictures that the base drew before the training of a run."""
     return [(p.name, p) for p in sorted((run / "samples" / "step-000000" / "with").glob("*.png"))]

@@ -23,19 +23,19 @@ from torch import Tensor
 
 from eval.measuring.encoder import keeping_encoder_loaded
 from stylegate import files, hardware, progress
-from stylegate.config import Config, as_dict
+from stylegate.config import Config, config_as_dict
 from stylegate.errors import ExitCode, SurroundingsError
 from stylegate.rundirectory import run_directory_name
 from stylegate.tracker import Tracker, make_tracker
 from stylegate.wandbrun import EVALUATED
 from stylegate.words import counted
 from train import dryrun, optimizers, page, release, select, state
-from train.choose import choose_checkpoint, result_of_handed_out
+from train.choose import choose_checkpoint, final_evaluation_result
 from train.evaluate import Evaluation
 from train.prepare import prepare
 from train.run import Run
-from train.stats import StepStats, with_timed_cache
-from train.step import pass_losses, picture_files_of_step
+from train.stats import StepStats, replace_cache_by_timed_one
+from train.step import picture_files_of_step, training_pass_losses
 
 FLUSH_EVERY = 10  # steps; reading a loss waits for the device, so it is done seldom
 PATIENCE = timedelta(hours=2)  # how long processes wait for one that still encodes or draws its share
@@ -55,7 +55,7 @@ class Preemption:
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, self.before)
 
-    def any_received(self, accelerator: Accelerator) -> bool:
+    def any_process_received_sigterm(self, accelerator: Accelerator) -> bool:
         """Whether any process has received the signal. All processes must call this at the same step."""
         if accelerator.num_processes == 1:
             return self.received
@@ -76,17 +76,17 @@ class EvaluationTimeBudget:
 
     def allows(self) -> bool:
         """Whether evaluations have cost no more than their share so far. The main process decides for all."""
-        answer = [self.spent_share() <= self.share]
+        answer = [self.spent_share_of_time() <= self.share]
         broadcast_object_list(answer)
         return answer[0]
 
-    def spent_share(self) -> float:
+    def spent_share_of_time(self) -> float:
         """The share, in [0, 1], of the time so far that evaluations have cost."""
         passed = self.evaluated + self.trained + time.perf_counter() - self.began
         return (self.evaluated + self.spent) / passed
 
     @contextmanager
-    def count_time(self) -> Iterator[None]:
+    def count_evaluation_time(self) -> Iterator[None]:
         """A context whose time is counted as time of evaluations."""
         before = time.perf_counter()
         yield
@@ -136,7 +136,9 @@ def train(config: Config) -> int:
         if main and first:
             state_of_run = "was finished already" if first >= config.train.max_steps else "is resumed"
             print(f"The run {state_of_run} at step {first}.")
-        tracker = make_tracker(config.tracker, directory, "train", as_dict(config) | {"digests": run.facts}, main)
+        tracker = make_tracker(
+            config.tracker, directory, "train", config_as_dict(config) | {"digests": run.facts}, main
+        )
         brand_set, data = run.brand_set, {"sha256": run.facts["data"]}
         tracker.record_input_artifact(f"brand-{brand_set.brand.name}", "brand-set", [brand_set.folder], data)
         if config.draw_base:
@@ -156,7 +158,9 @@ def train(config: Config) -> int:
             tracker.finish()
         elif main:
             finish_run(run, selection, tracker)
-        stopped = stopped or preemption.any_received(accelerator)  # the signal may also come while samples are drawn
+        stopped = stopped or preemption.any_process_received_sigterm(
+            accelerator
+        )  # the signal may also come while samples are drawn
         accelerator.end_training()
     return ExitCode.PREEMPTED if stopped else ExitCode.PASS
 
@@ -186,9 +190,12 @@ def train_steps(
     evaluation.evaluate(0)
     if first and (first == settings.max_steps or first % settings.evaluate_every == 0):
         evaluation.evaluate(first)  # a run that was killed between saving and evaluating
-    pictures_at, timed = (lambda step, rank: picture_files_of_step(run, step - 1, rank)), with_timed_cache(run)
+    pictures_at, timed = (
+        (lambda step, rank: picture_files_of_step(run, step - 1, rank)),
+        replace_cache_by_timed_one(run),
+    )
     stats = StepStats(run.directory, accelerator, tracker, first, pictures_at, timed)
-    if main and stats.send_missing_to_tracker(evaluation.all_results()):
+    if main and stats.send_missing_to_tracker(evaluation.finished_results()):
         tracker.log_picture("samples", evaluation.grid(), step=first)
     renewal = page.PageRenewal(run.directory)
     trained = sum(row["seconds"] for row in files.read_jsonl(stats.clock, "seconds"))
@@ -201,7 +208,7 @@ def train_steps(
             for part in range(settings.accumulation):
                 last_pass = part == settings.accumulation - 1
                 with nullcontext() if last_pass else accelerator.no_sync(denoiser):
-                    each, measures = pass_losses(run, denoiser, step * settings.accumulation + part)
+                    each, measures = training_pass_losses(run, denoiser, step * settings.accumulation + part)
                     accelerator.backward(each.mean() / settings.accumulation)
                 each_loss.append(each.detach())
                 measured.append(measures)
@@ -211,7 +218,7 @@ def train_steps(
             optimizer.step()
             optimizer.zero_grad()
             if average:
-                optimizers.update_average(average, parameters, settings.ema_decay, step)
+                optimizers.update_weight_average(average, parameters, settings.ema_decay, step)
 
             done = step + 1
             joined = {name: torch.cat([measures[name] for measures in measured]) for name in measured[0]}
@@ -219,26 +226,32 @@ def train_steps(
             last, due = done == settings.max_steps, done % settings.evaluate_every == 0
             save = last or due or done % settings.checkpoint_every == 0
             together = save or len(stats.rows) == FLUSH_EVERY  # where several processes wait for each other anyway
-            stop = preemption.any_received(accelerator) if together or accelerator.num_processes == 1 else False
+            stop = (
+                preemption.any_process_received_sigterm(accelerator)
+                if together or accelerator.num_processes == 1
+                else False
+            )
             if together or stop:
                 tick(len(stats.rows), f"loss {stats.flush(budget.spent):.4f}")
                 if main:
-                    renewal.write_if_due()
+                    renewal.write_page_if_due()
             if main and (save or stop):
-                best = select.steps_to_keep(evaluation.all_results(), settings.selection_margin, settings.keep_best)
+                best = select.steps_of_states_to_keep(
+                    evaluation.finished_results(), settings.selection_margin, settings.keep_best
+                )
                 state.save_state(run.directory, done, run.adapted, optimizer, average, settings.keep_newest, best)
             if stop and not last:
                 return done
             if last or (due and budget.allows()):
-                with budget.count_time():
+                with budget.count_evaluation_time():
                     evaluation.evaluate(done)
                     if main:
                         page.write_run_page(run.directory)
                 if main and (result := evaluation.result(done)):
                     grid = evaluation.grid()
                     if done > tracker.highest_value_sent(EVALUATED):
-                        share = {"evaluation/share": budget.spent_share()}
-                        tracker.log(select.tracked_values(result) | share, step=done)
+                        share = {"evaluation/share": budget.spent_share_of_time()}
+                        tracker.log(select.tracked_evaluation_values(result) | share, step=done)
                         tracker.log_picture("samples", grid, step=done)
     return max(first, settings.max_steps)
 
@@ -267,7 +280,7 @@ def finish_run(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
         print(
             f"note: this is a DoRA. diffusers reads {lora.name}; ComfyUI and A1111 read {other.name} by other formulas."
         )
-    if advice := select.advice_if_few_pass(result_of_handed_out(run, selection["step"], selection["scale"])):
+    if advice := select.advice_if_few_pass(final_evaluation_result(run, selection["step"], selection["scale"])):
         print(f"Next: {advice}")
     print(f"page: {files.display_path(page.write_run_page(run.directory))}")
     grid = run.directory / "samples" / "grid.png"

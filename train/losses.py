@@ -38,7 +38,7 @@ def log_snr(schedule: NoiseSchedule) -> Tensor:
     return 2 * (schedule.signal.clamp(min=tiny).log() - schedule.sigma.clamp(min=tiny).log())
 
 
-def draw_levels(schedule: NoiseSchedule, settings: LossConfig, uniform: Tensor, normal: Tensor) -> Tensor:
+def draw_noise_levels(schedule: NoiseSchedule, settings: LossConfig, uniform: Tensor, normal: Tensor) -> Tensor:
     """Noise levels, int64 [n], by the configured density; `uniform` in [0, 1) and `normal` are random numbers [n].
 
     logit_normal: arXiv 2403.03206, equation 19. shift: equation 23 of that paper, s > 1 towards noise. style: the level

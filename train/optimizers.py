@@ -43,7 +43,7 @@ def learning_rate_at(settings: TrainConfig, step: int) -> float:
     return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
 
 
-def update_average(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: float, step: int) -> None:
+def update_weight_average(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: float, step: int) -> None:
     """Update the average of the weights in place. In early steps it moves faster, so that the weights of the beginning
     are forgotten.
     """

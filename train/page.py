@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from stylegate import checkout, files, pictures
 from stylegate.charts import page_template
-from stylegate.config import Config, as_dict
+from stylegate.config import Config, config_as_dict
 from stylegate.words import duration_in_words
 from train import panels, record, select
 from train.record import RunRecord
@@ -34,7 +34,7 @@ class PageRenewal:
     def __init__(self, directory: Path) -> None:
         self.directory, self.next_s = directory, 0.0
 
-    def write_if_due(self) -> None:
+    def write_page_if_due(self) -> None:
         """Write the page, unless it was written less than RENEWED_EVERY_S seconds ago, or writing it would take too
         large a share of the time.
         """
@@ -52,7 +52,7 @@ def record_start_and_prompts(directory: Path, first_step: int, prompts: dict[str
     `prompts` are lists by kind (a key of KINDS).
     """
     before = record.read_run_record(directory)
-    code, now = before.origin.get("code", []), checkout.git_commit()
+    code, now = before.origin.get("code", []), checkout.git_commit_and_clean_flag()
     if first_step < before.config.get("train.max_steps", 0):
         code = [entry for entry in code if entry["from_step"] < first_step]
         if not code or {k: v for k, v in code[-1].items() if k != "from_step"} != now:
@@ -74,19 +74,19 @@ def write_run_page(directory: Path) -> Path:
     content = page_template(Path(__file__).parent, "page.html.j2").render(
         title=directory.name,
         subtitle=run_subtitle(run),
-        figures=headline_figures(run),
+        figures=headline_numbers(run),
         notes=page_notes(run),
         scores=panels.score_panels(run, chosen),
         checkpoints=checkpoint_rows(run, chosen),
-        strengths=strength_rows(run),
+        strengths=lora_strength_rows(run),
         scale=run.selection.get("scale"),
         choice=choice_and_previews(run),
         grids=[grid for kind in KINDS if (grid := sample_grid(run, kind, chosen))],
         progress=panels.progress_panels(run, chosen),
         facts=run_facts(run),
-        changed=changed_values(run.config),
+        changed=changed_config_values(run.config),
         loras=lora_downloads_of(directory),
-        rendering=image_rendering(run),
+        rendering=css_image_rendering(run),
         show=three_decimals,
     )
     files.write_atomically(path, content)
@@ -95,12 +95,12 @@ def write_run_page(directory: Path) -> Path:
 
 def run_subtitle(run: RunRecord) -> str:
     """A sentence on the run: its brand, its base, and how many steps are done."""
-    brand, base = (public_value(run.config.get(key)) for key in ("brand", "base"))
+    brand, base = (config_value_without_folders(run.config.get(key)) for key in ("brand", "base"))
     if (total := run.config.get("train.max_steps")) is None:
         return "A run whose record cannot be read."
     done = f"{run.done} of {total} steps"
     how = ", that learned from preferences" if run.config.get("preferences") else ""
-    draws = f", drawn on {public_value(run.config['draw_base'])}" if run.config.get("draw_base") else ""
+    draws = f", drawn on {config_value_without_folders(run.config['draw_base'])}" if run.config.get("draw_base") else ""
     return f"A LoRA for the brand {brand} on the base {base}{draws}{how}, {done}" + (
         ", finished." if is_finished(run) else "."
     )
@@ -121,8 +121,8 @@ def page_notes(run: RunRecord) -> list[str]:
     if run.done and not run.drawn:
         found.append("Nothing was drawn or judged during training: train.num_samples is 0, or validation/ is empty.")
     elif max(run.results, default=0) and not any(any(result.get("passed") or []) for result in run.results.values()):
-        counts = select.failing_checks([run.results[max(run.results)]])
-        why = select.counts_in_words(counts)
+        counts = select.counts_of_failing_checks([run.results[max(run.results)]])
+        why = select.check_counts_in_words(counts)
         helps = select.remedies_in_words(counts)
         found.append(f"No picture passed the gate. Held back at the last evaluation by: {why}. {helps}".rstrip())
     every = run.config.get("train.evaluate_every", 0)
@@ -134,7 +134,7 @@ def page_notes(run: RunRecord) -> list[str]:
     return found + run.problems
 
 
-def headline_figures(run: RunRecord) -> list[tuple[str, str]]:
+def headline_numbers(run: RunRecord) -> list[tuple[str, str]]:
     """The numbers at the top of the page as text: (number, what it is)."""
     found = [(str(run.done), f"of {run.config.get('train.max_steps', '?')} steps")]
     step = run.selection.get("step", max(run.results, default=0))
@@ -159,7 +159,7 @@ def headline_figures(run: RunRecord) -> list[tuple[str, str]]:
     return found
 
 
-def strength_rows(run: RunRecord) -> list[dict[str, Any]]:
+def lora_strength_rows(run: RunRecord) -> list[dict[str, Any]]:
     """A row for each strength of the LoRA that was tried on the chosen checkpoint: its entry in selection.json, and
     `rate`, the pass rate in words, or None.
     """
@@ -167,12 +167,12 @@ def strength_rows(run: RunRecord) -> list[dict[str, Any]]:
     rows = []
     for row in tried:
         passed = round(count * row["pass_rate"]) if "pass_rate" in row else None
-        rate = None if passed is None else rate_in_words([True] * passed + [False] * (count - passed))
+        rate = None if passed is None else pass_rate_and_interval_in_words([True] * passed + [False] * (count - passed))
         rows.append(row | {"rate": rate})
     return rows
 
 
-def rate_in_words(passed: list[bool] | None) -> str | None:
+def pass_rate_and_interval_in_words(passed: list[bool] | None) -> str | None:
     """A pass rate with its 95 % interval, such as "75% [51%, 90%]"; None where nothing was judged. `passed` has one
     bool a picture.
     """
@@ -208,8 +208,8 @@ def checkpoint_rows(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
             {
                 "step": step,
                 "chosen": step == chosen,
-                "rate": rate_in_words(passed),
-                "why": select.counts_in_words(select.failing_checks([result])) if held_back else "",
+                "rate": pass_rate_and_interval_in_words(passed),
+                "why": select.check_counts_in_words(select.counts_of_failing_checks([result])) if held_back else "",
                 **{
                     key: result.get(key)
                     for key in ("style", "style_without_trigger", "drift", "nearest_training", "eval_loss")
@@ -248,7 +248,7 @@ def sample_grid(run: RunRecord, kind: str, chosen: int | None) -> dict[str, Any]
     return {"title": KINDS[kind], "columns": len(columns), "rows": open_rows, "more": rows[len(open_rows) :]}
 
 
-def image_rendering(run: RunRecord) -> str:
+def css_image_rendering(run: RunRecord) -> str:
     """The value of the page's CSS property image-rendering: "pixelated" if pictures are small, so that they are
     enlarged without smoothing, else "auto".
     """
@@ -272,23 +272,25 @@ def run_facts(run: RunRecord) -> list[tuple[str, str]]:
         found.append(("code", f"{entry['commit']}, {state}{since}" if entry["commit"] else f"no git checkout{since}"))
     found.append(("stylegate", run.run.get("stylegate")))
     found += [
-        (name, public_value(facts[name])) for name in ("processes", "precision", "threads", "compile") if name in facts
+        (name, config_value_without_folders(facts[name]))
+        for name in ("processes", "precision", "threads", "compile")
+        if name in facts
     ]
     found += sorted(run.run.get("versions", {}).items())
     return [(name, value) for name, value in found if value]
 
 
-def changed_values(config: dict[str, Any]) -> list[tuple[str, str, str]]:
+def changed_config_values(config: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The config values that differ from the defaults: (key, value, default)."""
-    defaults = record.flat_config(as_dict(Config()))
+    defaults = record.flat_config(config_as_dict(Config()))
     return [
-        (key, public_value(value), public_value(defaults.get(key)))
+        (key, config_value_without_folders(value), config_value_without_folders(defaults.get(key)))
         for key, value in sorted(config.items())
         if value != defaults.get(key)
     ]
 
 
-def public_value(value: Any) -> str:
+def config_value_without_folders(value: Any) -> str:
     """A config value as text that may be shown to anyone: of a path of this machine only the last part."""
     if isinstance(value, str) and (value.startswith(("~", ".")) or Path(value).is_absolute()):
         return f"…/{Path(value).name}"

@@ -64,11 +64,13 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     add_progress_panel(
         "Training loss", "Each step faint, an exponential mean over about 20 steps strong.", both, log=True
     )
-    says = "On validation/, at fixed noise" + ("; by share of noise." if loss_by_level(run) else " and noise levels.")
+    says = "On validation/, at fixed noise" + (
+        "; by share of noise." if loss_lines_by_noise_level(run) else " and noise levels."
+    )
     add_progress_panel(
         "Evaluation loss",
         says,
-        loss_by_level(run) or [ChartLine(evaluated_points(run, "eval_loss"), dots=True)],
+        loss_lines_by_noise_level(run) or [ChartLine(evaluation_points_by_step(run, "eval_loss"), dots=True)],
         log=True,
     )
     add_progress_panel("Learning rate", "After warm-up and schedule.", [ChartLine(points_of_column("learning_rate"))])
@@ -102,13 +104,13 @@ def chart_card(title: str, says: str, steps: int, *, lines: list[ChartLine], **h
     return {"title": title, "says": says, "svg": chart_by_step(lines, steps, **how), "legend": legend}
 
 
-def evaluated_points(run: RunRecord, key: str) -> list[tuple[float, float]]:
+def evaluation_points_by_step(run: RunRecord, key: str) -> list[tuple[float, float]]:
     """(step, value) of one number of result.json, for each evaluation that has it."""
     found = [(step, run.results[step].get(key)) for step in sorted(run.results)]
     return [(step, value) for step, value in found if value is not None]
 
 
-def loss_by_level(run: RunRecord) -> list[ChartLine]:
+def loss_lines_by_noise_level(run: RunRecord) -> list[ChartLine]:
     """A line of the evaluation loss by step for each noise level, a share of the schedule, where evaluations recorded
     it.
     """

@@ -9,10 +9,10 @@ from stylegate import files, lorafile
 from stylegate.brandset import BrandPicture, BrandSet
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError, ModelError
-from stylegate.preferenceset import PreferenceSet, read_preference_set, require_brand
+from stylegate.preferenceset import PreferenceSet, read_preference_set, require_pairs_of_brand
 
 
-class Learned(NamedTuple):
+class LearnedPictures(NamedTuple):
     """The pictures that a run learns from, and what run.json records of them."""
 
     pictures: list[BrandPicture]  # of pairs the chosen ones, then the rejected ones in the same order
@@ -21,7 +21,7 @@ class Learned(NamedTuple):
     start: Path | None  # the LoRA file that training goes on from; None for a new LoRA
     base_sha256: str | None  # digest of the base that drew the pairs; None without pairs
 
-    def require_base(self, sha256: str) -> None:
+    def require_same_base(self, sha256: str) -> None:
         """Raise DataError if the pairs were drawn with another base than the one with this digest."""
         if self.base_sha256 not in (None, sha256):
             drew = str(self.base_sha256)[:12]
@@ -31,7 +31,7 @@ class Learned(NamedTuple):
             )
 
 
-def learned_pictures(config: Config, brand_set: BrandSet) -> Learned:
+def learned_pictures(config: Config, brand_set: BrandSet) -> LearnedPictures:
     """The pictures that a run learns from: train/ of the brand set, or with `preferences=` the pictures of its pairs.
     Needs no model.
 
@@ -44,18 +44,18 @@ def learned_pictures(config: Config, brand_set: BrandSet) -> Learned:
             next_step="preferences=DIR; stylegate preferences makes one of a judged batch.",
         )
     if config.preferences is None:
-        return Learned(brand_set.splits["train"], {}, [], None, None)
+        return LearnedPictures(brand_set.splits["train"], {}, [], None, None)
     found = read_preference_set(config.preferences)
-    remarks = require_brand(found, brand_set)
-    start = starting_lora(config.objective.start, found)
+    remarks = require_pairs_of_brand(found, brand_set)
+    start = starting_lora_path(config.objective.start, found)
     digest = files.sha256(start) if start else None
     if digest != found.record.lora_sha256:
         remarks.append("training begins with another LoRA than the one that drew the pairs (objective.start)")
     facts = {"preferences": found.record.sha256, "start": digest}
-    return Learned(found.pictures(), facts, remarks, start, found.record.base_sha256)
+    return LearnedPictures(found.pictures(), facts, remarks, start, found.record.base_sha256)
 
 
-def starting_lora(named: str | None, found: PreferenceSet) -> Path | None:
+def starting_lora_path(named: str | None, found: PreferenceSet) -> Path | None:
     """The LoRA file that training begins with: `named`, else the one that drew the pairs; None to begin with the base
     alone.
 
@@ -65,7 +65,7 @@ def starting_lora(named: str | None, found: PreferenceSet) -> Path | None:
         return None
     if named is not None:
         path = Path(named).expanduser().resolve()
-        lorafile.load_tensors(path)
+        lorafile.load_tensors_and_metadata(path)
         return path
     for path in sorted((files.RUNS / (found.record.run or "") / "lora").glob("*.safetensors")):
         if files.sha256(path) == found.record.lora_sha256:
@@ -77,11 +77,11 @@ def starting_lora(named: str | None, found: PreferenceSet) -> Path | None:
     )
 
 
-def begin_with(adapted: nn.ModuleDict, start: Path | None) -> list[Tensor]:
+def load_starting_lora(adapted: nn.ModuleDict, start: Path | None) -> list[Tensor]:
     """Load the LoRA file `start`, if any, into the adapter. Returns copies of the trained parameters, in order.
 
     Raises ModelError if the file's LoRA has another form than the config says.
     """
     if start:
-        lorafile.load_into_adapter(start, adapted)
+        lorafile.load_lora_into_adapters(start, adapted)
     return [parameter.detach().clone() for parameter in adapted.parameters() if parameter.requires_grad]

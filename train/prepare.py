@@ -13,10 +13,10 @@ from torch import nn
 
 from stylegate import __version__, brandset, buckets, files, hardware, licence, pictures, sample
 from stylegate.brandset import Brand
-from stylegate.config import Config, as_dict, lora_alpha
+from stylegate.config import Config, config_as_dict, lora_alpha
 from stylegate.families import FAMILIES, Family, LoadedBaseModel, pairing, pipelines
 from train import batches, encoded, state
-from train.preferences import begin_with, learned_pictures
+from train.preferences import learned_pictures, load_starting_lora
 from train.run import Run
 
 
@@ -29,14 +29,14 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
     brand_set, findings = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))
     learned = learned_pictures(config, brand_set)
-    licence.require_agreement(config, family.base_folder(config.base))
+    licence.require_licence_agreement(config, family.base_folder(config.base))
     if config.draw_base:
         pairing.require_one_architecture(family, config.base, config.draw_base)
-        licence.require_agreement(config, family.base_folder(config.draw_base), "draw_base")
+        licence.require_licence_agreement(config, family.base_folder(config.draw_base), "draw_base")
     device, precision = accelerator.device, hardware.precision_of(config.hardware)
-    models = load_base(config, config.base, brand_set.brand, precision, device)
+    models = load_base_model(config, config.base, brand_set.brand, precision, device)
     sample.require_size_multiples(config, models.multiple)
-    learned.require_base(models.sha256)
+    learned.require_same_base(models.sha256)
     adapted = add_lora(models, family, config)
     encoders = pipelines.text_encoders(models.pipeline)
     for part in (models.pipeline.vae, *encoders):
@@ -49,10 +49,10 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     models.denoiser.to(device)
     drawing, drawing_adapted = models, adapted
     if config.draw_base:
-        drawing = load_base(config, config.draw_base, brand_set.brand, precision, device)
+        drawing = load_base_model(config, config.draw_base, brand_set.brand, precision, device)
         drawing.pipeline.to(device)
         side = resolutions[0]
-        pixels = encoded.pixels_of(learned.pictures[0], brand_set.brand, models.draws_alpha, side, side)
+        pixels = encoded.autoencoder_pixels(learned.pictures[0], brand_set.brand, models.draws_alpha, side, side)
         pairing.require_same_latents(family, models, drawing, pixels)
         drawing_adapted = add_lora(drawing, family, config)
     pairs = config.preferences is not None
@@ -68,12 +68,12 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         accelerator=accelerator,
         learned=learned.pictures,
         data=data,
-        buckets=buckets.views_by_bucket(data.views[: len(data.views) // (2 if pairs else 1)]),
+        buckets=buckets.view_indices_by_bucket(data.views[: len(data.views) // (2 if pairs else 1)]),
         precision=precision,
         facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes}
         | ({"draw_base": drawing.sha256} if config.draw_base else {})
         | learned.facts,
-        reference=begin_with(adapted, learned.start) if pairs else [],
+        reference=load_starting_lora(adapted, learned.start) if pairs else [],
     )
     set_threads_and_compilation(run)
     state.require_same_run(directory, run.facts)
@@ -82,7 +82,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         record = {
             "stylegate": __version__,
             "facts": run.facts,
-            "config": as_dict(config),
+            "config": config_as_dict(config),
             "versions": library_versions(),
         }
         files.write_json(directory / "run.json", record)
@@ -93,7 +93,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     return run
 
 
-def load_base(config: Config, base: str, brand: Brand, precision: str, device: torch.device) -> LoadedBaseModel:
+def load_base_model(config: Config, base: str, brand: Brand, precision: str, device: torch.device) -> LoadedBaseModel:
     """Load the base model named `base` into main memory; its transparent pictures get the background that the brand
     says.
     """
@@ -101,7 +101,7 @@ def load_base(config: Config, base: str, brand: Brand, precision: str, device: t
     models = FAMILIES[config.family.name].load(base, torch.device("cpu"), weights)
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
-    return models._replace(background=brand.drawn_background())
+    return models._replace(background=brand.background_for_drawn_pictures())
 
 
 def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
@@ -135,7 +135,7 @@ def add_lora(models: LoadedBaseModel, family: Family, config: Config) -> nn.Modu
     """
     targets = {family.COMPONENT: family.lora_targets(config.lora.targets)}
     if config.lora.text_encoder:
-        targets |= family.text_targets(models)
+        targets |= family.text_encoder_lora_targets(models)
     adapted = nn.ModuleDict()
     with torch.random.fork_rng():
         torch.manual_seed(batches.seeded_generator(config.train.seed, batches.INIT).initial_seed())
@@ -148,17 +148,17 @@ def add_lora(models: LoadedBaseModel, family: Family, config: Config) -> nn.Modu
                 use_dora=config.lora.dora,
                 init_lora_weights="gaussian",
                 target_modules=endings,
-                exclude_modules=list(models.unused_tokens) or None,
+                exclude_modules=list(models.unused_layers) or None,
             )
             part.add_adapter(adapter)
             cast_training_params(part, torch.float32)  # what is trained stays exact
-            recompute_magnitudes_in_fp32(part)
+            recompute_dora_magnitudes_in_fp32(part)
             adapted[component] = part
     return adapted
 
 
 @torch.no_grad()
-def recompute_magnitudes_in_fp32(part: nn.Module) -> None:
+def recompute_dora_magnitudes_in_fp32(part: nn.Module) -> None:
     """Compute a DoRA's magnitudes in fp32: PEFT's are in the base's precision and would change the base at once."""
     for layer in part.modules():
         for vector in getattr(layer, "lora_magnitude_vector", {}).values():

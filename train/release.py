@@ -15,14 +15,14 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from stylegate import adapter, files, lorafile, pictures, sample
-from stylegate.adapter import LoraTensors
+from stylegate.adapter import PlainLoraLayer
 from stylegate.basename import base_that_draws
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, GenerateConfig, run_name
 from stylegate.families import Family, LoadedBaseModel
 from stylegate.readers import SMALLEST_WIDTH
-from train.comfyui import ONE_FILE, WorkflowFacts, comfyui_workflow
-from train.evaluate import folder_of_handed_out
+from train.comfyui import ONE_FILE, WorkflowSettings, comfyui_workflow
+from train.evaluate import final_samples_folder
 from train.weights import lora_at_strength
 
 SAME_CHANGE = 1e-6  # relative difference of a layer's change, fp32
@@ -86,7 +86,7 @@ def write_release(
     A1111), of a transformer lora/<name>.comfyui.safetensors.
     """
     brand, name, scale = brand_set.brand, run_name(config), selection["scale"]
-    layers = lorafile.trained_layers(dict(adapted.items()), scale)
+    layers = lorafile.trained_lora_layers(dict(adapted.items()), scale)
     described = family.base_metadata(models) | lora_metadata(config, brand, models, facts)
     if picture := sample_thumbnail(directory, selection, brand.background):
         described["modelspec.thumbnail"] = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
@@ -131,18 +131,18 @@ def write_release(
         # Not every program reads alpha from where it stands (docs/lora-files.md); a matrix none of them passes over.
         written = {name: adapter.with_alpha_equal_to_rank(layer) for name, layer in layers.items()}
         tensors, alphas = adapter.to_diffusers(written)
-        files.write_atomically(partial / path.name, lorafile.release_bytes(tensors, described | alphas))
-        files.write_atomically(partial / other.name, lorafile.release_bytes(write_other(written), described))
+        files.write_atomically(partial / path.name, lorafile.published_lora_bytes(tensors, described | alphas))
+        files.write_atomically(partial / other.name, lorafile.published_lora_bytes(write_other(written), described))
         digest = files.sha256(partial / path.name)
         files.write_atomically(partial / "README.md", model_card_text(front, lora_sha256=digest, **facts_of_card))
         side = sample.drawing_resolution(config, models)
         if config.family.name in ONE_FILE:
             zero_snr = bool(models.pipeline.scheduler.config.get("rescale_betas_zero_snr"))
-            said = WorkflowFacts(
+            said = WorkflowSettings(
                 other.name, brand.trigger, side, name, models.schedule.prediction == "v", zero_snr=zero_snr
             )
             files.write_json(partial / f"{name}.comfyui.json", comfyui_workflow(said, config.generate))
-        check_written_files(
+        check_written_lora_files(
             models, adapted, brand.trigger, side, layers, scale, partial / path.name, partial / other.name
         )
         shutil.rmtree(folder, ignore_errors=True)  # of fewer steps; a kill here leaves none, the same command makes it
@@ -219,7 +219,7 @@ def sample_thumbnail(directory: Path, selection: dict, background: str) -> bytes
 
     Transparent parts show `background`.
     """
-    path = folder_of_handed_out(directory, selection["step"], selection["scale"]) / "with" / "0.png"
+    path = final_samples_folder(directory, selection["step"], selection["scale"]) / "with" / "0.png"
     if not path.is_file():
         return None
     image = pictures.decode_picture(path.read_bytes(), background).image
@@ -230,12 +230,12 @@ def sample_thumbnail(directory: Path, selection: dict, background: str) -> bytes
 
 
 @torch.no_grad()
-def check_written_files(
+def check_written_lora_files(
     models: LoadedBaseModel,
     adapted: nn.ModuleDict,
     prompt: str,
     side: int,
-    layers: dict[str, LoraTensors],
+    layers: dict[str, PlainLoraLayer],
     scale: float,
     path: Path,
     other: Path,
@@ -246,9 +246,9 @@ def check_written_files(
     On CPUs, where arithmetic repeats itself, diffusers must also draw the same picture with the first file. The trained
     adapter is unloaded from the pipeline. Raises AssertionError, since a file that fails is a bug of this program.
     """
-    modules = lorafile.adaptable_modules_of(models.pipeline)
+    modules = lorafile.adaptable_modules_of_pipeline(models.pipeline)
     for file in (path, other):
-        read_back, problems = adapter.layers_from_tensors(*lorafile.load_tensors(file), modules)
+        read_back, problems = adapter.lora_layers_and_problems(*lorafile.load_tensors_and_metadata(file), modules)
         assert not problems and adapter.largest_relative_difference(layers, read_back) <= SAME_CHANGE, (file, problems)
     if models.pipeline.vae.device.type != "cpu":
         return

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, t
 
-from eval.lot.paired import paired_interval
+from eval.lot.paired import paired_difference_interval
 from eval.scorers import SCORES
 
 CONFIDENCE = 0.95
@@ -23,12 +23,12 @@ STYLE_MARGIN = 1.0  # spreads of the references
 MOST = 3  # checks whose remedies are said
 
 
-def paired_lower_bound(passed: Sequence[bool], best: Sequence[bool]) -> float:
+def pass_rate_difference_lower_bound(passed: Sequence[bool], best: Sequence[bool]) -> float:
     """The lower confidence bound of the difference in pass rate, `passed` less `best`, on the same prompts.
 
     One-sided, in [-1, 1]: the lower end of the two-sided interval of twice the error.
     """
-    return paired_interval(passed, best, 2 * CONFIDENCE - 1)[0]
+    return paired_difference_interval(passed, best, 2 * CONFIDENCE - 1)[0]
 
 
 def wilson_interval(passed: Sequence[bool]) -> tuple[float, float]:
@@ -38,7 +38,7 @@ def wilson_interval(passed: Sequence[bool]) -> tuple[float, float]:
     return float((centre - half) / (1 + z**2 / n)), float((centre + half) / (1 + z**2 / n))
 
 
-def style_lower_bound(styles: Sequence[float], best: Sequence[float], spread: float) -> float:
+def style_difference_lower_bound(styles: Sequence[float], best: Sequence[float], spread: float) -> float:
     """The lower confidence bound of the mean difference in style, `styles` less `best`, in units of `spread`.
 
     One-sided, by the paired t-test; minus infinity for a single prompt.
@@ -50,7 +50,7 @@ def style_lower_bound(styles: Sequence[float], best: Sequence[float], spread: fl
     return float(differences.mean() - t.ppf(CONFIDENCE, n - 1) * differences.std(ddof=1) / np.sqrt(n))
 
 
-def pass_flags_by_prompt(result: dict[str, Any]) -> list[bool] | None:
+def pass_or_undecided_flags(result: dict[str, Any]) -> list[bool] | None:
     """[prompts] whether each prompt's picture passed; None if nothing was judged.
 
     With a calibrated policy, whether it failed no check, and only the calibrated check is undecided. `result` is the
@@ -65,16 +65,16 @@ def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[
     `margin`, in [0, 1], is the difference of pass rates that is ignored. Returns a mapping: `chosen` and `best`
     (indices of `results`), and `compared`, a row of numbers for each evaluation.
     """
-    each = [pass_flags_by_prompt(r) or [] for r in results]
+    each = [pass_or_undecided_flags(r) or [] for r in results]
     rates = [pass_rate(r) for r in results]
     highest = int(np.argmax(rates))
-    bounds = [paired_lower_bound(one, each[highest]) for one in each]
+    bounds = [pass_rate_difference_lower_bound(one, each[highest]) for one in each]
     equal = [i for i, bound in enumerate(bounds) if i == highest or bound >= -margin]
     best, styles = equal[0], [0.0] * len(results)
     if all(results[i]["styles"] for i in equal):
         best = max(equal, key=lambda i: float(np.mean(results[i]["styles"])))
         one, spread = results[best]["styles"], results[best]["style_spread"]
-        styles = [style_lower_bound(r["styles"], one, spread) if r["styles"] else -np.inf for r in results]
+        styles = [style_difference_lower_bound(r["styles"], one, spread) if r["styles"] else -np.inf for r in results]
     chosen = next(i for i in equal if i == best or styles[i] >= -STYLE_MARGIN)
     compared = [
         {
@@ -104,14 +104,14 @@ def pass_rate(result: dict[str, Any]) -> float:
     """The share of prompts whose pictures passed, or stayed undecided where that is compared, in [0, 1]; 0 if none was
     judged.
     """
-    return float(np.mean(pass_flags_by_prompt(result) or [False]))
+    return float(np.mean(pass_or_undecided_flags(result) or [False]))
 
 
-def steps_to_keep(results: Sequence[dict[str, Any]], margin: float, count: int) -> set[int]:
+def steps_of_states_to_keep(results: Sequence[dict[str, Any]], margin: float, count: int) -> set[int]:
     """The steps of at most `count` saved states to keep: the one that would be chosen now, then those of the highest
     pass rates.
     """
-    after = [r for r in results if r["step"] and pass_flags_by_prompt(r)]
+    after = [r for r in results if r["step"] and pass_or_undecided_flags(r)]
     if not after:
         return set()
     first = after[choose_evaluation(after, margin)["chosen"]]
@@ -119,7 +119,7 @@ def steps_to_keep(results: Sequence[dict[str, Any]], margin: float, count: int) 
     return {r["step"] for r in [first, *ranked][:count]}
 
 
-def failing_checks(results: Sequence[dict[str, Any]]) -> dict[str, int]:
+def counts_of_failing_checks(results: Sequence[dict[str, Any]]) -> dict[str, int]:
     """How many pictures of the last of these evaluations each check held back, by check, the most frequent first."""
     counts: dict[str, int] = {}
     for verdict in ("reject", "review", "error") if results else ():
@@ -128,7 +128,7 @@ def failing_checks(results: Sequence[dict[str, Any]]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def counts_in_words(counts: dict[str, int]) -> str:
+def check_counts_in_words(counts: dict[str, int]) -> str:
     """Counts of pictures by check as text, such as "style 3, coherence 1"."""
     return ", ".join(f"{check} {count}" for check, count in counts.items())
 
@@ -146,9 +146,9 @@ def advice_if_few_pass(result: dict[str, Any] | None) -> str:
     passed = (result or {}).get("passed") or []
     if not result or 2 * sum(passed) >= len(passed):
         return ""
-    counts = failing_checks([result])
+    counts = counts_of_failing_checks([result])
     sentences = [
-        f"{len(passed) - sum(passed)} of {len(passed)} pictures were not accepted ({counts_in_words(counts)}).",
+        f"{len(passed) - sum(passed)} of {len(passed)} pictures were not accepted ({check_counts_in_words(counts)}).",
         remedies_in_words(counts),
         "The same command with a larger train.max_steps goes on from the last step.",
         "Or plan a batch with the same arguments: generate draws each rejected slot again with another seed.",
@@ -156,7 +156,7 @@ def advice_if_few_pass(result: dict[str, Any] | None) -> str:
     return " ".join(filter(None, sentences))
 
 
-def tracked_values(result: dict[str, Any]) -> dict[str, float]:
+def tracked_evaluation_values(result: dict[str, Any]) -> dict[str, float]:
     """The values of an evaluation that a tracker plots, by their names in the tracker. `result` is the content of
     result.json.
     """

@@ -65,7 +65,7 @@ def save_state(
     if not target.exists():
         state = optimizer.state_dict()
         tensors, plain = {}, {}
-        for name, value in flattened_state(state["state"]):
+        for name, value in flattened_optimizer_state(state["state"]):
             (tensors if isinstance(value, Tensor) else plain)[name] = value
         # Numbers alone can change; what is infinite, absent or a list is a setting, and comes from the config.
         groups = [
@@ -75,7 +75,7 @@ def save_state(
 
         def write_state_files(partial: Path) -> None:
             files.write_atomically(
-                partial / "adapter.safetensors", lorafile.canonical_bytes(adapter_tensors(adapted), {})
+                partial / "adapter.safetensors", lorafile.canonical_safetensors_bytes(adapter_tensors(adapted), {})
             )
             files.write_atomically(partial / "optimizer.safetensors", save(copies_on_cpu(tensors)))
             if average:
@@ -91,13 +91,13 @@ def save_state(
             shutil.rmtree(removed)
 
 
-def flattened_state(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def flattened_optimizer_state(state: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (name, value) for each value of an optimizer's state. bitsandbytes nests its state; the names of its levels
     are joined by dots.
     """
     for name, value in state.items():
         if isinstance(value, dict):
-            yield from flattened_state(value, f"{before}{name}.")
+            yield from flattened_optimizer_state(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
 
@@ -118,13 +118,13 @@ def load_adapter_tensors(adapted: nn.ModuleDict, tensors: dict[str, Tensor]) -> 
         set_peft_model_state_dict(part, own)
 
 
-def load_weights(state: Path, adapted: nn.ModuleDict) -> None:
+def load_saved_lora_weights(state: Path, adapted: nn.ModuleDict) -> None:
     """Load the LoRA weights of the saved state in the folder `state` into `adapted`: the averaged weights if the state
     has them, else the last ones.
     """
-    load_adapter_tensors(adapted, lorafile.load_tensors(state / "adapter.safetensors")[0])
+    load_adapter_tensors(adapted, lorafile.load_tensors_and_metadata(state / "adapter.safetensors")[0])
     if (state / "average.safetensors").exists():
-        averaged, _ = lorafile.load_tensors(state / "average.safetensors")
+        averaged, _ = lorafile.load_tensors_and_metadata(state / "average.safetensors")
         trained = [p for p in adapted.parameters() if p.requires_grad]
         for i, parameter in enumerate(trained):
             parameter.data.copy_(averaged[str(i)])
@@ -148,9 +148,9 @@ def restore_training(
     if not found:
         return 0
     record = files.read_json(found[-1] / "state.json", "the saved state", "step", "groups", "plain")
-    adapter, _ = lorafile.load_tensors(found[-1] / "adapter.safetensors")
-    moments, _ = lorafile.load_tensors(found[-1] / "optimizer.safetensors")
-    averaged = lorafile.load_tensors(found[-1] / "average.safetensors")[0] if average else {}
+    adapter, _ = lorafile.load_tensors_and_metadata(found[-1] / "adapter.safetensors")
+    moments, _ = lorafile.load_tensors_and_metadata(found[-1] / "optimizer.safetensors")
+    averaged = lorafile.load_tensors_and_metadata(found[-1] / "average.safetensors")[0] if average else {}
     entries: dict[int, dict[str, Any]] = {}
     for name, value in (record["plain"] | moments).items():
         number, *inner, last = name.split(".")
@@ -163,7 +163,7 @@ def restore_training(
     fits = (
         {name: value.shape for name, value in adapter.items()} == wanted
         and len(entries) == len(parameters)
-        and all(any(isinstance(v, Tensor) for _, v in flattened_state(entry)) for entry in entries.values())
+        and all(any(isinstance(v, Tensor) for _, v in flattened_optimizer_state(entry)) for entry in entries.values())
         and {name: value.shape for name, value in averaged.items()} == {str(i): a.shape for i, a in enumerate(average)}
         and len(record["groups"]) == len(optimizer.param_groups)
         and found[-1].name == f"step-{record['step']:06d}"

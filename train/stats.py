@@ -37,7 +37,7 @@ class TimedCache:
         return value
 
 
-def with_timed_cache(run: Run) -> TimedCache:
+def replace_cache_by_timed_one(run: Run) -> TimedCache:
     """Replace the cache that the run reads its data from, in place, by one that counts the seconds of waiting. Returns
     that cache.
     """
@@ -94,7 +94,7 @@ class StepStats:
         ]
         late = [r for r in results if self.tracker.highest_value_sent(EVALUATED) < r["step"] <= self.first]
         lacking = [(row["step"], row) for row in rows]
-        lacking += [(result["step"], select.tracked_values(result)) for result in late]
+        lacking += [(result["step"], select.tracked_evaluation_values(result)) for result in late]
         for step, values in sorted(lacking, key=lambda pair: pair[0]):  # the tracker's steps never go back
             self.tracker.log(values, step=step)
         return bool(late)
@@ -119,8 +119,10 @@ class StepStats:
         `aside` are the seconds that evaluations have cost so far; they do not count as the steps' time. Raises
         StylegateError for a loss or gradient that is not finite: the steps before it are written, the others are not.
         """
-        by_step = self.of_all_processes([row[1] for row in self.rows])
-        measured = {name: self.of_all_processes([row[4][name] for row in self.rows]) for name in self.rows[0][4]}
+        by_step = self.gathered_from_all_processes([row[1] for row in self.rows])
+        measured = {
+            name: self.gathered_from_all_processes([row[4][name] for row in self.rows]) for name in self.rows[0][4]
+        }
         now = time.perf_counter()
         rate = (self.rows[-1][0] - self.first) / (now - self.began)
         seconds = (now - self.flushed) - (aside - self.aside)
@@ -149,7 +151,7 @@ class StepStats:
         self.rows.clear()
         return float(by_step.mean())
 
-    def of_all_processes(self, each: list[torch.Tensor]) -> np.ndarray:
+    def gathered_from_all_processes(self, each: list[torch.Tensor]) -> np.ndarray:
         """The values [pictures] of several steps on this process, as those of all processes: [steps, processes,
         pictures].
         """

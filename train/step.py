@@ -24,14 +24,14 @@ class NoisedBatch(NamedTuple):
     conditions: Conditions
 
 
-class PassLosses(NamedTuple):
+class TrainingPassLosses(NamedTuple):
     """The loss of each picture or pair of one training pass on this process, and what is recorded beside it."""
 
     each: Tensor  # float32 [batch]: the loss of each picture, or of each pair
     measures: dict[str, Tensor]  # [batch] each: what else is recorded of it, by name
 
 
-def pass_losses(run: Run, denoiser: Any, pass_index: int) -> PassLosses:
+def training_pass_losses(run: Run, denoiser: Any, pass_index: int) -> TrainingPassLosses:
     """The loss of each picture or pair of one training pass on this process, with gradients.
 
     `pass_index` counts passes (optimizer steps times accumulation); `denoiser` is the model as the accelerator wraps
@@ -39,15 +39,15 @@ def pass_losses(run: Run, denoiser: Any, pass_index: int) -> PassLosses:
     """
     batch = noised_batch(run, pass_index)
     if not run.reference:
-        return PassLosses(prediction_errors(run, denoiser, batch), {})
-    with torch.no_grad(), reference_weights(run):
+        return TrainingPassLosses(prediction_errors(run, denoiser, batch), {})
+    with torch.no_grad(), with_reference_weights(run):
         reference = prediction_errors(run, run.models.denoiser, batch)
     each, margin = losses.preference_losses(
         prediction_errors(run, denoiser, batch), reference, run.config.objective.beta
     )
     margin = margin.detach()
     accuracy = (margin > 0).float() + 0.5 * (margin == 0).float()
-    return PassLosses(each, {"preference_margin": margin, "preference_accuracy": accuracy})
+    return TrainingPassLosses(each, {"preference_margin": margin, "preference_accuracy": accuracy})
 
 
 def noised_batch(run: Run, pass_index: int) -> NoisedBatch:
@@ -55,18 +55,20 @@ def noised_batch(run: Run, pass_index: int) -> NoisedBatch:
     level and caption.
     """
     settings, schedule, rank = run.config.train, run.models.schedule, run.accelerator.process_index
-    chosen = chosen_views(run, pass_index, rank)
+    chosen = views_of_training_pass(run, pass_index, rank)
     items = [run.data.views[i].item for i in chosen]
     copies = 2 if run.reference else 1
     partners = [i + len(run.data.views) // 2 for i in chosen] if run.reference else []
     mean, deviation = run.data.latents([*chosen, *partners])
     shape = (len(chosen), *mean.shape[1:])
-    draws = batches.random_draws(shape, settings.caption_dropout, pass_index, rank, settings.seed)
+    draws = batches.noise_and_level_draws(shape, settings.caption_dropout, pass_index, rank, settings.seed)
     if run.config.lora.text_encoder:
-        conditions = run.family.encode_prompts(run.models, run.data.wordings_at_step(items, pass_index, draws.dropped))
+        conditions = run.family.encode_prompts(
+            run.models, run.data.captions_of_training_pass(items, pass_index, draws.dropped)
+        )
     else:
         conditions = run.data.conditions(items, pass_index, draws.dropped)
-    levels = losses.draw_levels(schedule, settings.loss, draws.uniform, draws.normal)
+    levels = losses.draw_noise_levels(schedule, settings.loss, draws.uniform, draws.normal)
     noise = losses.add_noise_offset(draws.noise, settings.loss.noise_offset, draws.constant)
     clean = mean + deviation * torch.cat([draws.resample] * copies)
     device = run.accelerator.device
@@ -91,7 +93,7 @@ def prediction_errors(run: Run, denoiser: Any, batch: NoisedBatch) -> Tensor:
 
 
 @contextmanager
-def reference_weights(run: Run) -> Iterator[None]:
+def with_reference_weights(run: Run) -> Iterator[None]:
     """A context in which the LoRA that training began with stands in place of the trained one, so that no second model
     is needed.
     """
@@ -106,7 +108,7 @@ def reference_weights(run: Run) -> Iterator[None]:
             parameter.data = now
 
 
-def chosen_views(run: Run, step: int, rank: int) -> list[int]:
+def views_of_training_pass(run: Run, step: int, rank: int) -> list[int]:
     """Indices of the views, [batch], that the process `rank` sees in one training pass; of pairs those of the chosen
     pictures.
 
@@ -121,4 +123,4 @@ def picture_files_of_step(run: Run, step: int, rank: int) -> list[str]:
     0; of pairs those of the chosen pictures.
     """
     passes = range(step * run.config.train.accumulation, (step + 1) * run.config.train.accumulation)
-    return [run.learned[run.data.views[i].item].file for n in passes for i in chosen_views(run, n, rank)]
+    return [run.learned[run.data.views[i].item].file for n in passes for i in views_of_training_pass(run, n, rank)]

@@ -104,14 +104,14 @@ def is_result(name: str) -> bool:
     return name.endswith(".safetensors")
 
 
-def deaths(place: Place) -> int:
+def count_worker_deaths(place: Place) -> int:
     """How many workers began a part or a piece that is unfinished, and did not end it. While no worker runs, all of
     these died.
     """
     return sum(1 for name, size in place.sizes().items() if size and ".begun" in name)
 
 
-def do_parts(place: Place, names: Iterable[str], load_stage: Callable[[Mapping[str, Any]], Stage]) -> None:
+def run_unfinished_parts(place: Place, names: Iterable[str], load_stage: Callable[[Mapping[str, Any]], Stage]) -> None:
     """Do each unfinished part of `names` with one stage, which is loaded for the first of them.
 
     An exception is written to error.json, and the function returns.
@@ -125,15 +125,15 @@ def do_parts(place: Place, names: Iterable[str], load_stage: Callable[[Mapping[s
                 return
             if stage is None:
                 stage = load_stage(read_json(place, SETTINGS))
-            with rows_with_their_pictures(place, name, read_rows(place, name)) as rows:
-                do_rows(place, name, rows, stage)
+            with rows_with_their_pictures(place, name, read_rows_of_part(place, name)) as rows:
+                run_rows(place, name, rows, stage)
     except Exception as error:
         told = error if isinstance(error, StylegateError) else error_for_user(error)
         kind = {"summary": told.summary, "problems": list(told.problems), "next_step": told.next_step} if told else {}
         place.write(ERROR, as_json(kind or {"bug": traceback.format_exc()}))
 
 
-def do_rows(place: Place, name: str, rows: list[dict[str, Any]], stage: Stage) -> None:
+def run_rows(place: Place, name: str, rows: list[dict[str, Any]], stage: Stage) -> None:
     """Run the stage on rows and write what it returns as the result `name`.
 
     After MAX_DEATHS workers have died the rows are done piece by piece, each with a result of its own, so that what was
@@ -143,18 +143,18 @@ def do_rows(place: Place, name: str, rows: list[dict[str, Any]], stage: Stage) -
     left = next((mark for mark in marks if not place.has(mark)), None)
     if left is not None:
         with one_mark_while_it_lasts(place, left):
-            write_result(place, name, stage(rows), [])
+            write_part_result(place, name, stage(rows), [])
     elif len(rows) == 1:
-        write_result(place, name, {}, [rows[0]["id"]])
+        write_part_result(place, name, {}, [rows[0]["id"]])
     else:
         size = -(-len(rows) // PIECES)
         pieces = {f"{name}.{start}": rows[start : start + size] for start in range(0, len(rows), size)}
         for piece, some in pieces.items():
             if not place.has(f"{piece}.safetensors"):
-                do_rows(place, piece, some, stage)
-        results = [read_part(place, piece) for piece in pieces]
+                run_rows(place, piece, some, stage)
+        results = [read_part_result(place, piece) for piece in pieces]
         found = {row: one for part, _ in results for row, one in part.items()}
-        write_result(place, name, found, [row for _, dead in results for row in dead])
+        write_part_result(place, name, found, [row for _, dead in results for row in dead])
         for piece in pieces:
             place.write(f"{piece}.safetensors", b"")
     for mark in marks:
@@ -172,7 +172,7 @@ def one_mark_while_it_lasts(place: Place, mark: str) -> Iterator[None]:
         place.write(mark, b"")
 
 
-def write_result(place: Place, name: str, found: Mapping[str, Row], dead: list[str]) -> None:
+def write_part_result(place: Place, name: str, found: Mapping[str, Row], dead: list[str]) -> None:
     """Write what became of rows, by id, and the ids of those that killed their workers; whole or not at all."""
     arrays = {f"{row}/{column}": np.asarray(a, order="C") for row, one in found.items() for column, a in one.items()}
     told = {"part": name, "dead": json.dumps(dead)}
@@ -196,7 +196,7 @@ def read_json(place: Place, name: str) -> Any:
         raise DataError(f"{place.where(name)} cannot be read: {error}", next_step=AGAIN) from None
 
 
-def read_rows(place: Place, name: str) -> list[dict[str, Any]]:
+def read_rows_of_part(place: Place, name: str) -> list[dict[str, Any]]:
     """The rows of a part. Raises DataError if they, or the settings, are not those that the part was made of."""
     rows = read_json(place, f"{name}.json")["rows"]
     if files.canonical_sha256([read_json(place, SETTINGS), rows])[:24] != name:
@@ -204,7 +204,7 @@ def read_rows(place: Place, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def read_part(place: Place, name: str) -> tuple[dict[str, Row], list[str]]:
+def read_part_result(place: Place, name: str) -> tuple[dict[str, Row], list[str]]:
     """What became of a finished part's rows, by id, and the ids of those that killed their workers.
 
     Raises DataError if the file is no whole result, of another part, or not as the worker wrote it.

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 from eval.engines import parts
 from eval.engines.place import FolderPlace, ObjectStorePlace, Place, below
-from eval.engines.work import do_named_parts
+from eval.engines.work import run_named_parts
 from stylegate import files
 from stylegate.config import EngineConfig
 from stylegate.errors import ConfigError, StylegateError, SurroundingsError
@@ -43,7 +43,7 @@ class Work:
 
         Raises ConfigError if the engine is not installed.
         """
-        require_installed(engine.name)
+        require_engine_installed(engine.name)
         self.engine, self.settings = engine, dict(settings)
         self.folder = files.CACHE / "engine" / files.canonical_sha256([self.settings, str(of)])[:16]
 
@@ -73,9 +73,9 @@ class Work:
         return ObjectStorePlace(below(self.engine.store, note.read_text()))
 
     def take_finished(self, take: Taken) -> None:
-        """Take what workers finished for an earlier start that was stopped."""
+        """Take what workers pop_finished_results for an earlier start that was stopped."""
         for name in sorted(parts.finished_parts(self.place)):
-            take(*parts.read_part(self.place, name))
+            take(*parts.read_part_result(self.place, name))
             self.place.write(f"{name}.safetensors", b"")
 
     def do(self, rows: Sequence[dict[str, Any]], size: int, take: Taken, on_gpu: bool) -> None:
@@ -86,19 +86,21 @@ class Work:
         """
         place, engine = self.place, self.engine
         names = parts.write_parts(place, self.settings, rows, size)
-        begin = {"accelerate": begin_accelerate, "ray": begin_ray, "slurm": begin_slurm}[engine.name]
+        begin = {"accelerate": run_on_accelerate, "ray": run_on_ray, "slurm": run_on_slurm}[engine.name]
         left, futile = dict.fromkeys(names), 0
 
         def take_new() -> None:
             for name in (
-                [name for name in left if name in finished] if (finished := parts.finished_parts(place)) else []
+                [name for name in left if name in pop_finished_results]
+                if (pop_finished_results := parts.finished_parts(place))
+                else []
             ):
-                take(*parts.read_part(place, name))
+                take(*parts.read_part_result(place, name))
                 del left[name]
 
         take_new()
         while left:
-            before, said, looked = (len(left), parts.deaths(place)), "", time.monotonic()
+            before, said, looked = (len(left), parts.count_worker_deaths(place)), "", time.monotonic()
             try:
                 for _ in begin(
                     engine, self.folder, str(place), list(left), on_gpu
@@ -110,7 +112,7 @@ class Work:
                 said = f": {error}"
             take_new()
             parts.raise_error_of_workers(place)
-            futile = futile + 1 if (len(left), parts.deaths(place)) == before else 0
+            futile = futile + 1 if (len(left), parts.count_worker_deaths(place)) == before else 0
             if futile == FUTILE:
                 raise SurroundingsError(
                     f"engine={engine.name}: its workers ended and did nothing{said}",
@@ -122,7 +124,7 @@ class EngineError(Exception):
     """Workers ended with an error that they could not write down, as where the disk is full."""
 
 
-def require_installed(engine: str) -> None:
+def require_engine_installed(engine: str) -> None:
     """Raises ConfigError if the engine's package is missing."""
     package = {"ray": "ray", "slurm": "submitit", "accelerate": "accelerate"}[engine]
     if importlib.util.find_spec(package) is None:
@@ -131,7 +133,7 @@ def require_installed(engine: str) -> None:
         )
 
 
-def begin_accelerate(engine: EngineConfig, folder: Path, place: str, names: list[str], on_gpu: bool) -> Iterator[None]:
+def run_on_accelerate(engine: EngineConfig, folder: Path, place: str, names: list[str], on_gpu: bool) -> Iterator[None]:
     """Do the parts `names` with processes on this machine, which `accelerate launch` begins; if one dies it ends all of
     them. Yields every SECONDS until they have ended.
     """
@@ -159,7 +161,7 @@ def begin_accelerate(engine: EngineConfig, folder: Path, place: str, names: list
         launched.wait()
 
 
-def begin_ray(engine: EngineConfig, folder: Path, place: str, names: list[str], on_gpu: bool) -> Iterator[None]:
+def run_on_ray(engine: EngineConfig, folder: Path, place: str, names: list[str], on_gpu: bool) -> Iterator[None]:
     """Do the parts `names` with actors of Ray Data, on this machine or on the cluster at engine.address; Ray begins an
     actor that died again. Yields after each part, and stops Ray at the end.
     """
@@ -187,7 +189,7 @@ def begin_ray(engine: EngineConfig, folder: Path, place: str, names: list[str], 
         # The place goes with each row: arguments of a constructor can be lost when an actor begins again (ray#53727).
         items = ray.data.from_items([{"place": place, "part": name} for name in names], override_num_blocks=len(names))
         done = items.map(
-            cast(Any, PartOnRay),  # Ray makes an object of it on each worker
+            cast(Any, RayPartWorker),  # Ray makes an object of it on each worker
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_gpus=1 if on_gpu else None,
         )
@@ -199,15 +201,15 @@ def begin_ray(engine: EngineConfig, folder: Path, place: str, names: list[str], 
         ray.shutdown()
 
 
-class PartOnRay:
+class RayPartWorker:
     """An actor of Ray Data: loads the stage at its first part, and does part after part."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        do_named_parts(row["place"], [row["part"]])
+        run_named_parts(row["place"], [row["part"]])
         return row
 
 
-def begin_slurm(engine: EngineConfig, folder: Path, place: str, names: list[str], on_gpu: bool) -> Iterator[None]:
+def run_on_slurm(engine: EngineConfig, folder: Path, place: str, names: list[str], on_gpu: bool) -> Iterator[None]:
     """Do the parts `names` with an array of Slurm jobs (or processes of this machine, engine.cluster=local); job i does
     each n-th part. Yields every SECONDS until the jobs have ended.
     """
@@ -220,7 +222,7 @@ def begin_slurm(engine: EngineConfig, folder: Path, place: str, names: list[str]
         **({"slurm_partition": engine.partition} if engine.partition else {}),
         **({"gpus_per_node": 1} if on_gpu else {}),
     )
-    jobs = executor.map_array(do_named_parts, [place] * workers, [names[i::workers] for i in range(workers)])
+    jobs = executor.map_array(run_named_parts, [place] * workers, [names[i::workers] for i in range(workers)])
     try:
         while not all(job.done() for job in jobs):
             time.sleep(SECONDS)

@@ -10,9 +10,9 @@ from eval.engines import parts
 from eval.engines.place import place_of
 
 
-def do_named_parts(place: str, names: Sequence[str]) -> None:
+def run_named_parts(place: str, names: Sequence[str]) -> None:
     """Do the parts of these names that have no result yet. The stage is loaded once in a process."""
-    parts.do_parts(place_of(place), names, lambda settings: loaded_stage(json.dumps(settings)))
+    parts.run_unfinished_parts(place_of(place), names, lambda settings: loaded_stage(json.dumps(settings)))
 
 
 @cache
@@ -23,9 +23,9 @@ def loaded_stage(settings: str) -> parts.Stage:
         from eval.lot.drawing import DrawPictures  # torch, only in a worker
 
         return DrawPictures(**told)
-    from eval.measuring.stage import EncodePictures
+    from eval.measuring.stage import PictureFeatureStage
 
-    return EncodePictures(**told)
+    return PictureFeatureStage(**told)
 
 
 def take_own_device() -> None:
@@ -40,7 +40,7 @@ def main() -> int:
     """Do this process's share of the parts in the place that the first argument names. Returns 0."""
     take_own_device()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    do_named_parts(sys.argv[1], parts.read_json(place_of(sys.argv[1]), parts.NAMES)[rank::world])
+    run_named_parts(sys.argv[1], parts.read_json(place_of(sys.argv[1]), parts.NAMES)[rank::world])
     return 0
 
 

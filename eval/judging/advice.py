@@ -43,14 +43,14 @@ def note_if_only_observed(outcome: GateRecord) -> str:
     return f"only observed (observe=true): {code}; an export refuses these verdicts"
 
 
-def remedy_of_most_rejects(outcome: GateRecord) -> list[str]:
+def remedy_for_most_rejects(outcome: GateRecord) -> list[str]:
     """What helps against the check that rejects most pictures, as a list of one sentence; or an empty list."""
     check = max(causes, key=lambda name: causes[name]) if (causes := outcome.why.get("reject")) else ""
     remedy = SCORES[check].remedy if check in SCORES else ""
     return [f"The most frequent reason to reject is {check}; what helps: {remedy}."] if remedy else []
 
 
-def remedies_of_failed(outcome: GateRecord) -> list[str]:
+def remedies_for_failed_pictures(outcome: GateRecord) -> list[str]:
     """What a person can do about the pictures of a folder that were rejected and those in error, a sentence each."""
     counts, steps = outcome.counts, []
     if counts.reject or not counts.error:
@@ -60,7 +60,7 @@ def remedies_of_failed(outcome: GateRecord) -> list[str]:
     return steps
 
 
-def decisions_to_learn_from(verdicts: Sequence[Verdict]) -> list[str]:
+def advice_to_learn_from_decisions(verdicts: Sequence[Verdict]) -> list[str]:
     """A list of one sentence: that people decided about enough pictures for `stylegate learn`; empty where they did
     not.
     """
@@ -92,10 +92,10 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
         steps.append("The lot as a whole breaks a rule of the policy. Give other pictures, or change the rule.")
     elif code == ExitCode.REJECTED and outcome.slots:
         steps.append("Run generate and then gate with the same arguments: the open slots are drawn and judged again.")
-        steps += remedy_of_most_rejects(outcome)
+        steps += remedy_for_most_rejects(outcome)
     elif code == ExitCode.REJECTED:
         steps += [f"Open {out}/report/index.html, which shows why."] if out else []
-        steps += remedies_of_failed(outcome)
+        steps += remedies_for_failed_pictures(outcome)
     if code == ExitCode.STALE:
         steps.append("Run stylegate calibrate with the same arguments, or stylegate certify for this lot alone.")
     uncalibrated = outcome.calibration and not outcome.evidence.get(outcome.calibration)
@@ -121,5 +121,5 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
     if code == ExitCode.REVIEW and outcome.slots and outcome.slots.exhausted:
         steps.append("Some slots have no attempt left: choose one of the ways that are listed above (docs/plan.md).")
     if not outcome.observe:
-        steps += decisions_to_learn_from(verdicts)
+        steps += advice_to_learn_from_decisions(verdicts)
     return " ".join(steps)

@@ -38,7 +38,7 @@ def certifiable_digests(verdicts: list[Verdict], is_planned_batch: bool) -> list
     return lot
 
 
-def plan_of_lot_audit(
+def audit_plan_and_reason(
     out: Path, verdicts: list[Verdict], policy: Policy, is_planned_batch: bool, trusts_reviewers: bool = False
 ) -> tuple[AuditPlan, str]:
     """The plan of the audit of what may be exported, and why the order is as it is, in words.

@@ -13,7 +13,7 @@ from eval.promise.worksheet import (
     VERDICTS,
     WorksheetAnswer,
     WorksheetQuestion,
-    label_as_row,
+    label_as_cells,
     read_answers,
     write_worksheet,
 )
@@ -48,9 +48,9 @@ def store_decisions_from_table(path: Path, judged: JudgedLot) -> None:
         seen = shown[label.sha256]
         new = label_with_policy(label, policy, checks=checks, shown_traits=seen)
         before, counts = latest.get(label.sha256), counting.get(label.sha256)
-        repeated = before is not None and (label_as_row(before), before.shown_traits) == (label_as_row(label), seen)
-        in_force = counts is not None and (label_as_row(counts), counts.checks, counts.shown_traits) == (
-            label_as_row(label),
+        repeated = before is not None and (label_as_cells(before), before.shown_traits) == (label_as_cells(label), seen)
+        in_force = counts is not None and (label_as_cells(counts), counts.checks, counts.shown_traits) == (
+            label_as_cells(label),
             checks,
             seen,
         )

@@ -39,7 +39,7 @@ from eval.judging.verdicts import (
     verdicts_of_rows,
 )
 from eval.lot.batch import PLAN
-from eval.lot.compared import comparison_of
+from eval.lot.compared import comparison_with_decisions
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.record import StyleReadability
@@ -48,7 +48,7 @@ from eval.policy import file as policyfile
 from eval.policy.lines import MIN_REFERENCES, ResolvedCheckLines, resolve_check_lines
 from eval.policy.model import MARGIN, VERDICTS, Policy
 from eval.promise import calibration, labels, store
-from eval.promise.calibration import CalibratedLine
+from eval.promise.calibration import CalibrationResult
 from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE
 from eval.promise.disagreements import notes_on_disagreements
 from eval.promise.label import Purpose
@@ -59,7 +59,7 @@ from stylegate.config import Config
 from stylegate.errors import DataError
 
 
-@store.same_rows_for_every_read()
+@store.frozen_store_reads()
 def judge(
     config: Config,
     lot: Lot,
@@ -76,7 +76,7 @@ def judge(
     does not count either, "traits" for that of the traits. Raises DataError for what cannot be read or computed.
     """
     policy = policyfile.read_policy(config.policy)
-    compared = compared or comparison_of(config, lot, policy)
+    compared = compared or comparison_with_decisions(config, lot, policy)
     calibration_path = str(calibration.calibration_path(config, lot)) if policy.calibrated_score and not quiet else None
     proofs = evidence_digests(lot.out, calibration_path)
     scores, bounds, left_out, verdicts, said = decide_by_policy(config, lot, compared, policy, quiet)
@@ -91,7 +91,7 @@ def judge(
         calibration.require_calibrated_check(policy)
     if policy.calibrated_score and not quiet:
         pool = calibrated_scores(verdicts, scores.rows, policy)
-        line = calibration.calibrated_line_for_lot(config, lot, compared, policy, pool)
+        line = calibration.calibration_result_for_lot(config, lot, compared, policy, pool)
         apply_calibrated_check(verdicts, policy.calibrated_score, line.bound, pool, line.rejects)
     if policy.calibrated_score and quiet:
         send_accepted_to_review(verdicts)
@@ -101,7 +101,7 @@ def judge(
         notes += labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
         notes += notes_on_disagreements(lot.out, policy)
         if found := false_rejects(lot.out, verdicts, policy):
-            notes.append(found.in_words())
+            notes.append(found.false_rejects_in_words())
         if without != "traits":
             correct_traits_found_wrong(
                 verdicts, lot.planned_traits(), labels.valid_labels_by_sha256(lot.out, "traits", policy)
@@ -112,7 +112,7 @@ def judge(
             )
             notes += audit_notes
         if promise.state == "none":
-            promise = promise_without_certificate(
+            promise = promise_state_without_certificate(
                 promise, line, len(exportable_verdicts(verdicts, bool(lot.slots))), policy
             )
     text = files.json_lines_text(verdict.content() for verdict in verdicts)
@@ -167,8 +167,8 @@ def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, s
     return digests | {gate_record_key_of_labels(purpose): head for purpose, head in store.last_row_hashes(out).items()}
 
 
-def promise_without_certificate(
-    promise: PromiseState, line: CalibratedLine | None, num_exportable: int, policy: Policy
+def promise_state_without_certificate(
+    promise: PromiseState, line: CalibrationResult | None, num_exportable: int, policy: Policy
 ) -> PromiseState:
     """The state of the promise where no certificate proves it; `num_exportable` is the number of pictures that may be
     exported.

@@ -8,7 +8,7 @@ from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
 from eval.measuring.scores import LotScores
 from eval.policy.model import Policy
-from eval.promise.calibration import CalibratedLine
+from eval.promise.calibration import CalibrationResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,6 @@ class JudgedLot:
     scores: LotScores
     verdicts: list[Verdict]  # the lines of verdicts.jsonl
     pool: dict[str, float]  # calibrated score by sha256, of pictures that every other check accepts; {} without one
-    line: CalibratedLine | None  # where the calibrated check's line lies; None where no check is calibrated
+    line: CalibrationResult | None  # where the calibrated check's line lies; None where no check is calibrated
     outcome: GateRecord  # the content of gate.json
     verdicts_text: str  # the content of verdicts.jsonl

@@ -254,8 +254,8 @@ def verdict_of_row(
         kept = margin_in_spreads(row, bounds)
         asked = [bound for bound in bounds if not (unreadable_reason and depends_on_readable_style(bound))]
         judging = [without_review_line(bound) for bound in asked] if policy.calibrated_score == "margin" else asked
-        reasons = reasons_settled_by_head(verdict_and_reasons(row, judging)[1], row.get("aesthetic"), policy.learnt)
-        name_twins(reasons, row)
+        reasons = reasons_answered_by_head(verdict_and_reasons(row, judging)[1], row.get("aesthetic"), policy.learnt)
+        add_twin_names_to_reasons(reasons, row)
         if scores_without_references:
             reasons.append(
                 make_reason(TOO_FEW, "review", detail=f"{', '.join(scores_without_references)} cannot be judged")
@@ -273,7 +273,7 @@ def verdict_of_row(
     )
 
 
-def reasons_settled_by_head(reasons: list[Reason], value: float | None, learnt: Learnt | None) -> list[Reason]:
+def reasons_answered_by_head(reasons: list[Reason], value: float | None, learnt: Learnt | None) -> list[Reason]:
     """The reasons of a picture. Those for review become `warn` where its aesthetic score, `value`, reaches
     `learnt.accept_from`, and `reject` where it is below `learnt.reject_below`.
 
@@ -299,7 +299,7 @@ def reasons_settled_by_head(reasons: list[Reason], value: float | None, learnt: 
     )
 
 
-def name_twins(reasons: Iterable[Reason], row: Mapping[str, Any]) -> None:
+def add_twin_names_to_reasons(reasons: Iterable[Reason], row: Mapping[str, Any]) -> None:
     """Add the name of the picture that this one is like to the reasons of `distinct` and `novelty`, in place.
 
     `row` is the picture's row of scores.parquet.

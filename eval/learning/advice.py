@@ -17,14 +17,18 @@ FAR_BELOW = 4.0  # spreads below the median of the references: such a reference 
 FEW = 3  # words, traits and references that a sentence names
 
 
-def what_to_do_next(compared: Comparison, decided: DecidedPictures, scores: LotScores) -> list[str]:
+def advice_beside_learning(compared: Comparison, decided: DecidedPictures, scores: LotScores) -> list[str]:
     """Sentences on what would help beside learning: words in nearly all captions, traits that fail, references that
     disagree with the others.
     """
-    return [*captions_that_say_nothing(compared), *failing_traits(decided), *references_that_disagree(scores, compared)]
+    return [
+        *advice_on_captions(compared),
+        *advice_on_failing_traits(decided),
+        *advice_on_odd_references(scores, compared),
+    ]
 
 
-def captions_that_say_nothing(compared: Comparison) -> list[str]:
+def advice_on_captions(compared: Comparison) -> list[str]:
     """A list of one sentence on words, beside the trigger, that stand in nearly all captions of the training pictures;
     empty if there are none.
     """
@@ -42,7 +46,7 @@ def captions_that_say_nothing(compared: Comparison) -> list[str]:
     ]
 
 
-def failing_traits(decided: DecidedPictures) -> list[str]:
+def advice_on_failing_traits(decided: DecidedPictures) -> list[str]:
     """A list of one sentence on the traits that people most often found otherwise than planned; empty if there are
     none.
     """
@@ -53,7 +57,7 @@ def failing_traits(decided: DecidedPictures) -> list[str]:
     )
 
 
-def references_that_disagree(scores: LotScores, compared: Comparison) -> list[str]:
+def advice_on_odd_references(scores: LotScores, compared: Comparison) -> list[str]:
     """A list of one sentence on the references that the brand's reader finds least like the others; empty if there are
     none.
     """

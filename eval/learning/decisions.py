@@ -10,7 +10,7 @@ from eval.measuring.decided import (
     DecidedPictures,
     DecisionsRecord,
     read_decided_pictures,
-    require_same_making,
+    require_same_brand_and_encoder,
 )
 from eval.measuring.encoder import encoder_name, load_encoder
 from eval.measuring.features import cached_features_of_files
@@ -43,7 +43,7 @@ def decided_pictures(
     encoder = load_encoder(encoder_name(config), hardware.set_threads_and_choose_device(config.hardware))
     earlier = read_decided_pictures(compared.decided) if compared.decided else None
     if earlier:
-        require_same_making(earlier, compared.brand, compared.background, encoder.sha256_of_all)
+        require_same_brand_and_encoder(earlier, compared.brand, compared.background, encoder.sha256_of_all)
     evidence = pictures_with_evidence(lot)
     kept = [
         picture
@@ -52,8 +52,8 @@ def decided_pictures(
     ]
     names = {sha256: name for name, sha256 in lot.sha256.items()}
     planned = lot.planned_traits()
-    told = [decided_picture(label, planned.get(names[sha256], {})) for sha256, label in given.items()]
-    require_enough([*told, *kept], notes)
+    told = [decided_picture_of_label(label, planned.get(names[sha256], {})) for sha256, label in given.items()]
+    require_enough_decisions([*told, *kept], notes)
     paths = dict(lot.files)
     named = [(sha256, paths[names[sha256]]) for sha256 in given]
     found, broken = cached_features_of_files(
@@ -110,7 +110,7 @@ def pictures_with_evidence(lot: Lot) -> set[str]:
     }
 
 
-def decided_picture(label: StoredLabel, planned: dict[str, str]) -> DecidedPicture:
+def decided_picture_of_label(label: StoredLabel, planned: dict[str, str]) -> DecidedPicture:
     """A decision as an entry of the file of decided pictures. Whoever accepts a picture has seen that its `planned`
     traits are there.
     """
@@ -124,7 +124,7 @@ def decided_picture(label: StoredLabel, planned: dict[str, str]) -> DecidedPictu
     )
 
 
-def require_enough(pictures: list[DecidedPicture], notes: list[str]) -> None:
+def require_enough_decisions(pictures: list[DecidedPicture], notes: list[str]) -> None:
     """Raises DataError, with `notes` on what was left out, if fewer than MIN_LABELS pictures are accepted, or are
     rejected.
     """

@@ -16,7 +16,7 @@ BOOTSTRAPS, INTERVAL = 1000, (0.025, 0.975)
 LOWEST = -1e9  # spreads: a margin that cannot be said comes last
 
 
-class Interval(NamedTuple):
+class DifferenceInterval(NamedTuple):
     """A difference, after less before, and the ends of its 95 % interval."""
 
     value: float
@@ -24,7 +24,7 @@ class Interval(NamedTuple):
     high: float
 
 
-class Gain(NamedTuple):
+class ReaderGain(NamedTuple):
     """What one reader gains. Areas are under the ROC curve of accepted above rejected pictures; 0.5 is chance."""
 
     reader: str  # what is compared, in words
@@ -32,9 +32,9 @@ class Gain(NamedTuple):
     bad: int  # pictures that they rejected, for this reader's reason
     before: float = 0.0
     after: float = 0.0
-    change: Interval = Interval(0.0, 0.0, 0.0)
+    change: DifferenceInterval = DifferenceInterval(0.0, 0.0, 0.0)
     yields: tuple[float, float] | None = None  # share that may be accepted unseen at the promise, before and after
-    yield_change: Interval | None = None
+    yield_change: DifferenceInterval | None = None
 
     @property
     def measured(self) -> bool:
@@ -63,7 +63,9 @@ class Gain(NamedTuple):
         return text
 
 
-def gain_of(decided: DecidedPictures, before: VerdictsByPolicy, after: VerdictsByPolicy, alpha: float) -> list[Gain]:
+def gains_of_readers(
+    decided: DecidedPictures, before: VerdictsByPolicy, after: VerdictsByPolicy, alpha: float
+) -> list[ReaderGain]:
     """What three rankings gain, by the lot's decided pictures: the learnt aesthetic head on the gate's own ranking (the
     margin), the reader of the brand, and the readers of traits.
 
@@ -82,9 +84,9 @@ def gain_of(decided: DecidedPictures, before: VerdictsByPolicy, after: VerdictsB
     margins = np.array([max(margin_or_minus_infinity(verdict), LOWEST) for _, verdict, _, _ in rows])
     old, new = [row for _, _, row, _ in rows], [row for *_, row in rows]
     return [
-        compared_rankings("the gate's ranking", good, margins, column(new, "aesthetic"), alpha),
-        compared_reader("the reader of the brand", good, off, column(old, "brand"), column(new, "brand")),
-        compared_reader("the readers of traits", good, wrong, column(old, "traits"), column(new, "traits")),
+        gain_of_ranking("the gate's ranking", good, margins, column(new, "aesthetic"), alpha),
+        gain_of_reader("the reader of the brand", good, off, column(old, "brand"), column(new, "brand")),
+        gain_of_reader("the readers of traits", good, wrong, column(old, "traits"), column(new, "traits")),
     ]
 
 
@@ -93,23 +95,23 @@ def column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
     return np.array([row.get(name) for row in rows], np.float64)
 
 
-def compared_reader(
+def gain_of_reader(
     name: str, good: NDArray[np.bool_], bad: NDArray[np.bool_], before: NDArray[np.float64], after: NDArray[np.float64]
-) -> Gain:
+) -> ReaderGain:
     """What one reader gains on accepted pictures (`good`) and on those that were rejected for what it reads (`bad`).
     All arrays are [n]; the scores `before` and `after` learning may be NaN.
     """
     which = (good | bad) & np.isfinite(before) & np.isfinite(after)
-    return compared_rankings(name, good[which], before[which], after[which])
+    return gain_of_ranking(name, good[which], before[which], after[which])
 
 
-def compared_rankings(
+def gain_of_ranking(
     name: str,
     good: NDArray[np.bool_],
     before: NDArray[np.float64],
     after: NDArray[np.float64],
     alpha: float | None = None,
-) -> Gain:
+) -> ReaderGain:
     """What the scores `after` gain on the scores `before`: areas, and with `alpha` yields; intervals by a bootstrap of
     the pictures. All arrays are [n]; `good` are accepted pictures.
 
@@ -117,17 +119,17 @@ def compared_rankings(
     """
     counts = int(good.sum()), int((~good).sum())
     if min(counts) < MIN_LABELS:
-        return Gain(name, *counts)
+        return ReaderGain(name, *counts)
     random = np.random.default_rng(0)
     kinds = np.flatnonzero(good), np.flatnonzero(~good)
     drawn = [np.concatenate([random.choice(kind, len(kind)) for kind in kinds]) for _ in range(BOOTSTRAPS)]
 
-    def change(measure: Callable[[NDArray[np.float64], NDArray[np.bool_]], float]) -> Interval:
+    def change(measure: Callable[[NDArray[np.float64], NDArray[np.bool_]], float]) -> DifferenceInterval:
         found = [measure(after[some], good[some]) - measure(before[some], good[some]) for some in drawn]
         low, high = np.quantile(found, INTERVAL)
-        return Interval(measure(after, good) - measure(before, good), float(low), float(high))
+        return DifferenceInterval(measure(after, good) - measure(before, good), float(low), float(high))
 
-    gain = Gain(
+    gain = ReaderGain(
         name,
         *counts,
         area_under_roc_curve(before, good),
@@ -138,7 +140,7 @@ def compared_rankings(
         return gain
 
     def share(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
-        return yield_at(scores, good, alpha)
+        return acceptable_share(scores, good, alpha)
 
     return gain._replace(yields=(share(before, good), share(after, good)), yield_change=change(share))
 
@@ -152,7 +154,7 @@ def area_under_roc_curve(scores: NDArray[np.float64], good: NDArray[np.bool_]) -
     return float(twice.mean() / (2 * len(others)))
 
 
-def yield_at(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha: float) -> float:
+def acceptable_share(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha: float) -> float:
     """The largest share of the pictures, best scores first, of which at most the share `alpha` is not good; 0 if there
     is none. Pictures with equal scores are accepted together.
     """
@@ -164,8 +166,8 @@ def yield_at(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha: float)
     return float((fits[-1] + 1) / len(order)) if len(fits) else 0.0
 
 
-def line_at(scores: Sequence[float], good: Sequence[bool], alpha: float) -> float | None:
+def lowest_acceptable_score(scores: Sequence[float], good: Sequence[bool], alpha: float) -> float | None:
     """The lowest score from which on at most the share `alpha` of the pictures is not good; None if there is none."""
     values, truth = np.asarray(scores, float), np.asarray(good, bool)
-    accepted = round(yield_at(values, truth, alpha) * len(values))
+    accepted = round(acceptable_share(values, truth, alpha) * len(values))
     return float(np.sort(values)[-accepted]) if accepted else None

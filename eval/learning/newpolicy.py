@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from eval.learning.gains import line_at
+from eval.learning.gains import lowest_acceptable_score
 from eval.measuring.decided import DecidedPictures
 from eval.measuring.scores import LotScores
 from eval.policy.file import with_keys_as_text
@@ -14,14 +14,14 @@ from eval.policy.model import CALIBRATED, Policy
 from stylegate import files
 
 
-class NewPolicy(NamedTuple):
+class NewPolicyFile(NamedTuple):
     """Name and text of a policy file that is not written yet."""
 
     name: str
     text: str
 
 
-def learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, scores: LotScores) -> NewPolicy:
+def make_learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, scores: LotScores) -> NewPolicyFile:
     """The text of a policy that is `policy`, of the file `path`, with what it learned.
 
     Its checks stay. Where the aesthetic head is sure, it answers for pictures that go to review by scores that it
@@ -34,17 +34,17 @@ def learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, scores: 
         kept = {name: check for name, check in content["checks"].items() if check != CALIBRATED}
         content["checks"] = {**kept, "aesthetic": CALIBRATED}
     else:
-        content["learnt"] |= lines_of_head(policy, decided, scores)
+        content["learnt"] |= thresholds_of_head(policy, decided, scores)
     stem = policy.name.partition("-learnt-")[0]
     heading = (
         f"# Written by stylegate learn, of the policy {policy.name} ({policy.sha256[:12]}...).\n"
         "# The aesthetic score is the log-odds that people accept a picture (docs/learn.md).\n"
     )
     text = heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
-    return NewPolicy(f"{stem}-learnt-{decided.sha256[:8]}.yaml", text)
+    return NewPolicyFile(f"{stem}-learnt-{decided.sha256[:8]}.yaml", text)
 
 
-def lines_of_head(policy: Policy, decided: DecidedPictures, scores: LotScores) -> dict[str, float]:
+def thresholds_of_head(policy: Policy, decided: DecidedPictures, scores: LotScores) -> dict[str, float]:
     """The thresholds of the learnt aesthetic head, by key of the policy's `learnt`.
 
     `accept_from` is the lowest value from which on at most alpha of the decided pictures were rejected; it is left out
@@ -57,7 +57,7 @@ def lines_of_head(policy: Policy, decided: DecidedPictures, scores: LotScores) -
         if row["sha256"] in pictures and row.get("aesthetic") is not None
     ]
     values, good = [value for value, _ in known], [accepted for _, accepted in known]
-    top = line_at(values, good, policy.promise.alpha)
+    top = lowest_acceptable_score(values, good, policy.promise.alpha)
     low = float(np.quantile([value for value, accepted in known if accepted], policy.promise.discard))
     lines = {} if top is None else {"accept_from": round(top + 5e-4, 3)}
     return {**lines, "reject_below": round(min([low, *lines.values()]), 3)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.judging.judge import VerdictsByPolicy
 from eval.judging.verdicts import ORDER, Verdict
-from eval.learning.gains import Gain
+from eval.learning.gains import ReaderGain
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
 from eval.report.galleries import PICTURES_SHOWN, WORDS
@@ -23,7 +23,7 @@ def write_page(
     lot: Lot,
     compared: Comparison,
     results: tuple[VerdictsByPolicy, VerdictsByPolicy],
-    gains: Sequence[Gain],
+    gains: Sequence[ReaderGain],
     advice: Sequence[str],
 ) -> Path:
     """Write the page and its pictures into the folder `report`, in place of an older one. Returns the path of

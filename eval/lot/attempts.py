@@ -16,7 +16,7 @@ class SlotAttempts(NamedTuple):
     """What the verdicts so far say about the slots of a batch, by number of the slot."""
 
     failed: dict[int, int]  # how many attempts have failed: the number of the next attempt
-    settled: set[int]  # slots with a picture that is accepted or stands in review
+    accepted_or_in_review: set[int]  # slots with a picture that is accepted or stands in review
 
     def next_attempt(self, slot: int) -> int:
         """The number of the attempt that comes next, from 0."""
@@ -29,7 +29,9 @@ class SlotAttempts(NamedTuple):
         """
         if max_attempts is None:
             return []
-        return sorted(slot for slot, n in self.failed.items() if n >= max_attempts and slot not in self.settled)
+        return sorted(
+            slot for slot, n in self.failed.items() if n >= max_attempts and slot not in self.accepted_or_in_review
+        )
 
 
 def slot_attempts(verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = ()) -> SlotAttempts:
@@ -38,14 +40,14 @@ def slot_attempts(verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = 
     An attempt that was stopped early has failed, as one whose picture was rejected.
     """
     failed: dict[int, int] = {}
-    settled: set[int] = set()
+    accepted_or_in_review: set[int] = set()
     for file, verdict in (*verdicts, *((file, "reject") for file in stopped)):
         attempt, slot = attempt_and_slot(file)
         if verdict in FAILED:
             failed[slot] = max(failed.get(slot, 0), attempt + 1)
         else:
-            settled.add(slot)
-    return SlotAttempts(failed, settled)
+            accepted_or_in_review.add(slot)
+    return SlotAttempts(failed, accepted_or_in_review)
 
 
 def slot_attempts_of_batch(folder: Path) -> SlotAttempts:
@@ -59,7 +61,7 @@ def due_attempts(slots: Iterable[PlanSlot], states: SlotAttempts, max_attempts: 
 
     Slots with a picture that is accepted or in review are left out, and so are those that have used `max_attempts`.
     """
-    due = [(slot, states.next_attempt(slot.slot)) for slot in slots if slot.slot not in states.settled]
+    due = [(slot, states.next_attempt(slot.slot)) for slot in slots if slot.slot not in states.accepted_or_in_review]
     return [(slot, attempt) for slot, attempt in sorted(due, key=lambda d: (d[1], d[0].slot)) if attempt < max_attempts]
 
 

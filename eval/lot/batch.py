@@ -26,9 +26,9 @@ from eval.lot.record import (
 )
 from stylegate import brandset, files
 from stylegate.basename import base_that_draws
-from stylegate.config import Config, as_dict, run_name
+from stylegate.config import Config, config_as_dict, run_name
 from stylegate.errors import ConfigError, DataError
-from stylegate.records import Record, problems_of
+from stylegate.records import Record, validation_problems
 from stylegate.rundirectory import run_directory_name
 from stylegate.watermark import watermark_weights_digest
 
@@ -107,14 +107,14 @@ def attempt_and_slot(file: str) -> tuple[int, int]:
     return int(attempt), int(slot)
 
 
-def batch_folder(config: Config, replanned: bool = False) -> tuple[Path, BatchFacts]:
+def batch_folder_and_facts(config: Config, replanned: bool = False) -> tuple[Path, BatchFacts]:
     """The folder that these arguments name, and the facts that its pictures depend on.
 
     With `replanned` the plan may be another than before. Raises ModelError if no LoRA has been trained by the same
     words, ConfigError if `batch=` names a folder that was made from other facts.
     """
     configured = configured_facts(config)
-    facts = facts_by_trial(config, configured)
+    facts = facts_with_trial_settings(config, configured)
     named = config.batch or f"{run_name(config)}-{files.canonical_sha256(facts.content())[:8]}"
     folder = files.BATCHES / named
     if (folder / RECORD).exists():
@@ -144,7 +144,7 @@ def configured_facts(config: Config) -> BatchFacts:
     lora = lorafile.lora_file_for_drawing(config)
     family = FAMILIES[config.family.name]
     base = pipelines.weights_digest(family.base_folder(base_that_draws(config)))
-    settings = as_dict(config.generate)
+    settings = config_as_dict(config.generate)
     del settings["by_trial"]
     trained_on = pipelines.weights_digest(family.base_folder(config.base)) if config.draw_base else ""
     return BatchFacts(
@@ -152,7 +152,7 @@ def configured_facts(config: Config) -> BatchFacts:
         brand=brandset.read_brand_set(brandset.brand_folder(config.brand)).digest() if config.brand else None,
         base=pipelines.digest_of_base_in_4_bits(base) if config.hardware.nf4 else base,
         lora=lorafile.digest(lora) if lora else None,
-        family=ModelFamilyFacts(**as_dict(config.family)),
+        family=ModelFamilyFacts(**config_as_dict(config.family)),
         plan=PlanFacts(
             exclude_training=config.plan.exclude_training,
             seed=config.plan.seed,
@@ -170,7 +170,7 @@ def sampler_trial_path(configured: BatchFacts) -> Path:
     return files.BATCHES / "trials" / f"{files.canonical_sha256(on)[:16]}.json"
 
 
-def facts_by_trial(config: Config, configured: BatchFacts) -> BatchFacts:
+def facts_with_trial_settings(config: Config, configured: BatchFacts) -> BatchFacts:
     """`configured` with the steps and guidance that a trial chose; unchanged if there is no trial, or
     none is wanted.
     """
@@ -263,6 +263,8 @@ def read_plan(folder: Path) -> list[PlanSlot]:
         rows = table.cast(COLUMNS).to_pylist()
         return [PlanSlot.model_validate(row | {"traits": json.loads(row["traits"])}) for row in rows]
     except ValidationError as error:
-        raise DataError(f"{files.display_path(path)} is not as stylegate writes it:", problems_of(error)) from None
+        raise DataError(
+            f"{files.display_path(path)} is not as stylegate writes it:", validation_problems(error)
+        ) from None
     except (pa.ArrowInvalid, ValueError, OSError, TypeError) as error:
         raise DataError(f"{files.display_path(path)} cannot be read: {error}") from None

@@ -11,7 +11,7 @@ from stylegate.config import Config
 from stylegate.errors import DataError
 
 
-def comparison_of(config: Config, lot: Lot, policy: Policy | None = None) -> Comparison:
+def comparison_with_decisions(config: Config, lot: Lot, policy: Policy | None = None) -> Comparison:
     """What the lot is compared with, the decided pictures of `policy` among it; every part of it may be empty.
 
     `policy` is by default the one that the config names; the other parts are those of `comparison_without_decisions`.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from eval.lot.lot import Lot, notes_on_skipped, relative_name, sha256_by_name
+from eval.lot.lot import Lot, notes_on_skipped_files, relative_name, sha256_by_name
 from eval.measuring.record import OF_BASE
 from eval.package.layout import IMAGES, payload_folder, read_picture_rows
 from stylegate import brandset, files
@@ -80,7 +80,7 @@ def comparison_without_decisions(config: Config, lot: Lot) -> Comparison:
             listing = list_folder(folder)
             aside = mask_files(listing.pictures)
             references = [(relative_name(folder, p), p) for p in listing.pictures if p not in set(aside)]
-            notes = notes_on_skipped(folder, "no references", listing, aside)
+            notes = notes_on_skipped_files(folder, "no references", listing, aside)
             called = config.references
         if not references:
             raise DataError(f"references={config.references} holds no pictures")

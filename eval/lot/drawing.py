@@ -13,8 +13,8 @@ from eval.lot.base import base_pictures_as_png, fewer_steps, keys_of_base_pictur
 from eval.lot.record import BatchRecord
 from stylegate import brandset, hardware, lorafile, pictures, sample
 from stylegate.basename import base_that_draws
-from stylegate.config import Config, FamilyConfig, GenerateConfig, as_dict
-from stylegate.embedded import read_each_prompt_once
+from stylegate.config import Config, FamilyConfig, GenerateConfig, config_as_dict
+from stylegate.embedded import encode_each_prompt_once
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES, LoadedBaseModel, pipelines
 from stylegate.files import is_path
@@ -32,14 +32,14 @@ def settings_of_drawing(config: Config, record: BatchRecord, generate: GenerateC
         "base_sha256": facts.base,
         "lora": str(lora) if lora else None,
         "lora_sha256": facts.lora,
-        "background": brand.drawn_background() if brand else None,
+        "background": brand.background_for_drawn_pictures() if brand else None,
         "watermark": str(Path(config.watermark).expanduser().resolve()) if config.watermark else None,
         "watermark_sha256": facts.watermark,
         "precision": record.precision or hardware.precision_of(config.hardware),  # a batch keeps what it began in
         "nf4": config.hardware.nf4,
         "device": hardware.device_type(config.hardware),
         "threads": config.hardware.threads,
-        "generate": as_dict(generate),
+        "generate": config_as_dict(generate),
     }
 
 
@@ -109,7 +109,7 @@ class DrawPictures:
         if wanted and not self.has_lora:
             if self.lora:
                 lorafile.merge_lora_file(self.models, Path(self.lora))
-            read_each_prompt_once(self.models.pipeline)
+            encode_each_prompt_once(self.models.pipeline)
             self.has_lora = True
         return self.models
 

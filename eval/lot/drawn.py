@@ -13,7 +13,7 @@ from stylegate import files
 DRAWN = "drawn.jsonl"
 
 
-def begin_drawn(folder: Path, of_earlier_version: bool) -> None:
+def start_drawn_file(folder: Path, of_earlier_version: bool) -> None:
     """Make drawn.jsonl, or cut off its torn last line. One process does it, before any draws.
 
     The pictures that stand in a batch of an earlier version, which wrote no such file, are taken for drawn ones.
@@ -27,7 +27,7 @@ def begin_drawn(folder: Path, of_earlier_version: bool) -> None:
     files.write_jsonl(path, [{"file": name, "sha256": files.sha256(images / name)} for name in there])
 
 
-def note_drawn(folder: Path, pictures: Mapping[str, str]) -> None:
+def append_drawn_digests(folder: Path, pictures: Mapping[str, str]) -> None:
     """Append a row to drawn.jsonl for each picture: `pictures` has the sha256 by file name. Processes may do so at
     once.
     """
@@ -35,14 +35,14 @@ def note_drawn(folder: Path, pictures: Mapping[str, str]) -> None:
     files.append_in_one_write(folder / DRAWN, rows)
 
 
-def forget_drawn(folder: Path, names: set[str]) -> None:
+def remove_drawn_digests(folder: Path, names: set[str]) -> None:
     """Remove the rows of these file names from drawn.jsonl, since their pictures are no longer in the batch."""
     rows = files.read_jsonl(folder / DRAWN, "file", "sha256")
     if rows:
         files.write_jsonl(folder / DRAWN, [row for row in rows if row["file"] not in names])
 
 
-def read_drawn(folder: Path) -> dict[str, set[str]] | None:
+def read_drawn_digests(folder: Path) -> dict[str, set[str]] | None:
     """By the name of a picture's file the sha256 of all that was drawn under it; None if there is no drawn.jsonl, as in
     batches of older versions.
     """

@@ -13,18 +13,18 @@ from eval.lot.batch import (
     PlanSlot,
     attempt_and_slot,
     attempt_names,
-    batch_folder,
+    batch_folder_and_facts,
     read_batch_record_or_name_others,
     read_plan,
 )
-from eval.lot.drawn import read_drawn
+from eval.lot.drawn import read_drawn_digests
 from eval.lot.early import stopped_files
 from eval.lot.record import BatchRecord
 from stylegate import files
 from stylegate.config import Config
 from stylegate.digests import sha256_of_files
 from stylegate.errors import DataError
-from stylegate.listing import Listing, list_folder
+from stylegate.listing import FolderListing, list_folder
 from stylegate.words import counted
 
 NAMED = 10  # files that a note lists
@@ -73,7 +73,7 @@ def locked_lot(config: Config, remember: bool = True, only: set[Path] | None = N
         with files.exclusive_lock(Path(config.out or "").expanduser().resolve()):
             yield lot_of_folder(config, remember, only)
     else:
-        folder = folder_of_batch(config)
+        folder = named_batch_folder(config)
         with files.exclusive_lock(folder):
             yield lot_of_batch(folder, remember)
 
@@ -85,12 +85,12 @@ def read_lot(config: Config, remember: bool = True) -> Lot:
     """
     if config.images and not config.batch:
         return lot_of_folder(config, remember)
-    return lot_of_batch(folder_of_batch(config), remember)
+    return lot_of_batch(named_batch_folder(config), remember)
 
 
-def folder_of_batch(config: Config) -> Path:
+def named_batch_folder(config: Config) -> Path:
     """The folder of the planned batch that the arguments name, whether it exists or not."""
-    return files.BATCHES / config.batch if config.batch else batch_folder(config)[0]
+    return files.BATCHES / config.batch if config.batch else batch_folder_and_facts(config)[0]
 
 
 def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
@@ -115,7 +115,7 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     notes = (f"not judged, as no pictures of the plan: {file_count_and_names(images, others)}",) if others else ()
     digests = sha256_by_name(named, remember)
     stopped = tuple(name for name in stopped_files(folder) if attempt_and_slot(name)[1] in by_number)
-    return Lot(images, folder, named, digests, slots, record, notes, read_drawn(folder), stopped)
+    return Lot(images, folder, named, digests, slots, record, notes, read_drawn_digests(folder), stopped)
 
 
 def lot_of_folder(config: Config, remember: bool, only: set[Path] | None = None) -> Lot:
@@ -137,13 +137,15 @@ def lot_of_folder(config: Config, remember: bool, only: set[Path] | None = None)
         raise DataError(f"out={config.out} lies in the folder that is judged", next_step="give another out=.")
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "score.json").exists())):
         raise DataError(f"out={config.out} holds something else", next_step="give an empty or new folder.")
-    notes = notes_on_skipped(images, "not judged", listing)
+    notes = notes_on_skipped_files(images, "not judged", listing)
     if waiting:
         notes += (f"not judged yet, as they were being written: {file_count_and_names(images, waiting)}",)
     return Lot(images, out, named, digests, None, None, notes)
 
 
-def notes_on_skipped(folder: Path, what: str, listing: Listing, masks: Sequence[Path] = ()) -> tuple[str, ...]:
+def notes_on_skipped_files(
+    folder: Path, what: str, listing: FolderListing, masks: Sequence[Path] = ()
+) -> tuple[str, ...]:
     """A note for each kind of file in the folder that is not used: how many there are, and the first names.
 
     Each note begins with `what`, such as "not judged".

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import norm
 
 
-def paired_interval(after: Sequence[bool], before: Sequence[bool], confidence: float) -> tuple[float, float]:
+def paired_difference_interval(after: Sequence[bool], before: Sequence[bool], confidence: float) -> tuple[float, float]:
     """The two-sided interval (low, high) of the difference in pass rate, `after` less `before`, on the same items.
 
     Agresti and Min 2005 (Statistics in Medicine 24, 729): half a pair added to each of the four cells, then Wald.

@@ -33,7 +33,7 @@ class BatchProgress(NamedTuple):
     wanted: int  # slots that must have one
     stopped: int  # attempts that were stopped early, without a picture
 
-    def state_in_words(self, drawn: int, seconds_each: float, price_per_hour: float | None) -> str:
+    def progress_in_words(self, drawn: int, seconds_each: float, price_per_hour: float | None) -> str:
         """The state in a few words, after `drawn` attempts of this round at `seconds_each`; a price is of an hour."""
         if not self.judged:
             return "not judged yet"

@@ -3,18 +3,18 @@
 import shlex
 
 from eval.lot.lot import Lot
-from stylegate.config import Config, as_dict
+from stylegate.config import Config, config_as_dict
 
 WORDS = ("brand", "images", "out", "references", "foreign", "encoder", "policy", "calibration")
 
 
-def command_words_naming_lot(config: Config, lot: Lot) -> str:
+def arguments_naming_lot(config: Config, lot: Lot) -> str:
     """The arguments that name the lot and how it is judged, as one text for a shell, such as "brand=acme
     policy=strict".
 
     What has its default is left out.
     """
-    given, usual = as_dict(config), as_dict(Config())
+    given, usual = config_as_dict(config), config_as_dict(Config())
     changed = {name: given[name] for name in WORDS if given[name] != usual[name]}
     if lot.record:
         changed = {"batch": lot.out.name} | {n: v for n, v in changed.items() if n not in ("brand", "images")}

@@ -28,7 +28,7 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
     """
     settings = {
         "stage": "encode",
-        "encoder": encoder_name_on_workers(encoding.joined_names(encoding.encoder_name(config))[0]),
+        "encoder": encoder_name_on_workers(encoding.split_encoder_names(encoding.encoder_name(config))[0]),
         "encoder_sha256": encoder.sha256,
         "background": compared.background,
         "batch_size": config.score.batch_size,

@@ -11,16 +11,16 @@ from eval.lot.comparison import Comparison, planned_trait_values
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.ahead import encode_ahead
-from eval.measuring.decided import read_decided_pictures, require_same_making
+from eval.measuring.decided import read_decided_pictures, require_same_brand_and_encoder
 from eval.measuring.domain import in_domain_flags_and_warning
 from eval.measuring.encoder import LoadedEncoder
 from eval.measuring.features import BrokenFile, cached_features_of_files, cached_signatures_of_files, num_threads
 from eval.measuring.foreign import given_foreign_sets, shipped_foreign_sets, without_sets_of_this_brand
-from eval.measuring.head import aesthetic_head_for, refuse_second_head
+from eval.measuring.head import aesthetic_head_and_notes, refuse_second_head
 from eval.measuring.measured import ForeignSet, MeasuredLot, PictureFeatures
 from eval.measuring.record import BatchMeasures, EncodingConditions, ReferencesUsed, ScoreRecord
-from eval.measuring.redrawn import encoded_at_foreign_size, encoded_redrawn_copies, with_other_encoders
-from eval.measuring.scores import DETECTED, RECORD, float32_with_null, parquet_bytes, scores_key, table_digests
+from eval.measuring.redrawn import encoded_at_foreign_size, encoded_redrawn_copies, with_views_of_other_encoders
+from eval.measuring.scores import DETECTED, RECORD, float32_with_null, parquet_bytes, score_table_digests, scores_key
 from eval.measuring.texts import cached_text_encoder
 from eval.measuring.whole import batch_summary_in_words, measure_batch
 from eval.policy.lines import MIN_REFERENCES
@@ -55,7 +55,7 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
     files.write_atomically(lot.out / "references.parquet", parquet_bytes(pa.table(own)))
     ScoreRecord(
         key=scores_key(config, lot, compared),  # now that the encoder's weights are at hand
-        tables=table_digests(lot.out),
+        tables=score_table_digests(lot.out),
         encoder=encoding.encoder_name(config),
         encoder_sha256=encoder.sha256_of_all,
         computed=EncodingConditions(precision="fp32", device=encoder.device.type, threads=num_threads()),
@@ -117,8 +117,10 @@ def measure_lot_and_comparison(
     decided = read_decided_pictures(compared.decided) if compared.decided else None
     if decided:
         refuse_second_head(config)
-        require_same_making(decided, compared.brand, compared.background, encoder.sha256_of_all)
-    head, notes = aesthetic_head_for(config, encoder, pictures.embeddings.shape[1]) if pictures.names else (None, [])
+        require_same_brand_and_encoder(decided, compared.brand, compared.background, encoder.sha256_of_all)
+    head, notes = (
+        aesthetic_head_and_notes(config, encoder, pictures.embeddings.shape[1]) if pictures.names else (None, [])
+    )
     enough = len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0
     sets, of_sets = (
         shipped_and_given_foreign_sets(config, compared, references, encoder, encode_named_pictures)
@@ -135,10 +137,10 @@ def measure_lot_and_comparison(
         exported=exported,
         known=encoder.domain.known if encoder.domain else None,
         foreign_sets=sets,
-        redrawn=with_other_encoders(encoded_redrawn_copies(references.signatures, encoder), encoder)
+        redrawn=with_views_of_other_encoders(encoded_redrawn_copies(references.signatures, encoder), encoder)
         if enough
         else None,
-        at_foreign_size=lambda shown: with_other_encoders(encoded_at_foreign_size(shown, encoder), encoder),
+        at_foreign_size=lambda shown: with_views_of_other_encoders(encoded_at_foreign_size(shown, encoder), encoder),
         head=head,
         decided=decided,
         encode_texts=cached_text_encoder(encoder) if encoder.tokenizer else None,
@@ -171,7 +173,9 @@ def shipped_and_given_foreign_sets(
     shipped, notes = without_sets_of_this_brand(
         shipped_foreign_sets(references, encoder, compared.background), references
     )
-    return [with_other_encoders(one, encoder) for one in (*given_foreign_sets(given, encoder), *shipped)], notes
+    return [
+        with_views_of_other_encoders(one, encoder) for one in (*given_foreign_sets(given, encoder), *shipped)
+    ], notes
 
 
 def notes_on_number_of_references(compared: Comparison, count: int) -> list[str]:
@@ -189,7 +193,7 @@ def compute_score_columns(measured: MeasuredLot) -> None:
     `measured.columns` and `measured.own`.
     """
     for name, score in SCORES.items():
-        if not all(measured.has_column(need) for need in score.needs):
+        if not all(measured.has_what_score_needs(need) for need in score.needs):
             continue
         column = score.compute(measured)
         if column is None:

@@ -132,7 +132,7 @@ def read_decided_pictures(file: DecidedFile) -> DecidedPictures:
     return DecidedPictures(record, features, arrays["scores"])
 
 
-def require_same_making(decided: DecidedPictures, brand: str, background: str, encoder_sha256: str) -> None:
+def require_same_brand_and_encoder(decided: DecidedPictures, brand: str, background: str, encoder_sha256: str) -> None:
     """Raises DataError if the decisions are about another brand or background, or about what another
     encoder computes.
     """

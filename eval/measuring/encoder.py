@@ -102,7 +102,7 @@ def encoder_name(config: Config) -> str:
     return (brandset.read_brand_file(folder).encoder if folder and known else "") or DEFAULT
 
 
-def joined_names(name: str) -> list[str]:
+def split_encoder_names(name: str) -> list[str]:
     """The names of the encoders that `name` joins by +, each once. A path that exists is one name, even with a + in
     it.
     """
@@ -113,10 +113,10 @@ def joined_names(name: str) -> list[str]:
     return list(dict.fromkeys(name.split("+")))
 
 
-def of_each_encoder(name: str, make: Callable[[str], Made]) -> list[Made]:
+def results_for_each_encoder(name: str, make: Callable[[str], Made]) -> list[Made]:
     """What `make` returns for each of the joined names. Raises one ModelError that names every encoder that fails."""
     made, failed = [], []
-    for one in joined_names(name):
+    for one in split_encoder_names(name):
         try:
             made.append(make(one))
         except ModelError as error:
@@ -129,14 +129,14 @@ def of_each_encoder(name: str, make: Callable[[str], Made]) -> list[Made]:
     return made
 
 
-def name_without_folders(name: str) -> str:
+def encoder_name_without_folders(name: str) -> str:
     """The encoder's name for people elsewhere: of a folder or a file its last part, what stands before it is kept."""
 
     def without_folder(one: str) -> str:
         found = re.fullmatch(WITH_FILE, one)
         return f"{found[1]}:{Path(found[2]).name}" if found else Path(one).name if files.is_path(one) else one
 
-    return "+".join(map(without_folder, joined_names(name)))
+    return "+".join(map(without_folder, split_encoder_names(name)))
 
 
 def encoder_digest(name: str) -> str:
@@ -145,7 +145,7 @@ def encoder_digest(name: str) -> str:
     Raises ModelError if one is no encoder. While the weights are not known here, the digest differs at every call
     (eval/measuring/weights.py).
     """
-    found = of_each_encoder(name, digest_of_one_encoder)
+    found = results_for_each_encoder(name, digest_of_one_encoder)
     return found[0] if len(found) == 1 else files.canonical_sha256(found)
 
 
@@ -281,7 +281,7 @@ def encoder_preprocessing(name: str) -> EncoderPreprocessing:
     """How pictures are prepared for the first encoder of this name, found without loading any. Raises ModelError naming
     all encoders that fail.
     """
-    return of_each_encoder(name, preprocessing_of_one_encoder)[0]
+    return results_for_each_encoder(name, preprocessing_of_one_encoder)[0]
 
 
 def preprocessing_of_one_encoder(name: str) -> EncoderPreprocessing:
@@ -303,7 +303,7 @@ def load_encoder(name: str, device: Any) -> LoadedEncoder:
     key = (name, str(device), "" if kept is None else encoder_digest(name))
     if kept and key in kept:
         return kept[key]
-    first, *others = of_each_encoder(name, lambda one: load_one_encoder(one, device))
+    first, *others = results_for_each_encoder(name, lambda one: load_one_encoder(one, device))
     found = first._replace(others=tuple(others))
     if kept is not None:
         kept.clear()  # one encoder at a time stays in memory

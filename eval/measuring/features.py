@@ -147,7 +147,7 @@ def cached_features_of_files(
     def take(part: list[int], kept: Rows) -> Rows:
         new = [i for i in part if i not in kept]
         shown = [(paths[names[i]], sha256[names[i]]) for i in new]
-        made = rows_of_files(shown, encoder.preprocessing, background)
+        made = pixel_feature_rows_of_files(shown, encoder.preprocessing, background)
         found = kept | {new[k]: row for k, row in made.items()}
         return replace_pixels_by_embeddings(found, encoder) if alone else found
 
@@ -208,7 +208,7 @@ def cached_signatures_of_files(
     return PictureSignatures(good, signatures[: len(good)]), broken
 
 
-def rows_of_files(
+def pixel_feature_rows_of_files(
     files_and_sha256: Sequence[tuple[Path, str]], preprocessing: EncoderPreprocessing, background: str
 ) -> Rows:
     """Rows by index of the pictures that can be decoded, and of those that are refused; none where a file cannot be
@@ -274,7 +274,7 @@ def features_without_encoder(
     for image, notes in decoded:
         shown = {"signature": similarity.signature_of_picture(image), "pixels": preprocessing.pixels(image)}
         rows.append(shown | {"size": np.array(image.size), "transparent": np.array("alpha" in notes)})
-        views.append(technical.middle_and_half_size_crops(image))
+        views.append(technical.reduced_and_middle_pixels(image))
     for row, measures in zip(rows, technical.technical_scores(views), strict=True):
         row["technical"] = measures
     return rows
@@ -302,5 +302,5 @@ def store_features_of_drawn(
     """Store the features of drawn pictures (RGB or RGBA) under the sha256 of their files; scoring uses them."""
     key = pixel_features_key(preprocessing, background)
     keys = [f"{key}:{sha256}" for sha256 in drawn]
-    decoded = (pictures.as_decoded(image, background) for image in drawn.values())
+    decoded = (pictures.drawn_picture_as_decoded(image, background) for image in drawn.values())
     ArrayCache().put(dict(zip(keys, features_without_encoder(decoded, preprocessing), strict=True)))

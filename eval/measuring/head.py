@@ -6,13 +6,15 @@ from eval.lot.batch import require_file
 from eval.lot.lot import sha256_by_name
 from eval.measuring.encoder import LoadedEncoder, encoder_name
 from eval.measuring.features import cached_features_of_files
-from eval.measuring.scores import named_aesthetic_head
+from eval.measuring.scores import named_aesthetic_head_path
 from eval.scorers import aesthetic
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 
 
-def aesthetic_head_for(config: Config, encoder: LoadedEncoder, width: int) -> tuple[aesthetic.Head | None, list[str]]:
+def aesthetic_head_and_notes(
+    config: Config, encoder: LoadedEncoder, width: int
+) -> tuple[aesthetic.Head | None, list[str]]:
     """The aesthetic head for embeddings of `width` numbers: learned from score.labels, named, or beside the
     encoder.
 
@@ -22,7 +24,7 @@ def aesthetic_head_for(config: Config, encoder: LoadedEncoder, width: int) -> tu
     if config.score.labels:
         return fit_head_to_labels(config, encoder)
     beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
-    path = named_aesthetic_head(config) or (beside if beside and beside.is_file() else None)
+    path = named_aesthetic_head_path(config) or (beside if beside and beside.is_file() else None)
     return (aesthetic.load_aesthetic_head(path, width, encoder_name(config)) if path else None), []
 
 

@@ -85,11 +85,11 @@ class MeasuredLot:
     notes: list[str] = field(default_factory=list)  # sentences for people
     foreign: dict[str, list[float]] = field(default_factory=dict)  # percentiles of pictures in other styles, by score
     copies: dict[str, list[float]] = field(default_factory=dict)  # percentiles of copies of the references, by score
-    brand_reader: Any = None  # eval.scorers.brand.BrandReader, once it is learned
+    brand_classifier: Any = None  # eval.scorers.brand.BrandClassifier, once it is learned
     readability: StyleReadability | None = None  # of the style; None with too few references
     areas: dict[str, float] = field(default_factory=dict)  # how well each trait can be read: area under the ROC curve
 
-    def decided_in_lot(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def rows_of_decided_pictures(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where the lot's decoded pictures are that people decided about: ([k] rows in `pictures`, [k] rows of the same
         pictures in `decided`).
         """
@@ -97,7 +97,7 @@ class MeasuredLot:
         pairs = [(i, rows[sha256]) for i, sha256 in enumerate(self.pictures.sha256) if sha256 in rows]
         return tuple(np.array(pairs, np.int64).reshape(-1, 2).T)  # type: ignore[return-value]
 
-    def has_column(self, need: str) -> bool:
+    def has_what_score_needs(self, need: str) -> bool:
         """Whether the lot has what a score needs. `need` is a key of eval.scorers.entry.NEEDS; KeyError for others."""
         return {
             "references": self.enough_references,
@@ -109,6 +109,6 @@ class MeasuredLot:
         }[need]
 
 
-def percentile_ranks(values: NDArray) -> list[float]:
+def percentiles_0_to_100(values: NDArray) -> list[float]:
     """The percentiles 0, 1, ..., 100 of the values, as 101 numbers."""
     return [float(value) for value in np.percentile(values, range(101))]

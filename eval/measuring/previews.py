@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from eval.lot.batch import PlanSlot, read_existing_batch_record, read_plan
-from eval.lot.compared import comparison_of
+from eval.lot.compared import comparison_with_decisions
 from eval.lot.lot import Lot
 from eval.measuring import encoder as encoding
 from eval.measuring.columns import measure_lot_and_comparison
@@ -29,7 +29,7 @@ class PreviewScorer:
     def __init__(self, config: Config, folder: Path, device: torch.device) -> None:
         self.config, self.plan = config, {slot.file(0): slot for slot in read_plan(folder)}
         self.lot = Lot(folder / "images", folder, [], {}, self.plan, read_existing_batch_record(folder))
-        self.compared = comparison_of(config, self.lot)
+        self.compared = comparison_with_decisions(config, self.lot)
         self.encoder = encoding.load_encoder(encoding.encoder_name(config), device)
         self.measured: MeasuredLot | None = None  # of the pictures that were scored last
         unplanned = replace(self.lot, slots=None)  # another plan changes no score of a slot that stays
@@ -46,7 +46,11 @@ class PreviewScorer:
         told = {"columns": {}, "own": {}, "partners": {}, "detected": []}
         self.measured = replace(self.measured, lot=lot, pictures=shown, **told)
         for name, score in SCORES.items():
-            if name not in OF_LOT and score.graded and all(self.measured.has_column(need) for need in score.needs):
+            if (
+                name not in OF_LOT
+                and score.graded
+                and all(self.measured.has_what_score_needs(need) for need in score.needs)
+            ):
                 column = score.compute(self.measured)
                 if column is not None:
                     self.measured.columns[name] = column
@@ -54,7 +58,7 @@ class PreviewScorer:
         return [{name: rounded(column[i]) for name, column in columns} for i in range(len(names))]
 
     def features(self, names: list[str], previews: Sequence[Image.Image]) -> PictureFeatures:
-        shown = [pictures.as_decoded(image, self.compared.background) for image in previews]
+        shown = [pictures.drawn_picture_as_decoded(image, self.compared.background) for image in previews]
         rows = dict(enumerate(features_without_encoder(shown, self.encoder.preprocessing)))
         table = FeatureArrays(len(names))
         for i, row in replace_pixels_by_embeddings(rows, self.encoder).items():

@@ -68,7 +68,7 @@ def encoded_at_foreign_size(shown: PictureFeatures, encoder: LoadedEncoder) -> E
     return encode_signatures(shown.signatures, encoder)
 
 
-def with_other_encoders(shown: Shown, encoder: LoadedEncoder) -> Shown:
+def with_views_of_other_encoders(shown: Shown, encoder: LoadedEncoder) -> Shown:
     """The same pictures, where `others` holds what the further encoders of `encoder` compute of their signatures."""
     made = (encode_signatures(shown.signatures, one) for one in encoder.others)
     return shown._replace(others=tuple((views.embeddings, views.patches) for views in made))

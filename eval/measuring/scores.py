@@ -30,7 +30,7 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
     Raises ConfigError or DataError if the aesthetic head or the labels that the config names do not exist. While the
     encoder's weights are not known here, the digest differs at every call (see `encoder_digest`).
     """
-    head = [files.sha256(path)] if (path := named_aesthetic_head(config)) else []
+    head = [files.sha256(path)] if (path := named_aesthetic_head_path(config)) else []
     if config.score.labels:
         labels = aesthetic.read_aesthetic_labels(require_file(config.score.labels, "score.labels"))
         head = [[name, files.sha256(place), good] for name, place, good in labels]
@@ -60,7 +60,7 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
     )
 
 
-def named_aesthetic_head(config: Config) -> Path | None:
+def named_aesthetic_head_path(config: Config) -> Path | None:
     """The file of the aesthetic head that score.aesthetic_head names; None if it names none. Raises ConfigError for a
     name that leads to no file, and for two heads at once.
     """
@@ -80,10 +80,10 @@ def scores_are_current(lot: Lot, key: str) -> bool:
         return False
     if files.read_json(record, "the scores' record", "key")["key"] != key:
         return False  # whatever else it holds: it may be an older version's
-    return read_score_record(lot.out).tables == table_digests(lot.out)
+    return read_score_record(lot.out).tables == score_table_digests(lot.out)
 
 
-def table_digests(out: Path) -> ScoreTableDigests:
+def score_table_digests(out: Path) -> ScoreTableDigests:
     """The digests of scores.parquet and references.parquet as they are now."""
     paths = (out / "scores.parquet", out / "references.parquet")
     scores, references = (files.sha256(path) if path.is_file() else "" for path in paths)

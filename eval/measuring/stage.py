@@ -6,13 +6,13 @@ from typing import Any
 
 from eval.engines.parts import Row
 from eval.measuring.encoder import load_encoder
-from eval.measuring.features import replace_pixels_by_embeddings, rows_of_files
+from eval.measuring.features import pixel_feature_rows_of_files, replace_pixels_by_embeddings
 from stylegate import hardware
 from stylegate.config import HardwareConfig
 from stylegate.errors import ModelError
 
 
-class EncodePictures:
+class PictureFeatureStage:
     """The stage (eval/engines/parts.py) that computes the features of pictures in a worker. Its encoder is loaded once,
     when the stage is made.
 
@@ -41,7 +41,7 @@ class EncodePictures:
             some = rows[start : start + self.batch_size]
             files = [(Path(row["path"]), row["id"]) for row in some]
             found = replace_pixels_by_embeddings(
-                rows_of_files(files, self.encoder.preprocessing, self.background), self.encoder
+                pixel_feature_rows_of_files(files, self.encoder.preprocessing, self.background), self.encoder
             )
             made |= {some[i]["id"]: features for i, features in found.items()}
         return made

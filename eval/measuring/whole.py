@@ -14,7 +14,7 @@ def measure_batch(measured: MeasuredLot) -> BatchMeasures:
     few = min(len(pictures), len(references))
     if few < batch.FEWEST:
         return BatchMeasures()
-    interval, own = style.mean_interval(pictures, references), float(measured.own["style"].mean())
+    interval, own = style.mean_score_with_interval(pictures, references), float(measured.own["style"].mean())
     mmd2, mmd2_p = batch.squared_mmd_and_p_value(pictures, references)
     return BatchMeasures(
         style=BatchStyle(mean=interval.mean, low=interval.low, high=interval.high, references=own),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eval.package import receiver, ssh
-from eval.package.merkle import root_and_paths
+from eval.package.merkle import merkle_root_and_paths
 from eval.package.provenance import Provenance
 from eval.package.receiver import INCLUSION, MANIFEST, MERKLE, METADATA, SIGNER, TAGMANIFEST, UNLISTED
 from eval.package.signature import PrivateKey, public_pem, sign
@@ -40,7 +40,7 @@ def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]], judged: M
         row = {"id": number, "file": image, "image_sha256": digests[0], "metadata_sha256": digests[1]}
         rows.append(row | ({"judged_sha256": judged[image]} if image in judged else {}))
         leaves.append(receiver.leaf_hash(number, *digests))
-    root, paths = root_and_paths(leaves)
+    root, paths = merkle_root_and_paths(leaves)
     concatenated = hashlib.sha256("".join(row["image_sha256"] for row in rows).encode()).hexdigest()
     tree = {"algorithm": ALGORITHM, "root": root.hex(), "size": len(rows), "concatenated_sha256": concatenated}
     proven = [row | {"path": [part.hex() for part in path]} for row, path in zip(rows, paths, strict=True)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from eval.policy.model import CALIBRATED, Policy, PolicyCheck, Promise, is_finite_number
 from eval.promise import calibration
-from eval.promise.calibration import CALIBRATION, CalibratedLine
+from eval.promise.calibration import CALIBRATION, CalibrationResult
 from stylegate import files
 from stylegate.errors import DataError
 
@@ -12,7 +12,7 @@ POOL = "pool.json"  # the calibrated score, by sha256, of the pictures that ever
 WHAT = "the calibration"
 
 
-def recompute_calibrated_line(package: Path) -> tuple[CalibratedLine, Policy, set[str]]:
+def recompute_calibration(package: Path) -> tuple[CalibrationResult, Policy, set[str]]:
     """The line that the package's labels and scores lead to, the terms of its policy that they rest on, and the sha256
     of the pictures that reach the line.
 
@@ -25,7 +25,7 @@ def recompute_calibrated_line(package: Path) -> tuple[CalibratedLine, Policy, se
     promise = Promise(**{name: terms["promise"][name] for name in ("alpha", "delta", "discard")})
     named, checks = terms["policy"], {terms["score"]: PolicyCheck.model_validate(CALIBRATED)}
     policy = Policy(version=1, name=named["name"], sha256=named["sha256"], checks=checks, promise=promise)
-    line = calibration.calibrated_line_for_pool(made, pool, {}, policy)
+    line = calibration.calibration_result_for_pool(made, pool, {}, policy)
     lowest = line.bound.review_below if line.bound else None
     return line, policy, {sha256 for sha256, score in pool.items() if lowest is not None and score >= lowest}
 
@@ -35,7 +35,7 @@ def problems_with_calibration(package: Path, policy_sha256: str, pictures: set[s
     it proves, in words; "" where it cannot be computed.
     """
     try:
-        line, policy, above = recompute_calibrated_line(package)
+        line, policy, above = recompute_calibration(package)
     except (DataError, KeyError, TypeError, ValueError) as error:
         return [str(error) if isinstance(error, DataError) else f"{CALIBRATION}: {error}"], ""
     problems = []

@@ -24,9 +24,9 @@ from eval.package.items import (
     ItemRecord,
     PackageItem,
     imagefolder_table,
-    items_of_accepted,
     make_item_record,
-    scores_if_unchanged,
+    package_items,
+    read_scores_as_judged,
 )
 from eval.package.layout import TABLE
 from eval.package.marking import ExportMarks, PictureToMark, write_marked_pictures
@@ -59,7 +59,7 @@ def fill_package(
     Files that `earlier`, a package of the same collection, holds with the same bytes are linked to it, and the record
     of an item that did not change stays as it is there. Raises DataError for whatever is not as the gate knew it.
     """
-    data, items = package / "data", items_of_accepted(lot, accepted)
+    data, items = package / "data", package_items(lot, accepted)
     provenance = make_provenance(lot, len(items), outcome, licences)
     items, report = write_pictures_with_marks(data, lot, items, provenance.made_from, marks, earlier)
     report.write(package / MARKS)
@@ -124,13 +124,13 @@ def write_pictures_with_marks(
     """
     paths, weights = dict(lot.files), {"base_sha256": made_from.base_sha256, "lora_sha256": made_from.lora_sha256}
     known = {name: digest for name, digest in weights.items() if digest}
-    unmarked = [PictureToMark(item, paths[item.verdict.file], stated_of(item, known)) for item in items]
+    unmarked = [PictureToMark(item, paths[item.verdict.file], facts_for_credentials(item, known)) for item in items]
     found = write_marked_pictures(unmarked, data, marks, earlier)
     written = [replace(item, sha256=picture.sha256) for item, picture in zip(items, found, strict=True)]
     return written, marks_report(found)
 
 
-def stated_of(item: PackageItem, weights: dict[str, str]) -> dict[str, str | int | None] | None:
+def facts_for_credentials(item: PackageItem, weights: dict[str, str]) -> dict[str, str | int | None] | None:
     """What the content credentials of a picture state: digests of the weights, and its seed or that it was retouched.
 
     None for a picture that was not drawn here.
@@ -149,7 +149,7 @@ def write_metadata_and_records(
     earlier: SignedEarlierPackage | None,
 ) -> None:
     """Write the metadata of each item, in canonical JSON, and its record."""
-    found, before = scores_if_unchanged(lot, items), earlier and earlier.package / "data"
+    found, before = read_scores_as_judged(lot, items), earlier and earlier.package / "data"
     names, detected = found.computed_score_names(), found.detected_traits()
     scores = {row["file"]: {name: row[name] for name in names} for row in found.rows}
     for item in items:

@@ -122,7 +122,7 @@ class ItemRecord(Record):
         return json.dumps(self.content(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def items_of_accepted(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem]:
+def package_items(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem]:
     """The items of a package from the accepted verdicts of a lot, sorted by number.
 
     Prompts that are captions of the brand's own pictures are left out.
@@ -138,7 +138,7 @@ def items_of_accepted(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem
     return sorted(items, key=lambda item: item.id)
 
 
-def scores_if_unchanged(lot: Lot, items: Sequence[PackageItem]) -> LotScores:
+def read_scores_as_judged(lot: Lot, items: Sequence[PackageItem]) -> LotScores:
     """Read the scores of the lot. Raises DataError if scores.parquet lacks the picture of an item, or has it with
     another sha256 than the item's verdict.
     """

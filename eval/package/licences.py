@@ -30,7 +30,7 @@ def licence_chain(config: Config, lot: Lot) -> list[LicenceLink]:
     elif facts.lora:
         found["lora"] = licence_of_lora(config, facts.lora)
     unclear = {what: problem for what, named in found.items() if (problem := licence.reason_to_agree_to_licence(named))}
-    if refused := [what for what in unclear if not licence.is_accepted(config, found[what])]:
+    if refused := [what for what in unclear if not licence.is_licence_accepted(config, found[what])]:
         problems = [f"the licence of the {what} {unclear[what]} (accept_licence={found[what]})" for what in refused]
         raise ConfigError("nothing is exported under these licences:", problems, MEND)
     return [LicenceLink(what=what, licence=found[what], accepted=what in unclear) for what in found]

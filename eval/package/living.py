@@ -171,14 +171,14 @@ def had_file_at_export(package: Path, name: str) -> bool:
 
 def require_unchanged_since_export(package: Path) -> None:
     """Raises DataError where a file that later versions are compared with is not as it was exported."""
-    if changed := changed_since_export(package):
+    if changed := files_changed_since_export(package):
         raise DataError(
             f"{', '.join(changed)} of {package.name} is not as it was exported: nobody knows what was there",
             next_step="put back the package as it was, from a copy.",
         )
 
 
-def changed_since_export(package: Path) -> list[str]:
+def files_changed_since_export(package: Path) -> list[str]:
     """Names of files that later versions are compared with, and that are not as the signed manifests list them."""
     listed = receiver.read_manifest(package, MANIFEST, []) | receiver.read_manifest(package, TAGMANIFEST, [])
     digests = {name: files.sha256(package / name) if (package / name).is_file() else None for name in COMPARED}
@@ -358,7 +358,7 @@ def verify_changes_file(package: Path) -> tuple[list[str], list[str], list[str]]
     before = package.with_name(f"{collection}-v{found.before.version}")
     if not (before / TAGMANIFEST).is_file() or files.sha256(before / TAGMANIFEST) != found.before.tagmanifest_sha256:
         return [], [f"what changed since version {found.before.version}: that package is not beside this one"], wrong
-    if changed := changed_since_export(before):
+    if changed := files_changed_since_export(before):
         not_as_it_was = f"{', '.join(changed)} of {before.name} is not as it was exported"
         return [], [f"what changed since version {found.before.version}: {not_as_it_was}"], wrong
     merged = {group.into: tuple(group.burned) for group in found.merged}

@@ -184,7 +184,7 @@ def write_marked_picture(
             marked = signed
         else:
             signed = marks.signer.sign(marked, credential_manifest(source_type, one.made_from is not None, stated))
-            marked, row = signed, inserted_signature_row(marked, signed)
+            marked, row = signed, signature_cache_row(marked, signed)
     write_or_link_to_earlier(target, marked, before)
     known = earlier is not None and earlier.vouches_for_picture(
         item.id, item.verdict.sha256, item.image_path_in_data, marked
@@ -193,10 +193,10 @@ def write_marked_picture(
         state = CredentialState("Valid", marks.signer.certificate.name)
         code = source_type.removeprefix(xmp.SOURCE_TYPES)
         carried = MarksOfPicture(
-            hashlib.sha256(marked).hexdigest(), (code,), state, is_own_watermark_read(marked, one, marks)
+            hashlib.sha256(marked).hexdigest(), (code,), state, has_own_watermark(marked, one, marks)
         )
         return WrittenPicture(carried, None)
-    carries = read_marks(target.read_bytes(), context)._replace(watermarked=is_own_watermark_read(marked, one, marks))
+    carries = read_marks(target.read_bytes(), context)._replace(watermarked=has_own_watermark(marked, one, marks))
     if marks.kinds != "none" and (problem := missing_mark_problem(carries, marks)):
         raise UnmarkableError(problem)
     if not known and not decodes_to_same_picture(content, target.read_bytes()):
@@ -208,7 +208,7 @@ def write_marked_picture(
     return WrittenPicture(carries, row)
 
 
-def is_own_watermark_read(content: bytes, one: PictureToMark, marks: ExportMarks) -> bool:
+def has_own_watermark(content: bytes, one: PictureToMark, marks: ExportMarks) -> bool:
     """Whether the watermark of the picture's own record is read in its file; False where none was put in.
 
     Raises UnmarkableError for a picture that was drawn with one, which is not found any more. A retouched picture may
@@ -252,7 +252,7 @@ def missing_mark_problem(carries: MarksOfPicture, marks: ExportMarks) -> str:
     return ""
 
 
-def inserted_signature_row(before: bytes, after: bytes) -> Row:
+def signature_cache_row(before: bytes, after: bytes) -> Row:
     """The entry of the signature cache for a signed file: what signing inserted into it."""
     found, digest = shortest_replacement(before, after), hashlib.sha256(after).digest()
     content = {"inserted": found.inserted, "sha256": digest}

@@ -96,7 +96,7 @@ def problems_with_certificate(package: Path, provenance: Provenance, pictures: l
     return problems, f"certified: {found.proven_claim_in_words()}"
 
 
-def read_package(package: Path) -> tuple[Provenance, list[dict]]:
+def read_provenance_and_rows(package: Path) -> tuple[Provenance, list[dict]]:
     """provenance.json, and a row for each picture (`read_picture_rows`). Raises DataError for a missing or damaged
     file.
     """
@@ -106,7 +106,7 @@ def read_package(package: Path) -> tuple[Provenance, list[dict]]:
 def problems_between_parts(package: Path) -> list[str]:
     """Sentences on parts that do not agree with each other in a package whose bytes are those of its manifests."""
     try:
-        provenance, rows = read_package(package)
+        provenance, rows = read_provenance_and_rows(package)
         if not all(isinstance(text, str) for row in rows for text in row.values()):
             return ["the names and digests of the pictures must be text"]
         problems, _ = problems_with_promise(payload_folder(package), provenance, rows)

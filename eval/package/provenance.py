@@ -17,7 +17,7 @@ from eval.judging.record import (
     VerdictCounts,
 )
 from eval.lot.lot import Lot, origin_digests
-from eval.measuring.encoder import name_without_folders
+from eval.measuring.encoder import encoder_name_without_folders
 from stylegate import __version__, files
 from stylegate.records import Record
 
@@ -114,7 +114,7 @@ def make_provenance(lot: Lot, exported: int, outcome: GateRecord, licences: Sequ
             policy=outcome.policy,
             thresholds=outcome.thresholds,
             left_out=outcome.left_out,
-            encoder=name_without_folders(outcome.encoder),
+            encoder=encoder_name_without_folders(outcome.encoder),
             encoder_sha256=outcome.encoder_sha256,
             references=references.model_copy(update={"name": without_path(references.name)}),
             promise=outcome.promise,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 CERTIFICATE, INCLUSION = "data/certificate.json", "proof/inclusion.jsonl"
 REVIEWERS = runpy.run_path(str(Path(__file__).with_name("verify_reviewers.py")))  # it lies beside this file
-about_reviewers, missed_by_reviewer = REVIEWERS["about_reviewers"], REVIEWERS["missed_by_reviewer"]
-miss_rate_of_all, fewest_answers = REVIEWERS["miss_rate_of_all"], REVIEWERS["fewest_answers"]
+known_rejects_in_words, missed_by_reviewer = REVIEWERS["known_rejects_in_words"], REVIEWERS["missed_by_reviewer"]
+largest_miss_rate, fewest_noticed_rejects = REVIEWERS["largest_miss_rate"], REVIEWERS["fewest_noticed_rejects"]
 is_reject = REVIEWERS["is_reject"]
 
 
@@ -34,7 +34,7 @@ def check_certificate(folder, wrong):
     order = "an order that the ranking settles" if "design" in found else "a random order"
     seen = f"all {part['size']} pictures were looked at" if part["labels"] == part["size"] else found["says"]
     seen = found["says"] if found.get("known_rejects") else seen
-    return [f"by {part['labels']} labels in {order} ({CERTIFICATE}): {seen}; {about_reviewers(found)}"]
+    return [f"by {part['labels']} labels in {order} ({CERTIFICATE}): {seen}; {known_rejects_in_words(found)}"]
 
 
 def certificate_problems(found):
@@ -56,7 +56,7 @@ def certificate_problems(found):
     answered = [(row["who"], row["sha256"]) for row in found.get("known_answers", [])]
     if set(known) & set(lot) or len(set(answered)) < len(answered):
         problems.append("a known reject is a picture of the lot, or was answered twice")
-    eyes = (miss_rate_of_all(missed_by_reviewer(found), len(known), 0.2 * delta), 0.05 * delta) if known else None
+    eyes = (largest_miss_rate(missed_by_reviewer(found), len(known), 0.2 * delta), 0.05 * delta) if known else None
     if abs(part.get("miss_rate", 0) - (eyes or (0,))[0]) > 1e-5:
         problems.append("what the reviewers miss does not follow from their answers to known rejects")
     goal = 0.75 * delta if known else delta
@@ -117,7 +117,9 @@ def labels_until_proven(labels, size, alpha, delta, weights, design, eyes=None):
         return None  # every number of rejects is ruled out: that proves nothing
     for already in sorted({0, *numbers}):
         rejects = math.floor(alpha * (size - already) + 1e-9) + already + 1
-        sure = wealth_reached_goal(labels, size, bets, fewest_answers(rejects, eyes), weights, design, 1 / delta)
+        sure = wealth_reached_goal(
+            labels, size, bets, fewest_noticed_rejects(rejects, eyes), weights, design, 1 / delta
+        )
         for count, number in enumerate(numbers, start=1):
             if number == already and sure[count - 1]:
                 return count

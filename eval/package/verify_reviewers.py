@@ -6,7 +6,7 @@ The formulas are those of eval/promise/eyes.py of stylegate, written down a seco
 import math
 
 
-def about_reviewers(found):
+def known_rejects_in_words(found):
     """How many known rejects each reviewer missed, and how many rejects are missed at most, in words.
 
     Without known rejects it says that the reviewers are taken to be right. `found` is the content of certificate.json.
@@ -31,13 +31,16 @@ def missed_by_reviewer(found):
     return {who: len(left) for who, left in missed.items()}
 
 
-def miss_rate_of_all(missed, shown, delta):
+def largest_miss_rate(missed, shown, delta):
     """The largest chance that one of the reviewers misses a reject; they share delta: a half, a fourth, and so on."""
-    rates = [largest_rate(count, shown, delta / 2 ** (number + 1)) for number, count in enumerate(missed.values())]
+    rates = [
+        clopper_pearson_upper_bound(count, shown, delta / 2 ** (number + 1))
+        for number, count in enumerate(missed.values())
+    ]
     return max(rates, default=1.0)
 
 
-def largest_rate(missed, shown, delta):
+def clopper_pearson_upper_bound(missed, shown, delta):
     """The rate at which so few known rejects, or fewer, are missed with the chance delta (Clopper and Pearson)."""
     low, high = 0.0, 1.0
     if missed == shown:
@@ -49,7 +52,7 @@ def largest_rate(missed, shown, delta):
     return high
 
 
-def fewest_answers(rejects, eyes):
+def fewest_noticed_rejects(rejects, eyes):
     """How many of so many rejects are rejected at least, but for a small chance. eyes: miss rate and that chance."""
     if eyes is None or eyes[0] == 0 or rejects == 0:
         return rejects

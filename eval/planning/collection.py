@@ -46,7 +46,7 @@ def read_collection(source: Path) -> CollectionItems:
         return collection_of_opensea_json(source)
     table = tables.read_table(source)
     headings = dict(zip(table.columns, table.headings, strict=True))
-    traits, notes = columns_of_traits(table)
+    traits, notes = trait_columns_and_notes(table)
     problems = list(table.problems)
     if not traits or not table.rows:
         problems.append("needs a row an item and a column a trait")
@@ -57,7 +57,7 @@ def read_collection(source: Path) -> CollectionItems:
     return CollectionItems(items, [f"line {row.line}" for row in table.rows], notes)
 
 
-def columns_of_traits(table: tables.Table) -> tuple[list[str], list[str]]:
+def trait_columns_and_notes(table: tables.Table) -> tuple[list[str], list[str]]:
     """The columns of a table that are traits, and notes for people about those that are none or may be none."""
     traits: list[str] = []
     left: list[str] = []
@@ -65,7 +65,7 @@ def columns_of_traits(table: tables.Table) -> tuple[list[str], list[str]]:
     for column, heading in zip(table.columns, table.headings, strict=True):
         cells = [str(value).strip() for row in table.rows if (value := row.cells.get(column)) not in (None, "")]
         different = len(set(cells)) if len(table.rows) >= ALL_DIFFERENT else 0
-        if names_or_numbers_items(column, cells):
+        if is_name_column(column, cells):
             left.append(heading)
         elif different == len(table.rows):
             left.append(f"{heading} (it is different for each item)")
@@ -76,7 +76,7 @@ def columns_of_traits(table: tables.Table) -> tuple[list[str], list[str]]:
     return traits, [*([f"columns that are no traits: {', '.join(left)}"] if left else []), *notes]
 
 
-def names_or_numbers_items(column: str, cells: Sequence[str]) -> bool:
+def is_name_column(column: str, cells: Sequence[str]) -> bool:
     """Whether a column says something else of an item, by its name or because its cells are addresses of files."""
     plain = re.sub(r"[\W_]+", "", column)
     numbers = all(re.fullmatch(r"[0-9.,]+", cell) for cell in cells)
@@ -142,7 +142,7 @@ def notes_on_equal_items(found: CollectionItems) -> list[str]:
     return [f"the same item stands more than once: {named}{more} ({len(same)} in all); a plan has each once"]
 
 
-def notes_on_absence(values: dict[str, list[str]]) -> list[str]:
+def notes_on_values_like_none(values: dict[str, list[str]]) -> list[str]:
     """A note that names the values, by trait, that read like absence and are not `none`: a prompt would say them."""
     found = [f"{trait}: {value}" for trait, names in values.items() for value in names if value.lower() in LIKE_ABSENCE]
     if not found:
@@ -189,7 +189,7 @@ def one_value_per_trait(found: CollectionItems) -> tuple[list[dict[str, str]], d
             for row, there in zip(rows, values, strict=True):
                 row[known[name]] = there[0] if there else NONE
             continue
-        groups = group_values_that_never_meet(values)
+        groups = group_exclusive_values(values)
         parts = [f"{known[name]} {i}" for i in range(1, len(groups) + 1)]
         notes.append(f"{name} has up to {max(map(len, values))} values: {len(parts)} traits, {parts[0]} to {parts[-1]}")
         part_of = {value: parts[i] for i, group in enumerate(groups) for value in group}
@@ -205,7 +205,7 @@ def one_value_per_trait(found: CollectionItems) -> tuple[list[dict[str, str]], d
     return rows, tally, notes
 
 
-def group_values_that_never_meet(values: Sequence[Sequence[str]]) -> list[list[str]]:
+def group_exclusive_values(values: Sequence[Sequence[str]]) -> list[list[str]]:
     """The values of a column, put into groups so that no item has two values of one group.
 
     `values` holds the values of each item. Those that meet most others come first, each into the first group it fits.

@@ -79,7 +79,7 @@ def circular_requirement_problems(rules: TraitRules) -> list[str]:
         for start in [(trait, name) for trait, names in rule.when.items() for name in names]:
             leads.setdefault(start, set()).update(then)
 
-    def path_back_to(start: tuple[str, str]) -> list[tuple[str, str]] | None:
+    def cycle_through(start: tuple[str, str]) -> list[tuple[str, str]] | None:
         """The values (trait, value) from `start` to the last one before it comes again; None if there is no cycle."""
         open_, seen = [[start]], set()
         while open_:
@@ -95,7 +95,7 @@ def circular_requirement_problems(rules: TraitRules) -> list[str]:
     done: set[tuple[str, str]] = set()
     problems = []
     for start in leads:
-        if start not in done and (path := path_back_to(start)):
+        if start not in done and (path := cycle_through(start)):
             done |= set(path)
             words = " -> ".join(f"{trait}: {name}" for trait, name in [*path, start])
             problems.append(f"rules.require: runs in a circle: {words}")

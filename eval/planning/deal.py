@@ -15,7 +15,7 @@ MANY = 2048  # swaps that a round looks at for one row, at most
 PLATEAU = 0.5  # probability with which a swap that changes nothing is taken
 
 
-class PlanInProgress:
+class PlanUnderRepair:
     """A plan that is being repaired by swaps: its rows, and the counts that a swap would change."""
 
     def __init__(self, problem: PlanProblem, random: np.random.Generator):
@@ -24,7 +24,7 @@ class PlanInProgress:
         # Rows are told apart by a 64-bit sum, one random number for each value. Two rows with one sum by chance are
         # taken for the same, which costs a swap; equal rows never have different sums.
         self.marks = [random.integers(0, 2**64, len(names), np.uint64) for names in problem.values]
-        self.excluded = np.sort(self.row_fingerprints(problem.excluded))
+        self.excluded = np.sort(self.row_hash_sums(problem.excluded))
         self.rows = self.random_plan_with_exact_counts()
         self.limits = np.array([limit.rows_with_combination(self.rows).sum() for limit in problem.limits], np.int64)
 
@@ -38,7 +38,7 @@ class PlanInProgress:
             rows[self.free[:, trait], trait] = self.random.permutation(np.repeat(np.arange(len(counts)), left))
         return rows
 
-    def row_fingerprints(self, rows: np.ndarray) -> np.ndarray:
+    def row_hash_sums(self, rows: np.ndarray) -> np.ndarray:
         """[n] a 64-bit sum for each of `rows` [n, traits], the same for equal rows and hardly ever for others."""
         total = np.zeros(len(rows), np.uint64)
         for trait, marks in enumerate(self.marks):
@@ -55,17 +55,17 @@ class PlanInProgress:
             found += rule.rows_with_combination(rows)
         for rule in self.problem.trait_count_rules:
             found += rule.rows_distance_from_rule(rows)
-        return found + occurs_in_sorted(self.excluded, sums)
+        return found + is_in_sorted(self.excluded, sums)
 
 
 def fill_by_swaps(problem: PlanProblem, random: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray | None:
     """A plan [slots, traits] that keeps every count and rule, found by random swaps; None if `rounds` rounds find
     none.
     """
-    table = PlanInProgress(problem, random)
+    table = PlanUnderRepair(problem, random)
     best, since = None, 0
     for _ in range(rounds):
-        sums = table.row_fingerprints(table.rows)
+        sums = table.row_hash_sums(table.rows)
         order = np.argsort(sums, kind="stable")
         held = sums[order]
         twice = np.zeros(len(sums), bool)
@@ -91,7 +91,7 @@ def distance_from_limits(limits: list[CombinationLimit], counts: np.ndarray) -> 
     return np.maximum(low - counts, 0) + np.maximum(counts - high, 0)
 
 
-def do_one_round_of_swaps(table: PlanInProgress, sums: np.ndarray, held: np.ndarray, faults: np.ndarray) -> None:
+def do_one_round_of_swaps(table: PlanUnderRepair, sums: np.ndarray, held: np.ndarray, faults: np.ndarray) -> None:
     """Do one round of swaps, in place: propose some for rows that break rules, and do those that make nothing worse.
     Swaps of one round share no row.
     """
@@ -104,9 +104,9 @@ def do_one_round_of_swaps(table: PlanInProgress, sums: np.ndarray, held: np.ndar
     new = [rows[first], rows[second]]
     index = np.arange(len(first))
     new[0][index, trait], new[1][index, trait] = rows[second, trait], rows[first, trait]
-    new_sums = [table.row_fingerprints(part) for part in new]
+    new_sums = [table.row_hash_sums(part) for part in new]
     after = sum(
-        table.broken_rules_per_row(part, part_sums) + occurs_in_sorted(held, part_sums)
+        table.broken_rules_per_row(part, part_sums) + is_in_sorted(held, part_sums)
         for part, part_sums in zip(new, new_sums, strict=True)
     )
     after += new_sums[0] == new_sums[1]
@@ -153,7 +153,7 @@ def indices_of_disjoint_swaps(
     return good
 
 
-def propose_swaps(table: PlanInProgress, faults: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def propose_swaps(table: PlanUnderRepair, faults: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Proposed swaps as three arrays: a row that breaks a rule, another row, and the trait whose values they
     exchange.
     """
@@ -166,14 +166,14 @@ def propose_swaps(table: PlanInProgress, faults: np.ndarray) -> tuple[np.ndarray
     parts = [(first, second, trait)]
     for number, limit in enumerate(problem.limits):
         if table.limits[number] > limit.high:
-            parts.append(swaps_leaving_combination(table, limit, table.limits[number] - limit.high))
+            parts.append(swaps_away_from_combination(table, limit, table.limits[number] - limit.high))
         elif table.limits[number] < limit.low:
-            parts.append(swaps_reaching_combination(table, limit, limit.low - table.limits[number]))
+            parts.append(swaps_towards_combination(table, limit, limit.low - table.limits[number]))
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
-def swaps_leaving_combination(
-    table: PlanInProgress, limit: CombinationLimit, beyond: int
+def swaps_away_from_combination(
+    table: PlanUnderRepair, limit: CombinationLimit, beyond: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random swaps (first row, second row, trait; [k] each) that take a value from a row with a combination that stands
     `beyond` times too often. Not every one helps: the caller keeps those that do.
@@ -184,8 +184,8 @@ def swaps_leaving_combination(
     return first, random.integers(0, len(table.rows), len(first)), random.choice(traits, len(first))
 
 
-def swaps_reaching_combination(
-    table: PlanInProgress, limit: CombinationLimit, short: int
+def swaps_towards_combination(
+    table: PlanUnderRepair, limit: CombinationLimit, short: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random swaps (first row, second row, trait; [k] each) that give a row a value that it lacks of a combination,
     which stands `short` times too seldom. Not every one helps: the caller keeps those that do.
@@ -203,7 +203,7 @@ def swaps_reaching_combination(
     return first, second, traits[lacking]
 
 
-def occurs_in_sorted(held: np.ndarray, sums: np.ndarray) -> np.ndarray:
+def is_in_sorted(held: np.ndarray, sums: np.ndarray) -> np.ndarray:
     """[n] whether each of `sums` [n] occurs in `held`, which is sorted."""
     if not len(held):
         return np.zeros(len(sums), bool)

@@ -44,7 +44,7 @@ class RelaxedSolution:
     """For each trait and value the change of its count, the least in all; 0 if it has an answer."""
 
 
-class Prices(NamedTuple):
+class DualPrices(NamedTuple):
     """Dual prices (marginals) of a linear programme without an answer.
 
     A combination whose prices sum to more than 0 would help it.
@@ -67,7 +67,7 @@ def solve_by_linear_programme(
         full = (placed != OPEN).all(axis=1)
         if full.all():
             return placed, found
-        part = problem_of_open_slots(problem, placed, full)
+        part = plan_problem_of_open_slots(problem, placed, full)
         if part is None:
             continue
         dealt = fill_by_swaps(part, random, ROUNDS_OF_REST)
@@ -131,7 +131,7 @@ def value_incidence_matrix(problem: PlanProblem, rows: np.ndarray) -> Any:
     return sparse.csr_matrix((np.ones(entries.size), (entries, which)), shape=(bounds[-1], len(rows)))
 
 
-def problem_of_open_slots(problem: PlanProblem, rows: np.ndarray, settled: np.ndarray) -> PlanProblem | None:
+def plan_problem_of_open_slots(problem: PlanProblem, rows: np.ndarray, settled: np.ndarray) -> PlanProblem | None:
     """What the slots that are not `settled` [slots] must be; None if the settled rows use more than counts and limits
     allow.
     """
@@ -170,13 +170,13 @@ def solve_relaxation(problem: PlanProblem, random: np.random.Generator) -> Relax
     if np.prod(np.array(shape, float)) <= MOST_LISTED:
         listed = np.array(np.unravel_index(np.arange(np.prod(shape)), shape), np.int32).T
         return solve_programme_over_combinations(problem, allowed_combinations(problem, listed), True, random)[0]
-    listed = allowed_combinations(problem, first_candidate_combinations(problem, random))
+    listed = allowed_combinations(problem, random_candidate_combinations(problem, random))
     for _ in range(PRICINGS):
         found, prices = solve_programme_over_combinations(problem, listed, False, random)
         if found.taken is not None or prices is None:
             return found
         if np.prod(np.array(shape, float)) <= MOST_PRICED:
-            more = unlisted_combinations_that_help(problem, listed, prices, 2 * problem.size)
+            more = improving_combinations(problem, listed, prices, 2 * problem.size)
             if not len(more):
                 return replace(found, complete=True)
             listed = np.concatenate([listed, more])
@@ -206,7 +206,7 @@ def allowed_combinations(problem: PlanProblem, rows: np.ndarray) -> np.ndarray:
     return rows[~bad]
 
 
-def first_candidate_combinations(problem: PlanProblem, random: np.random.Generator) -> np.ndarray:
+def random_candidate_combinations(problem: PlanProblem, random: np.random.Generator) -> np.ndarray:
     """[n, traits] random combinations to begin with, drawn by the shares of the values, and by shares nearer to equal
     ones so that rare values occur.
     """
@@ -226,7 +226,7 @@ def first_candidate_combinations(problem: PlanProblem, random: np.random.Generat
 
 def solve_programme_over_combinations(
     problem: PlanProblem, rows: np.ndarray, complete: bool, random: np.random.Generator
-) -> tuple[RelaxedSolution, Prices | None]:
+) -> tuple[RelaxedSolution, DualPrices | None]:
     """Solve the programme over `rows`; the second value is what another combination would be worth, without an answer.
 
     Two programmes: one with the counts as they are; without an answer, one that changes counts as little as it can,
@@ -260,12 +260,10 @@ def solve_programme_over_combinations(
         combinations=rows, complete=complete or solved, taken=answer.x[: len(rows)] if solved else None, changes=changes
     )
     of_values = [answer.eqlin.marginals[a:b] for a, b in pairwise(bounds)]
-    return found, Prices(of_values, answer.ineqlin.marginals if lines is not None else np.zeros(0))
+    return found, DualPrices(of_values, answer.ineqlin.marginals if lines is not None else np.zeros(0))
 
 
-def unlisted_combinations_that_help(
-    problem: PlanProblem, listed: np.ndarray, prices: Prices, number: int
-) -> np.ndarray:
+def improving_combinations(problem: PlanProblem, listed: np.ndarray, prices: DualPrices, number: int) -> np.ndarray:
     """The `number` combinations [n, traits] of highest worth above 0 that rules allow and that are not listed yet.
 
     None of them is passed over: where there is none, the programme over the listed ones has the answer of all.
@@ -275,7 +273,7 @@ def unlisted_combinations_that_help(
     inner = int(np.prod(shape[1:]))
     found, worths = [np.zeros(0, np.int64)], [np.zeros(0)]
     for first in range(shape[0]):  # a slice of the grid of all combinations, so that memory suffices
-        worth = worth_by_first_value(problem, prices, first).ravel()
+        worth = worth_of_all_combinations(problem, prices, first).ravel()
         here = known[np.searchsorted(known, first * inner) : np.searchsorted(known, (first + 1) * inner)]
         worth[here - first * inner] = -np.inf
         good = np.flatnonzero(worth > TOLERANCE)
@@ -287,7 +285,7 @@ def unlisted_combinations_that_help(
     return np.array(np.unravel_index(np.concatenate(found)[best], shape), np.int32).T
 
 
-def worth_by_first_value(problem: PlanProblem, prices: Prices, first_value: int) -> np.ndarray:
+def worth_of_all_combinations(problem: PlanProblem, prices: DualPrices, first_value: int) -> np.ndarray:
     """The worth of all combinations of which the first trait has the value `first_value`: [1, values of trait 1, ...].
 
     It is the sum of the prices of a combination's values and of the limits that it falls under; -inf where a rule for

@@ -17,8 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from eval.planning import picture, rarity
-from eval.planning.collection import notes_on_absence, notes_on_equal_items, one_value_per_trait, read_collection
-from eval.planning.layers import traits_of_layer_folder
+from eval.planning.collection import (
+    notes_on_equal_items,
+    notes_on_values_like_none,
+    one_value_per_trait,
+    read_collection,
+)
+from eval.planning.layers import traits_content_of_layers
 from eval.planning.traits import MAX_VALUES, NONE, valid_value_name
 from eval.planning.traitsfile import read_traits_file
 from stylegate import files
@@ -40,7 +45,7 @@ def import_collection(config: Config) -> int:
     target = Path(config.out).expanduser() if config.out else files.TRAITS[0] / f"{name}.yaml"
     places: list[str] = []
     if source.is_dir() and not any(source.rglob("*.json")):
-        (found, notes), items = traits_of_layer_folder(source), []
+        (found, notes), items = traits_content_of_layers(source), []
         if config.keep_items:
             raise ConfigError("keep_items= is for a table or metadata: a folder of layers holds no items")
     else:
@@ -51,7 +56,7 @@ def import_collection(config: Config) -> int:
             items, places = without_equal_items(items, places)
         found = traits_file_of_counts(items, tally)
         notes = [*there.notes, *notes_on_equal_items(there), *more]
-        notes += notes_on_absence({trait: list(values) for trait, values in found["traits"].items()})
+        notes += notes_on_values_like_none({trait: list(values) for trait, values in found["traits"].items()})
     command = f"stylegate plan import={source.name}{' keep_items=true' if config.keep_items else ''}"
     text = traits_file_text(found, command, len(items), items if config.keep_items else [])
     if not config.show and target.exists() and target.read_text(encoding="utf-8") != text:
@@ -61,7 +66,7 @@ def import_collection(config: Config) -> int:
     if items:
         for line in picture.counts_and_rarity_in_words(items, lambda pair: is_tally_pair(pair, tally), places):
             print(line)
-        for line in what_a_plan_keeps(source.name, places, config.keep_items):
+        for line in kept_items_in_words(source.name, places, config.keep_items):
             print(line)
     if config.show:
         return 0
@@ -89,7 +94,7 @@ def without_equal_items(
     return [items[number] for number in first.values()], [places[number] for number in first.values()]
 
 
-def what_a_plan_keeps(source: str, places: Sequence[str], keep_items: bool) -> list[str]:
+def kept_items_in_words(source: str, places: Sequence[str], keep_items: bool) -> list[str]:
     """Lines that say which item of a collection becomes which slot, or that a plan makes other items of its values."""
     if keep_items:
         return [f"note: each item keeps its values: {places[0]} is slot 0, and {places[-1]} is slot {len(places) - 1}"]

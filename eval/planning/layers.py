@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from eval.planning.collection import SHOWN, notes_on_absence, valid_trait_name_from
+from eval.planning.collection import SHOWN, notes_on_values_like_none, valid_trait_name_from
 from eval.planning.traits import NONE
 from stylegate import listing
 from stylegate.errors import DataError
@@ -12,7 +12,7 @@ from stylegate.errors import DataError
 ORDER = re.compile(r"^\d+[\s._-]+")  # before a layer's name: which one lies on top
 
 
-def traits_of_layer_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def traits_content_of_layers(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """The content of a traits file with weights (1 where a name has none), and notes for people.
 
     Raises DataError with the problems, at most 40.
@@ -43,7 +43,7 @@ def traits_of_layer_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
         raise DataError(f"import={folder}:", problems[:40] or ["needs folders of pictures, or JSON files"])
     more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
     notes = [f"no pictures, so no values: {', '.join(others[:SHOWN])}{more}"] if others else []
-    notes += notes_on_absence({trait: list(values) for trait, values in traits.items()})
+    notes += notes_on_values_like_none({trait: list(values) for trait, values in traits.items()})
     return {"prompt": "{trigger}, " + ", ".join(f"{{{trait}}}" for trait in traits), "traits": traits}, notes
 
 

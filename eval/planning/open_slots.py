@@ -40,7 +40,7 @@ def rarity_intervals(
     judged = bool(filled or exhausted)
     if len(filled) == len(items) or (not judged and wanted >= len(items)):
         return None
-    random, columns = np.random.default_rng(0), value_numbers(items)
+    random, columns = np.random.default_rng(0), value_number_table(items)
     scores, ranks = np.empty((ENDS, len(items))), np.empty((ENDS, len(items)))
     has, opens = np.zeros(len(items), bool), np.ones(len(items), bool)
     has[list(filled)], opens[list(filled)] = True, False
@@ -61,7 +61,7 @@ def rarity_intervals(
     ]
 
 
-def value_numbers(items: Sequence[Mapping[str, str]]) -> np.ndarray:
+def value_number_table(items: Sequence[Mapping[str, str]]) -> np.ndarray:
     """[items, traits + 1] the values as numbers, the number of traits as one trait more; 0 for a trait that an item
     lacks.
     """
@@ -74,7 +74,7 @@ def value_numbers(items: Sequence[Mapping[str, str]]) -> np.ndarray:
     return np.array(columns, np.int64).T
 
 
-class InformationContent(NamedTuple):
+class ItemInformation(NamedTuple):
     """Information content of n items, and the entropy of the collection that each belongs to, in bits: what
     OpenRarity's scores are computed from.
     """
@@ -88,8 +88,8 @@ class InformationContent(NamedTuple):
         return self.bits / np.where(self.entropy > 1e-12, self.entropy, 1.0)
 
 
-def information_of(columns: np.ndarray) -> InformationContent:
-    """The information content of items in one collection, from their `value_numbers` [n, traits]."""
+def information_of_items(columns: np.ndarray) -> ItemInformation:
+    """The information content of items in one collection, from their `value_number_table` [n, traits]."""
     size = len(columns)
     bits, unique, entropy = np.zeros(size), np.zeros(size, np.int64), np.zeros(())
     for column in columns.T:
@@ -98,15 +98,15 @@ def information_of(columns: np.ndarray) -> InformationContent:
         entropy = entropy - (shares * np.log2(shares)).sum()
         bits += np.log2(size / counts[column])
         unique += (counts[column] == 1) & (column != 0)
-    return InformationContent(bits, unique, np.asarray(entropy))
+    return ItemInformation(bits, unique, np.asarray(entropy))
 
 
 def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """([n] scores, [n] ranks) by OpenRarity of items with `value_numbers` [n, traits].
+    """([n] scores, [n] ranks) by OpenRarity of items with `value_number_table` [n, traits].
 
     It is eval/planning/rarity.py for many items at once.
     """
-    found, size = information_of(columns), len(columns)
+    found, size = information_of_items(columns), len(columns)
     scores, unique = found.scores(), found.unique
     order = np.lexsort((-scores, -unique))
     ordered = scores[order]
@@ -132,10 +132,10 @@ def scores_and_ranks_if_added(columns: np.ndarray, others: np.ndarray) -> tuple[
         entropy += np.log2(size) - (each.sum() - each + more)[of_others] / size
         bits += np.log2(size / (counts[of_others] + 1))
         unique += (counts[of_others] == 0) & (of_others != 0)
-    before = information_of(columns)
+    before = information_of_items(columns)
     keys = np.sort(before.unique * UNIQUE_FIRST + before.bits)
     above = len(keys) - np.searchsorted(keys, unique * UNIQUE_FIRST + bits + TIED, side="right")
-    return InformationContent(bits, unique, entropy).scores(), 1.0 + above
+    return ItemInformation(bits, unique, entropy).scores(), 1.0 + above
 
 
 def counts_times_log2(counts: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ class PlanProblem:
     excluded: np.ndarray
     """(n, traits): combinations that no slot may have."""
 
-    def value_numbers_of(self, traits: Mapping[str, str]) -> list[int]:
+    def row_of_traits(self, traits: Mapping[str, str]) -> list[int]:
         """[traits] the numbers of the values of `traits` (trait -> value); OPEN for a trait or value
         that is not there.
         """
@@ -85,7 +85,7 @@ class PlanProblem:
         """Whether a rule alone says that no slot has these `traits` (trait -> value) together: they are forbidden, or
         one is the number of values among which another counts.
         """
-        row = np.array([self.value_numbers_of(traits)])
+        row = np.array([self.row_of_traits(traits)])
         never = [*self.forbidden, *(limit for limit in self.limits if limit.high == 0)]
         there = {self.traits.index(trait) for trait in traits}
         tallied = any(rule.trait in there and there & rule.counted.keys() for rule in self.trait_count_rules)
@@ -107,7 +107,7 @@ def make_plan_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[st
         problems.append(f"one_of_ones: {len(file.one_of_ones)} for {size} slots")
     names, counts = [], []
     for trait, written in file.traits.items():
-        values = {name: with_weight_of_tier(value, file) for name, value in written.items()}
+        values = {name: value_with_tier_weight(value, file) for name, value in written.items()}
         given = [one.traits[trait] for one in file.one_of_ones if trait in one.traits]
         own = list(dict.fromkeys(value for value in given if value not in values))  # of one-of-ones alone
         shared, found = exact_counts_and_problems(trait, values, size - sum(value in own for value in given))
@@ -140,12 +140,12 @@ def make_plan_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[st
         given=np.full((size, len(names)), OPEN, np.int32),
         excluded=np.zeros((0, len(names)), np.int32),
     )
-    rows = [problem.value_numbers_of(traits) for traits in excluded]
+    rows = [problem.row_of_traits(traits) for traits in excluded]
     problem.excluded = np.array([row for row in rows if OPEN not in row], np.int32).reshape(-1, len(names))
     return problem
 
 
-def with_weight_of_tier(value: TraitValue, file: TraitsFile) -> TraitValue:
+def value_with_tier_weight(value: TraitValue, file: TraitsFile) -> TraitValue:
     return value.model_copy(update={"weight": file.tiers[value.tier]}) if value.tier is not None else value
 
 
@@ -164,11 +164,11 @@ def exact_counts_and_problems(trait: str, values: dict[str, TraitValue], size: i
     if not low <= rest <= high and weighted:
         bound = f"at_least sums to {low}" if rest < low else f"at_most sums to {high}"
         return [], [f"traits.{trait}: {bound}, for {rest} slots"]
-    counts |= counts_by_weight(weighted, rest)
+    counts |= slot_counts_by_weight(weighted, rest)
     return [counts[name] for name in values], []
 
 
-def counts_by_weight(values: dict[str, TraitValue], size: int) -> dict[str, int]:
+def slot_counts_by_weight(values: dict[str, TraitValue], size: int) -> dict[str, int]:
     """`size` slots shared by weight; a share outside at_least and at_most is set to the bound, others share the rest.
 
     Of equal remainders the value that stands first gets the slot.

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.planning.deal import fill_by_swaps, occurs_in_sorted
-from eval.planning.exact import problem_of_open_slots
+from eval.planning.deal import fill_by_swaps, is_in_sorted
+from eval.planning.exact import plan_problem_of_open_slots
 from eval.planning.problem import OPEN, PlanProblem
 from eval.planning.solve import solve_plan
 from stylegate.errors import DataError
@@ -20,7 +20,7 @@ from stylegate.errors import DataError
 FREED = 8  # filled slots that are freed first, where exchanges of one value do not suffice; then twice as many
 
 
-def plan_rows_after_repair(
+def repaired_plan_rows(
     problem: PlanProblem, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
 ) -> NDArray[np.int32]:
     """The rows of a plan in which the slots `broken` have other combinations than before, which no other slot gets.
@@ -34,7 +34,7 @@ def plan_rows_after_repair(
         listing = ", ".join(map(str, fixed))
         raise DataError(f"slots that one-of-ones fix whole: {listing}", next_step="change them in the traits file.")
     problem = replace(problem, excluded=np.concatenate([problem.excluded, rows[list(broken)]]).astype(np.int32))
-    if len(broken) > 1 and (found := plan_rows_with_slots_dealt_again(problem, rows, broken, seed)) is not None:
+    if len(broken) > 1 and (found := plan_rows_with_slots_redealt(problem, rows, broken, seed)) is not None:
         return found
     found, left = rows.copy(), list(broken)
     while left:
@@ -47,13 +47,13 @@ def plan_rows_after_repair(
     return found
 
 
-def plan_rows_with_slots_dealt_again(
+def plan_rows_with_slots_redealt(
     problem: PlanProblem, rows: NDArray[np.int32], free: Sequence[int], seed: int
 ) -> NDArray[np.int32] | None:
     """The rows with other combinations in the slots `free`; None if the dealing does not come to any."""
     settled = np.ones(len(rows), bool)
     settled[list(free)] = False
-    part = problem_of_open_slots(problem, np.where(settled[:, None], rows, problem.given), settled)
+    part = plan_problem_of_open_slots(problem, np.where(settled[:, None], rows, problem.given), settled)
     dealt = fill_by_swaps(part, np.random.default_rng([seed, len(free)])) if part else None
     if dealt is None:
         return None
@@ -86,9 +86,9 @@ def allowed_exchanges(
     mine, theirs = np.repeat(rows[first][None], len(others), axis=0), rows[others].copy()
     mine[:, trait], theirs[:, trait] = rows[others, trait], rows[first, trait]
     good = np.ones(len(others), bool)
-    taken = combination_keys(problem, np.concatenate([problem.excluded, rows]))
+    taken = combination_hash_keys(problem, np.concatenate([problem.excluded, rows]))
     for new in (mine, theirs):
-        good &= ~occurs_in_sorted(np.sort(taken), combination_keys(problem, new))
+        good &= ~is_in_sorted(np.sort(taken), combination_hash_keys(problem, new))
         for rule in problem.forbidden:
             good &= ~rule.rows_with_combination(new)
         for rule in problem.trait_count_rules:
@@ -107,7 +107,7 @@ def allowed_exchanges(
     return good
 
 
-def combination_keys(problem: PlanProblem, rows: NDArray[np.int32]) -> NDArray[np.uint64]:
+def combination_hash_keys(problem: PlanProblem, rows: NDArray[np.int32]) -> NDArray[np.uint64]:
     """[n] a random 64-bit sum for each row: equal rows have equal ones, and others hardly ever."""
     random = np.random.default_rng(0)
     total = np.zeros(len(rows), np.uint64)
@@ -128,7 +128,7 @@ def repair_by_freeing_more_slots(
     freed = 0
     while freed < 2 * len(rest) + 1:
         free = sorted({*broken, *unfilled, *rest[:freed]})
-        if (found := plan_rows_with_slots_dealt_again(problem, rows, free, seed)) is not None:
+        if (found := plan_rows_with_slots_redealt(problem, rows, free, seed)) is not None:
             return found
         freed = max(FREED, 2 * freed)
     return solve_plan(problem, seed).astype(np.int32)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from eval.lot.batch import PlanSlot
-from eval.planning.problem import OPEN, PlanProblem, make_plan_problem, with_weight_of_tier
-from eval.planning.repair import plan_rows_after_repair
+from eval.planning.problem import OPEN, PlanProblem, make_plan_problem, value_with_tier_weight
+from eval.planning.repair import repaired_plan_rows
 from eval.planning.solve import solve_plan
 from eval.planning.traits import OneOfOne, TraitsFile
 from stylegate.brandset import Brand
@@ -39,15 +39,15 @@ def slots_from_traits(
     )
     ones = place_one_of_ones(problem, file.one_of_ones, plan.seed, kept or {})
     for number, traits in (kept or {}).items():
-        problem.given[number] = problem.value_numbers_of(traits)
+        problem.given[number] = problem.row_of_traits(traits)
     rows = solve_plan(problem, plan.seed)
     return [
-        make_slot_with_prompt(file, brand, plan, n, problem.traits_of_row(row), ones.get(n))
+        make_slot_from_traits(file, brand, plan, n, problem.traits_of_row(row), ones.get(n))
         for n, row in enumerate(rows)
     ]
 
 
-def make_slot_with_prompt(
+def make_slot_from_traits(
     file: TraitsFile, brand: Brand, plan: PlanConfig, number: int, traits: dict[str, str], one: OneOfOne | None
 ) -> PlanSlot:
     """The slot `number` with these traits. Its prompt is made from the traits, or is that of the one-of-one `one`."""
@@ -55,7 +55,7 @@ def make_slot_with_prompt(
     phrases = {trait: file.phrase(trait, value) for trait, value in traits.items()}
     return PlanSlot(
         slot=number,
-        prompt=brand.prompt_with_trigger(without_empty_phrases(text.format(trigger=brand.trigger, **phrases))),
+        prompt=brand.prompt_with_trigger(prompt_without_empty_phrases(text.format(trigger=brand.trigger, **phrases))),
         negative_prompt=file.negative_prompt,
         seed=one.seed if one and one.seed is not None else seed_of_slot(plan, number),
         traits=traits,
@@ -70,7 +70,7 @@ def notes_on_values_without_slot(file: TraitsFile | None, slots: Sequence[PlanSl
         return []
     found = []
     for trait, written in file.traits.items():
-        values = {name: with_weight_of_tier(value, file) for name, value in written.items() if value.count is None}
+        values = {name: value_with_tier_weight(value, file) for name, value in written.items() if value.count is None}
         weights = {name: 1.0 if value.weight is None else value.weight for name, value in values.items()}
         given = [slot.traits[trait] for slot in slots if slot.traits[trait] in weights]
         total = f"{sum(weights.values()):g} in {counted(len(given), 'slot')}"
@@ -100,17 +100,17 @@ def repaired_slots(
     problem = make_plan_problem(file, len(earlier), map(dict, excluded))
     kept = {slot.slot: slot.traits for slot in earlier}
     ones = place_one_of_ones(problem, file.one_of_ones, plan.seed, kept)
-    rows = np.array([problem.value_numbers_of(slot.traits) for slot in earlier], np.int32)
+    rows = np.array([problem.row_of_traits(slot.traits) for slot in earlier], np.int32)
     counts = [np.bincount(rows[:, t][rows[:, t] != OPEN], minlength=len(c)) for t, c in enumerate(problem.counts)]
     if any((found != wanted).any() for found, wanted in zip(counts, problem.counts, strict=True)):
         raise DataError(
             "the plan's counts are not those of the traits file, which was changed since",
             next_step="stylegate plan with the same arguments without repair=; then repair what is left.",
         )
-    found = plan_rows_after_repair(problem, rows, broken, filled, plan.seed)
+    found = repaired_plan_rows(problem, rows, broken, filled, plan.seed)
     changed = (found != rows).any(axis=1)
     return [
-        make_slot_with_prompt(file, brand, plan, slot.slot, problem.traits_of_row(row), ones.get(slot.slot))
+        make_slot_from_traits(file, brand, plan, slot.slot, problem.traits_of_row(row), ones.get(slot.slot))
         if new
         else slot
         for slot, row, new in zip(earlier, found, changed, strict=True)
@@ -129,11 +129,11 @@ def place_one_of_ones(
         slot = held[0] if held else next(n for n in order if n not in placed and n not in kept)
         placed[slot] = one
     for slot, one in placed.items():
-        problem.given[slot] = problem.value_numbers_of(one.traits)
+        problem.given[slot] = problem.row_of_traits(one.traits)
     return placed
 
 
-def without_empty_phrases(text: str) -> str:
+def prompt_without_empty_phrases(text: str) -> str:
     """A prompt without the doubled commas and spaces that traits without a phrase leave behind."""
     return re.sub(r"(,\s*)+(?=,)|,\s*$", "", text)
 
@@ -150,14 +150,14 @@ def traits_of_slots_to_keep(
     Slots with pictures (`drawn`) come first, also in the order of the answer.
     """
     problem = make_plan_problem(file, plan.num_images, map(dict, excluded))
-    fixed = {one.slot: problem.value_numbers_of(one.traits) for one in file.one_of_ones if one.slot is not None}
+    fixed = {one.slot: problem.row_of_traits(one.traits) for one in file.one_of_ones if one.slot is not None}
     left = [count.copy() for count in problem.counts]
     highs = [limit.high for limit in problem.limits]
     own = one_of_one_values(file)
     kept: dict[int, dict[str, str]] = {}
     seen = {tuple(row) for row in problem.excluded.tolist()}
     for slot in sorted(earlier, key=lambda slot: (slot.slot not in drawn, slot.slot)):
-        row = np.array(problem.value_numbers_of(slot.traits), np.int32)
+        row = np.array(problem.row_of_traits(slot.traits), np.int32)
         if slot.slot >= problem.size or set(slot.traits) != set(problem.traits) or (row == OPEN).any():
             continue
         given = np.array(fixed.get(slot.slot, [OPEN] * len(row)))

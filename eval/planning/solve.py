@@ -18,7 +18,7 @@ def solve_plan(problem: PlanProblem, seed: int) -> np.ndarray:
 
     Raises DataError where no such plan exists, with the rules that conflict and the nearest counts that do not.
     """
-    room = entropy_margin_or_refusal(problem)
+    room = entropy_margin_if_feasible(problem)
     for start in range(DEALS):
         if (rows := fill_by_swaps(problem, np.random.default_rng([seed, start]))) is not None:
             return rows
@@ -42,7 +42,7 @@ def solve_plan(problem: PlanProblem, seed: int) -> np.ndarray:
     )
 
 
-def entropy_margin_or_refusal(problem: PlanProblem) -> float:
+def entropy_margin_if_feasible(problem: PlanProblem) -> float:
     """The bits of room of a plan (feasible.entropy_margin_in_bits), if counts and rules do not exclude each other.
 
     Raises DataError where they do, with the rules that conflict and the nearest counts that do not.

@@ -59,7 +59,7 @@ def valid_file_name(name: str) -> str:
     return name
 
 
-def as_list_of_values(written: Any) -> Any:
+def values_as_list(written: Any) -> Any:
     """The values of a condition: one word, or a list of them."""
     return [written] if isinstance(written, str) else written
 
@@ -74,7 +74,7 @@ Weight = Annotated[float, BeforeValidator(parse_weight, json_schema_input_type=f
 Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int), Field(ge=0)]
 Names = Annotated[
     list[str],
-    BeforeValidator(as_list_of_values, json_schema_input_type=str | list[str]),
+    BeforeValidator(values_as_list, json_schema_input_type=str | list[str]),
     AfterValidator(require_not_empty_mapping),
 ]
 Condition = Annotated[

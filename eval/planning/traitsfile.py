@@ -10,7 +10,7 @@ from eval.planning.contradictions import problems_between_parts, template_proble
 from eval.planning.traits import MAX_VALUES, TraitsFile, value_as_mapping
 from stylegate import files
 from stylegate.errors import DataError
-from stylegate.records import problems_of
+from stylegate.records import validation_problems
 
 MAX_BYTES = 1_000_000  # of a traits file: YAML is read slowly, and nobody writes a longer one
 SHOWN_PROBLEMS = 40  # problems that one message lists
@@ -21,7 +21,7 @@ def read_traits_file(path: Path) -> TraitsFile:
     if path.is_file() and path.stat().st_size > MAX_BYTES:
         raise DataError(f"{files.display_path(path)} has more than {MAX_BYTES // 1_000_000} MB: no traits file")
     data = with_numbers_as_weights_or_counts(files.read_yaml(path, "traits file", words=True))
-    content, problems, left = validate_without_bad_entries(data)
+    content, problems, left = valid_part_and_problems(data)
     if isinstance(data.get("prompt"), str) and isinstance(data.get("traits"), dict):
         problems += template_problems(data["prompt"], {"trigger", *data["traits"]})
     if content:
@@ -45,7 +45,7 @@ def with_numbers_as_weights_or_counts(data: dict[str, Any]) -> dict[str, Any]:
         return data
     written = {
         trait: {
-            value: with_number_renamed_to_key(value_as_mapping(str(value), spec), key) for value, spec in values.items()
+            value: number_as_weight_or_count(value_as_mapping(str(value), spec), key) for value, spec in values.items()
         }
         if isinstance(values, dict) and len(values) <= MAX_VALUES
         else values
@@ -54,12 +54,12 @@ def with_numbers_as_weights_or_counts(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"traits": written}
 
 
-def with_number_renamed_to_key(spec: dict[str, Any], key: str) -> dict[str, Any]:
+def number_as_weight_or_count(spec: dict[str, Any], key: str) -> dict[str, Any]:
     named = {key if word == "number" else word: written for word, written in spec.items()}
     return {word: "" if written is None else written for word, written in named.items()}  # `crown: ` is no weight
 
 
-def validate_without_bad_entries(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str], dict[str, list[int]]]:
+def valid_part_and_problems(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str], dict[str, list[int]]]:
     """The file as far as it can be read, and its problems: what is wrong is taken out so that the rest is checked too.
 
     None where a part is missing or nothing is left. The third value says for each list from which entries were taken
@@ -68,7 +68,7 @@ def validate_without_bad_entries(data: dict[str, Any]) -> tuple[TraitsFile | Non
     try:
         return TraitsFile.model_validate(data), [], {}
     except ValidationError as error:
-        problems = problems_of(error)
+        problems = validation_problems(error)
         faulty = {
             place_of_entry_to_remove([part for part in found["loc"] if part != "[key]"]) for found in error.errors()
         }

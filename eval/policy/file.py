@@ -28,7 +28,7 @@ from eval.policy.model import (
     PolicyCheck,
     PolicyFile,
     Threshold,
-    can_fall_below,
+    can_score_fall_below,
     percentage_rounded_up,
 )
 from eval.scorers import SCORES
@@ -47,7 +47,7 @@ def read_policy(name: str) -> Policy:
     try:
         content = PolicyFile.model_validate(data)
     except ValidationError as error:
-        problems += records.problems_of(error)
+        problems += records.validation_problems(error)
     problems += problems_between_checks(valid_checks(data.get("checks")), all_given=content is not None)
     if problems or content is None:
         raise DataError(
@@ -112,7 +112,7 @@ def problems_between_checks(checks: Mapping[str, PolicyCheck], all_given: bool) 
             continue
         for name, line in check.lines().items():
             for number in (line.number, line.alone):
-                if number is not None and not can_fall_below(score, number):
+                if number is not None and not can_score_fall_below(score, number):
                     lowest = SCORES[score].lowest
                     problems.append(
                         f"checks.{score}.{name}: nothing falls below {number:g}, since {score} begins at {lowest:g}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.policy.model import LINES, MARGIN, Policy, can_fall_below, score_spread
+from eval.policy.model import LINES, MARGIN, Policy, can_score_fall_below, score_spread
 from eval.scorers import SCORES
 from eval.scorers.entry import NEEDS, PATCHES, REFERENCES
 from stylegate.errors import DataError
@@ -32,7 +32,7 @@ class ResolvedCheckLines:
     def can_keep_from_acceptance(self) -> bool:
         """Whether a score can lie below a line that keeps a picture from being accepted. A warning does not."""
         lines = [line for name, line in self.lines().items() if LINES[name] != "warn"]
-        return any(can_fall_below(self.score, line) for line in lines)
+        return any(can_score_fall_below(self.score, line) for line in lines)
 
     def distance_in_spreads(self, score: float) -> float | None:
         """How many spreads a score lies above the highest line that would hold a picture back; negative below it.

@@ -223,7 +223,7 @@ def score_spread(score: str, references: np.ndarray) -> float:
     return max(float(high - low) / 2, SCORES[score].resolution)
 
 
-def can_fall_below(score: str, line: float) -> bool:
+def can_score_fall_below(score: str, line: float) -> bool:
     """Whether a picture's score can lie below the line at all: not if the line is at or below the score's range."""
     return line > SCORES[score].lowest
 

@@ -56,7 +56,7 @@ def largest_allowed_rejects(alpha: float, size: int) -> int:
     return math.floor(alpha * size + 1e-9)
 
 
-def bettor_for_uniform_order(alpha: float) -> Bettor:
+def uniform_order_bettor(alpha: float) -> Bettor:
     """`betting_wealth` with the bets of `alpha`, for an order in which every picture is equally likely to come next."""
     return lambda labels, size, rejects: betting_wealth(labels, size, rejects, alpha)
 
@@ -83,7 +83,7 @@ def labels_until_proven(
     order; without one it is the bettor of `betting_wealth`. `fewest_rejects_noticed` says how many pictures a reviewer
     rejects at least in a lot with that many rejects: all of them, unless eval/promise/eyes.py says otherwise.
     """
-    bettor, found = bettor or bettor_for_uniform_order(alpha), np.cumsum(np.asarray(labels, int))
+    bettor, found = bettor or uniform_order_bettor(alpha), np.cumsum(np.asarray(labels, int))
     for already in np.unique(np.concatenate([[0], found])):
         smallest = fewest_rejects_noticed(largest_allowed_rejects(alpha, size - already) + already + 1)
         proven = np.flatnonzero(ruled_out_after_each_label(labels, size, delta, smallest, bettor) & (found == already))
@@ -104,7 +104,7 @@ def upper_bound_on_reject_share_after_removal(
     found = int(np.sum(labels))
     if size == found:
         return 0.0
-    most = most_rejects_not_ruled_out(labels, size, delta, bettor or bettor_for_uniform_order(alpha))
+    most = most_rejects_not_ruled_out(labels, size, delta, bettor or uniform_order_bettor(alpha))
     return 1.0 if most is None else (most - found) / (size - found)
 
 

@@ -13,7 +13,7 @@ from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, origin_digests, sha256_by_name
 from eval.measuring.encoder import encoder_digest, encoder_name
 from eval.measuring.scores import VERSION as SCORES_VERSION
-from eval.measuring.scores import named_aesthetic_head
+from eval.measuring.scores import named_aesthetic_head_path
 from eval.policy.lines import ResolvedCheckLines
 from eval.policy.model import MARGIN, Policy, percentage_rounded_up
 from eval.promise import envelope, labels
@@ -98,7 +98,7 @@ class CalibrationTerms(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class CalibratedLine:
+class CalibrationResult:
     """The result of a calibration for one batch: thresholds of the calibrated check, rejects found by labels, state."""
 
     bound: ResolvedCheckLines | None
@@ -168,7 +168,7 @@ def judging_digests(config: Config, lot: Lot, compared: Comparison, policy: Poli
     For a folder of pictures by others, whose making is not known, the digests hold for that folder alone.
     """
     made, traits = origin_digests(lot), lot.record.facts.plan.traits if lot.record else None
-    head, marked = named_aesthetic_head(config), made["watermark_sha256"]
+    head, marked = named_aesthetic_head_path(config), made["watermark_sha256"]
     return {
         "LoRA": made["lora_sha256"],
         "base": made["base_sha256"],
@@ -246,9 +246,9 @@ def calibration_path(config: Config, lot: Lot) -> Path:
     return named.resolve()
 
 
-def calibrated_line_for_lot(
+def calibration_result_for_lot(
     config: Config, lot: Lot, compared: Comparison, policy: Policy, pool: dict[str, float]
-) -> CalibratedLine:
+) -> CalibrationResult:
     """The thresholds and the state of the calibration that the config names, else of the lot's own, for this lot.
 
     `pool` has the calibrated score, by sha256, of the pictures that every other check accepts.
@@ -256,15 +256,15 @@ def calibrated_line_for_lot(
     path = calibration_path(config, lot)
     if not path.exists():
         text = f"{policy.calibrated_score} has no line yet: stylegate calibrate with the same arguments"
-        return CalibratedLine(None, set(), "insufficient", text)
-    return calibrated_line_for_pool(
+        return CalibrationResult(None, set(), "insufficient", text)
+    return calibration_result_for_pool(
         read_calibration(path), pool, judging_digests(config, lot, compared, policy), policy
     )
 
 
-def calibrated_line_for_pool(
+def calibration_result_for_pool(
     calibration: Calibration, pool: dict[str, float], digests_now: dict[str, str | None], policy: Policy
-) -> CalibratedLine:
+) -> CalibrationResult:
     """The lines of the calibrated check for this pool, with the state of the calibration: valid, stale or
     insufficient.
 
@@ -298,10 +298,10 @@ def calibrated_line_for_pool(
     if state != "valid":
         top, bottom = calibration.lines.accept_from, calibration.lines.reject_below
     if top is None:
-        return CalibratedLine(None, found, state, text, here, made=proof)
+        return CalibrationResult(None, found, state, text, here, made=proof)
     low = min(bottom, top) if bottom is not None else None
     going = sum(score >= top and name not in found for name, score in pool.items())
-    return CalibratedLine(
+    return CalibrationResult(
         ResolvedCheckLines(policy.calibrated_score or MARGIN, low, top, True),
         found,
         state,

@@ -141,7 +141,7 @@ class Certificate(Record):
             )
         return self.says
 
-    def about_reviewers(self) -> str:
+    def known_rejects_in_words(self) -> str:
         """How many known rejects each reviewer missed, and how many rejects are missed at most, in words.
 
         Without known rejects it says that the reviewers are taken to be right.
@@ -234,7 +234,7 @@ class AuditPlan:
     def bettor_for_labels(self, given: Sequence[Label], size: int, alpha: float) -> audit.Bettor:
         """Who bets on these labels of pictures of the lot's best `size`, against a share of rejects of alpha."""
         if self.design is None:
-            return audit.bettor_for_uniform_order(alpha)
+            return audit.uniform_order_bettor(alpha)
         rank = {sha256: place for place, sha256 in enumerate(self.lot[:size])}
         weights = sampling_weights(len(self.lot), self.design)[:size]
         return ranked_bettor([rank[label.sha256] for label in given], weights, self.design)
@@ -265,7 +265,7 @@ class AuditPlan:
             bound = audit.upper_bound_on_reject_share_after_removal(bad, size, alpha, delta, bettor)
             needed = audit.labels_until_proven(bad, size, alpha, delta, bettor) if bound <= alpha else None
         else:
-            miss_rate = eyes.miss_rate_of_all(tests, eyes.SHARES.miss_rate * delta)
+            miss_rate = eyes.largest_miss_rate(tests, eyes.SHARES.miss_rate * delta)
             bettor = self.bettor_for_labels(asked, size, alpha * (1 - miss_rate))
             bound = eyes.upper_bound_on_reject_share(bad, size, delta, miss_rate, bettor)
             needed = (
@@ -333,7 +333,7 @@ def write_audit_terms(out: Path, plan: AuditPlan) -> None:
         labels.append_terms(out, plan.purpose, plan.terms)
 
 
-def index_of_first_proven(attempts: Sequence[AuditAttempt]) -> int | None:
+def index_of_first_proven_attempt(attempts: Sequence[AuditAttempt]) -> int | None:
     """Index of the first attempt that is proven; None if none is."""
     return next((i for i, attempt in enumerate(attempts) if attempt.proven_after is not None), None)
 
@@ -377,19 +377,19 @@ def make_certificate(
         order_seed=plan.order_seed,
         design=plan.design,
         earlier_attempts=plan.earlier,
-        labels=plain_audit(given),
+        labels=labels_with_verdict_and_who(given),
         known_rejects=plan.known_rejects,
-        known_answers=plain_audit(answers),
+        known_answers=labels_with_verdict_and_who(answers),
         attempts=attempts,
         proven=proven,
         statements=list(statements),
         sha256="",
     )
-    found = found.model_copy(update={"assumes": found.about_reviewers()})
+    found = found.model_copy(update={"assumes": found.known_rejects_in_words()})
     return found.model_copy(update={"sha256": found.computed_sha256()})
 
 
-def plain_audit(given: Sequence[Label]) -> list[Label]:
+def labels_with_verdict_and_who(given: Sequence[Label]) -> list[Label]:
     """The labels reduced to sha256, verdict, who and why, as a certificate keeps them."""
     return [Label(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why) for g in given]
 
@@ -416,7 +416,7 @@ def certificate_problems(found: Certificate) -> list[str]:
     try:
         promise = found.promise.as_policy_promise()
     except ValidationError as error:
-        return [f"promise.{problem}" for problem in records.problems_of(error)]
+        return [f"promise.{problem}" for problem in records.validation_problems(error)]
     purpose: Purpose = "traits" if found.statements else "audit"
     terms = (found.lot.pictures, promise, found.earlier_attempts, found.policy.sha256, found.design, purpose)
     plan = AuditPlan(*terms, known_rejects=found.known_rejects)
@@ -443,7 +443,7 @@ def certificate_problems(found: Certificate) -> list[str]:
         problems.append("the attempts do not follow from the labels")
     elif found.proven >= len(found.attempts) or found.proven_attempt().proven_after is None:
         problems.append("the attempt that it calls proven is not")
-    elif found.assumes not in ("", found.about_reviewers()):
+    elif found.assumes not in ("", found.known_rejects_in_words()):
         problems.append("it says something else of the reviewers than their answers do")
     return problems
 

@@ -23,7 +23,7 @@ DRAWS = 20_000  # simulated samples
 SURE = 0.01  # chance that simulation finds the band too narrow
 
 
-def tail_probabilities(size: int, count: int, most: int, places: NDArray) -> NDArray[np.float64]:
+def hypergeometric_tails(size: int, count: int, most: int, places: NDArray) -> NDArray[np.float64]:
     """[places, most]: entry (p, x) is the chance that at most x of the first p candidates are among the labelled ones.
 
     `count` of `size` candidates are labelled at random (hypergeometric). With p rejects in a lot, it is the p-value of
@@ -33,7 +33,7 @@ def tail_probabilities(size: int, count: int, most: int, places: NDArray) -> NDA
 
 
 def tail_columns(size: int, count: int, most: int, places: NDArray) -> Iterator[NDArray[np.float64]]:
-    """Yield the columns of `tail_probabilities`, one for each x: all of them can be gigabytes."""
+    """Yield the columns of `hypergeometric_tails`, one for each x: all of them can be gigabytes."""
     from scipy.special import gammaln  # scipy takes half a second; a gate without a calibration has no use for it
 
     def log_binomial_coefficient(n, k):
@@ -63,7 +63,7 @@ def max_labelled_rejects(alpha: float, count: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def most_unlabelled_rejects_by_labelled(size: int, count: int, delta: float, most: int) -> tuple[int, ...]:
+def unlabelled_reject_bounds(size: int, count: int, delta: float, most: int) -> tuple[int, ...]:
     """For x = 0 ... most - 1 the largest number of unlabelled rejects above a threshold that has x labelled rejects
     above it.
 
@@ -109,7 +109,7 @@ def reject_share_bounds_at_thresholds(
     if not labelled.any():
         return np.ones(len(thresholds))
     reach = np.array(
-        most_unlabelled_rejects_by_labelled(
+        unlabelled_reject_bounds(
             len(scores), int(labelled.sum()), delta, max_labelled_rejects(alpha, int(labelled.sum()))
         )
     )

@@ -30,25 +30,25 @@ PLACES = 40  # places that are tried for a fault
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # all others: PNG
 
 
-def missing_known_rejects(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def blanked_square(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A square [h, w, c] filled with `border` [c], the colour of the picture's edge: a part that is missing."""
     return np.broadcast_to(border, square.shape).astype(np.uint8)
 
 
-def smeared_copy(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def blurred_square(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[h, w, c] the square after a Gaussian blur whose deviation is a fourth of its side."""
     return np.asarray(Image.fromarray(square).filter(ImageFilter.GaussianBlur(len(square) / 4)))
 
 
-def upside_down(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def square_upside_down(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[h, w, c] the square, turned by 180 degrees."""
     return square[::-1, ::-1]
 
 
-FAULTS = (missing_known_rejects, smeared_copy, upside_down)
+FAULTS = (blanked_square, blurred_square, square_upside_down)
 
 
-def spoilt_copy(image: Image.Image, random: np.random.Generator) -> Image.Image | None:
+def picture_with_fault(image: Image.Image, random: np.random.Generator) -> Image.Image | None:
     """A copy of the picture with one of FAULTS in a square at a random place, away from the edges.
 
     None if the fault cannot be seen at any place, as in a blank picture.
@@ -69,7 +69,7 @@ def spoilt_copy(image: Image.Image, random: np.random.Generator) -> Image.Image 
     return None
 
 
-def spoilt_file(path: Path, seed: str) -> bytes | None:
+def file_with_fault(path: Path, seed: str) -> bytes | None:
     """The content of a spoilt copy of a picture's file, in the same format; None if it cannot be made."""
     try:
         with Image.open(io.BytesIO(pictures.read_picture_file(path))) as opened:
@@ -78,7 +78,7 @@ def spoilt_file(path: Path, seed: str) -> bytes | None:
             image = ImageOps.exif_transpose(opened).convert("RGBA" if has_alpha else "RGB")
     except (OSError, PictureError, Image.DecompressionBombError):
         return None
-    found = spoilt_copy(image, np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:15], 16)))
+    found = picture_with_fault(image, np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:15], 16)))
     if found is None:
         return None
     sink, kind = io.BytesIO(), FORMATS.get(path.suffix.lower(), "PNG")
@@ -87,12 +87,12 @@ def spoilt_file(path: Path, seed: str) -> bytes | None:
     return sink.getvalue()
 
 
-def neutral_path(out: Path, sha256: str, like: Path) -> Path:
+def neutral_picture_path(out: Path, sha256: str, like: Path) -> Path:
     """The path of a known reject's file in the folder `out`: a name of its sha256, with the suffix of `like`."""
     return out / FOLDER / f"{sha256[:16]}{like.suffix.lower()}"
 
 
-def with_known_rejects(lot: Lot, plan: AuditPlan, wanted: int) -> tuple[AuditPlan, str]:
+def plan_with_known_rejects(lot: Lot, plan: AuditPlan, wanted: int) -> tuple[AuditPlan, str]:
     """(plan, why): the plan with known rejects hidden in it, and a sentence on why it has them, or why it has none.
 
     An audit that was begun keeps what it began with. A new one has `wanted` known rejects, made of the pictures that
@@ -107,7 +107,7 @@ def with_known_rejects(lot: Lot, plan: AuditPlan, wanted: int) -> tuple[AuditPla
     if begun:
         write_known_rejects(lot.out, plan.known_rejects.items(), paths, plan.order_seed)
     else:
-        planned = plan_with(lot.out, plan, wanted, paths)
+        planned = plan_with_num_known_rejects(lot.out, plan, wanted, paths)
         if planned is None:
             text = f"{counted(len(plan.lot), 'picture')} are too few to measure them"
             return plan, f"the reviewers are taken to be right: {text} with {wanted} known rejects"
@@ -115,7 +115,7 @@ def with_known_rejects(lot: Lot, plan: AuditPlan, wanted: int) -> tuple[AuditPla
     return plan, f"{len(plan.known_rejects)} known rejects are hidden among the pictures, and measure who reviews them"
 
 
-def plan_with(out: Path, plan: AuditPlan, wanted: int, paths: dict[str, Path]) -> AuditPlan | None:
+def plan_with_num_known_rejects(out: Path, plan: AuditPlan, wanted: int, paths: dict[str, Path]) -> AuditPlan | None:
     """The plan with `wanted` known rejects, whose files are written; None if a lot without any reject could not be
     proven good with them.
     """
@@ -125,11 +125,11 @@ def plan_with(out: Path, plan: AuditPlan, wanted: int, paths: dict[str, Path]) -
         return None
     made: dict[str, str] = {}
     for source in reversed(plan.labelling_order):
-        content = spoilt_file(paths[source], f"{plan.order_seed}:{source}")
+        content = file_with_fault(paths[source], f"{plan.order_seed}:{source}")
         sha256 = hashlib.sha256(content).hexdigest() if content else ""
         if content and sha256 not in (*plan.lot, *made):
             made[sha256] = source
-            files.write_atomically(neutral_path(out, sha256, paths[source]), content)
+            files.write_atomically(neutral_picture_path(out, sha256, paths[source]), content)
         if len(made) == wanted:
             return replace(plan, known_rejects=made)
     return None
@@ -141,13 +141,13 @@ def write_known_rejects(out: Path, known: Iterable[tuple[str, str]], paths: dict
     One that cannot be made as it was is left out, and not shown any more.
     """
     for sha256, source in known:
-        path = neutral_path(out, sha256, paths[source])
-        content = None if path.exists() else spoilt_file(paths[source], f"{seed}:{source}")
+        path = neutral_picture_path(out, sha256, paths[source])
+        content = None if path.exists() else file_with_fault(paths[source], f"{seed}:{source}")
         if content and hashlib.sha256(content).hexdigest() == sha256:
             files.write_atomically(path, content)
 
 
-def mixed_pictures(order: list[str], first: int, known: Iterable[str], window: int, who: str) -> list[str]:
+def pictures_with_known_rejects(order: list[str], first: int, known: Iterable[str], window: int, who: str) -> list[str]:
     """`order` with the `known` rejects in it, each at a random place of the reviewer's own among the first `window`.
 
     `order` holds the pictures that are still to come, and `first` of the reviewer's own came before them. A known

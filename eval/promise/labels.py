@@ -21,7 +21,7 @@ from eval.promise.label import Label, LabelName, Purpose, Sha256, StoredLabel, U
 from eval.promise.older import NewStoreRow, label_content
 from stylegate import files
 from stylegate.errors import DataError
-from stylegate.records import Record, problems_of
+from stylegate.records import Record, validation_problems
 from stylegate.words import counted
 
 __all__ = ["PURPOSES", "Label", "LabelName", "Purpose", "Sha256", "StoredLabel", "Undo"]
@@ -76,7 +76,7 @@ def parse_row_content(
     except ValidationError as error:
         raise DataError(
             f"row {row.number} of {files.display_path(out / store.STORE)} is not as stylegate writes it:",
-            problems_of(error),
+            validation_problems(error),
             "a newer stylegate may have written it; else move the file away: labels in a CSV file can be given again.",
         ) from None
 
@@ -152,9 +152,9 @@ def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) ->
         """Raises DataError if a new label calls a picture good whose label that counts in `rows` is a reject."""
         stored = stored_labels(rows, purpose, out)
         known = {label.id for label in stored}
-        rejects = {judged_subject_key(label): label for label in stored if label.counts_as_decision and label.is_reject}
+        rejects = {label_subject_key(label): label for label in stored if label.counts_as_decision and label.is_reject}
         good = [label for label in new if label.counts_as_decision and not label.is_reject and label.id not in known]
-        turned = [(label, rejects[judged_subject_key(label)]) for label in good if judged_subject_key(label) in rejects]
+        turned = [(label, rejects[label_subject_key(label)]) for label in good if label_subject_key(label) in rejects]
         if turned:
             raise DataError(
                 f"labels for {purpose} do not turn a reject into a good picture:",
@@ -169,7 +169,7 @@ def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) ->
     return [parse_row_content(row, StoredLabel, out, {"id": row.id, "time": row.time}) for row in rows]
 
 
-def judged_subject_key(label: StoredLabel) -> tuple[str, str, str]:
+def label_subject_key(label: StoredLabel) -> tuple[str, str, str]:
     """(sha256 of the picture, of the policy, `under`): two labels with the same three answer the same question."""
     return label.sha256, label.policy_sha256, label.under
 
@@ -188,7 +188,7 @@ def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id:
     when to stop. Raises DataError for one that must stay, and where no row for the purpose has the id.
     """
 
-    def refuse_late_undo(rows: list[store.StoredRow]) -> None:
+    def check_undo_is_not_late(rows: list[store.StoredRow]) -> None:
         """Raises DataError if `rows` lack the row that is taken back, or, but for a review, one came after it."""
         target = next((row for row in rows if row.id == takes_back and row.kind != "terms"), None)
         if target is None:
@@ -200,7 +200,7 @@ def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id:
             )
 
     undo = Undo(takes_back=takes_back, who=who)
-    store.append_rows(out, [NewStoreRow(purpose, "undo", undo.content(), undo_id)], refuse_late_undo)
+    store.append_rows(out, [NewStoreRow(purpose, "undo", undo.content(), undo_id)], check_undo_is_not_late)
 
 
 def label_with_policy(label: Label, policy: Policy, **more: object) -> StoredLabel:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from eval.promise.label import Purpose, StoredLabel, Undo
 from stylegate import files
 from stylegate.errors import DataError
-from stylegate.records import problems_of
+from stylegate.records import validation_problems
 
 OLDER_FILES: dict[Purpose, str] = {
     "review": "decisions.jsonl",
@@ -59,7 +59,7 @@ def rows_of_older_file(path: Path, purpose: Purpose) -> list[NewStoreRow]:
         try:
             label = StoredLabel.model_validate({"why": ""} | row)
         except ValidationError as error:
-            problems += [f"row {number}: {problem}" for problem in problems_of(error)]
+            problems += [f"row {number}: {problem}" for problem in validation_problems(error)]
             continue
         same_picture = counting[label.sha256, label.policy_sha256, label.under]
         if label.withdrawn:

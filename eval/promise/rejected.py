@@ -38,7 +38,7 @@ class FalseRejects:
         return self.labels / self.rejected
 
     @property
-    def estimated_share(self) -> float:
+    def estimated_good(self) -> float:
         """The estimated number of good pictures among all rejected ones (Horvitz and Thompson); no share."""
         return self.good / self.inclusion_probability
 
@@ -46,7 +46,7 @@ class FalseRejects:
         """The smallest and the largest number of good pictures that the labels do not rule out."""
         return interval_without_replacement(self.good, self.labels, self.rejected, DELTA)
 
-    def in_words(self) -> str:
+    def false_rejects_in_words(self) -> str:
         """How many good pictures the gate rejects, as a sentence that begins with a small letter."""
         low, high = self.interval()
         share = ""
@@ -56,7 +56,7 @@ class FalseRejects:
         looked = f"{self.labels} of the {counted(self.rejected, 'picture')} that the gate rejects by a score"
         chance = f"each with a chance of {self.inclusion_probability:.3g}"
         return (
-            f"{looked} were looked at ({chance}), {self.good} of them are good: about {self.estimated_share:.0f} good "
+            f"{looked} were looked at ({chance}), {self.good} of them are good: about {self.estimated_good:.0f} good "
             f"ones are thrown away, {low} to {high} with {1 - DELTA:.0%} confidence{share}"
         )
 

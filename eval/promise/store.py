@@ -79,7 +79,7 @@ def read_all_rows(out: Path) -> list[StoredRow]:
     return rows
 
 
-def number_of_rows(out: Path) -> int:
+def number_of_store_rows(out: Path) -> int:
     """How many rows the store has: it has changed since it was last read if there are more."""
     if not (out / STORE).exists():
         return 0
@@ -88,7 +88,7 @@ def number_of_rows(out: Path) -> int:
 
 
 @contextlib.contextmanager
-def same_rows_for_every_read() -> Iterator[None]:
+def frozen_store_reads() -> Iterator[None]:
     """Inside, every `read_all_rows` of a folder in this thread gives the rows that the first one gave, unless this
     thread adds some: what is judged by them, and the hash that names them, are of one moment, whoever adds rows.
     """

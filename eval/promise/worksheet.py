@@ -160,7 +160,7 @@ def name_and_digest_disagree(name: str, sha256: str, pictures: Mapping[str, str]
     return bool(same) and sha256 in pictures.values() and sha256 not in {pictures[path] for path in same}
 
 
-def label_as_row(label: Label) -> tuple[str, str, str, str]:
+def label_as_cells(label: Label) -> tuple[str, str, str, str]:
     """(sha256, verdict, who, why) of a label, to compare it with `label_of_row`."""
     return label.sha256, label.verdict, label.who, label.why
 
@@ -169,15 +169,15 @@ def rows_of_other_purposes(out: Path, purpose: Purpose) -> dict[tuple[str, ...],
     """For each label that was stored for another purpose: its row (sha256, verdict, who, why) -> that purpose."""
     rows = store.read_all_rows(out)
     return {
-        label_as_row(label): name for name in PURPOSES if name != purpose for label in stored_labels(rows, name, out)
+        label_as_cells(label): name for name in PURPOSES if name != purpose for label in stored_labels(rows, name, out)
     }
 
 
 def rows_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> set[tuple[str, ...]]:
     """Rows (sha256, verdict, who, why) that were given as labels under another policy, and not under this one."""
     labels = read_stored_labels(out, purpose)
-    others = {label_as_row(label) for label in labels if label.policy_sha256 != policy.sha256}
-    return others - {label_as_row(label) for label in labels if label.policy_sha256 == policy.sha256}
+    others = {label_as_cells(label) for label in labels if label.policy_sha256 != policy.sha256}
+    return others - {label_as_cells(label) for label in labels if label.policy_sha256 == policy.sha256}
 
 
 def worksheet_questions(lot: Lot, pictures: Iterable[str]) -> list[WorksheetQuestion]:
@@ -197,11 +197,11 @@ def write_worksheet(
     or they were asked for under another policy) is renamed, and a note says so.
     """
     table = tables.read_table(path) if path.exists() else tables.Table([], [], [])
-    stored = {label_as_row(label) for label in read_stored_labels(path.parent, purpose)}
+    stored = {label_as_cells(label) for label in read_stored_labels(path.parent, purpose)}
     written = rows_with_answers(table)
     waiting = [row for row in written if label_of_row(row, pictures) not in stored]
     if table.problems or not all(row_has_purpose_and_policy(row, purpose, policy) for row in waiting):
-        aside = unused_path(path)
+        aside = unused_sibling_path(path)
         path.rename(aside)
         print(f"note: {files.display_path(path)} was asked for otherwise, or is damaged; now it is {aside.name}")
         written = waiting = []
@@ -249,7 +249,7 @@ def label_of_row(row: Mapping[str, str], pictures: Mapping[str, str]) -> tuple[s
     return sha256, row.get("verdict", "").strip().lower(), who, why
 
 
-def unused_path(path: Path) -> Path:
+def unused_sibling_path(path: Path) -> Path:
     """A name beside `path` that no file has: review-1.csv, review-2.csv, ... for review.csv."""
     names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
     return next(name for name in names if not name.exists())
@@ -268,7 +268,7 @@ def unescape_formula_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
 
 
-def stored_and_new_labels(
+def stored_and_given_labels(
     path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy, under: str = ""
 ) -> tuple[dict[str, StoredLabel], dict[str, Label]]:
     """Two mappings by sha256: the stored labels that count, and all labels of a table, those that are stored already

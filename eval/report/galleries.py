@@ -103,7 +103,7 @@ def gallery_of_verdict(
                 "file": verdict.file,
                 "src": thumbnails.add(paths[verdict.file], verdict.sha256),
                 "prompt": slot.prompt if slot else "",
-                "lines": caption_lines(verdict),
+                "lines": verdict_caption_lines(verdict),
                 "last_position": last_positions.get(verdict.file) if verdict_kind != "error" else None,
             }
         )
@@ -111,7 +111,7 @@ def gallery_of_verdict(
     return {"verdict": verdict_kind, "title": title, "text": text, "total": len(chosen), "pictures": figures}
 
 
-def caption_lines(verdict: Verdict) -> list[tuple[str, str]]:
+def verdict_caption_lines(verdict: Verdict) -> list[tuple[str, str]]:
     """(heading, text) of each line below a picture of the report: reasons, what was waived, what a person decided.
 
     Reasons beyond REASONS_SHOWN are only counted; a verdict has its worst reasons first.
@@ -136,11 +136,11 @@ def reason_in_words(reason: Reason) -> str:
         return ""
     if reason.score is None or reason.threshold is None:
         return reason.detail or "could not be computed"
-    score, threshold = short_numbers(reason.score, reason.threshold)
+    score, threshold = shortest_distinct_numbers(reason.score, reason.threshold)
     return f"{score}\u00a0<\u00a0{threshold}" + (f", {reason.detail}" if reason.detail else "")
 
 
-def short_numbers(score: float, threshold: float) -> tuple[str, str]:
+def shortest_distinct_numbers(score: float, threshold: float) -> tuple[str, str]:
     """Score and threshold as text, with as few digits as show that they differ, but three at least."""
     pair = [value if abs(value) > 1e-4 else 0.0 for value in (score, threshold)]  # a blank picture's contrast is 7e-15
     texts = ("", "")

@@ -24,7 +24,7 @@ from eval.promise.certificate import CERTIFICATE
 from eval.report.thumbnails import small_judged_picture
 from eval.scorers import SCORES
 from stylegate import brandset, files, lineage
-from stylegate.config import Config, as_dict
+from stylegate.config import Config, config_as_dict
 from stylegate.errors import DataError
 from stylegate.tracker import Tracker, make_tracker
 
@@ -37,7 +37,7 @@ DROP = 0.1  # alert if the acceptance rate is this much below the median of othe
 def mirror_to_wandb(config: Config, judged: JudgedLot, more_metrics: Mapping[str, float] = NO_METRICS) -> None:
     """Log one gate to the tracker, with the metrics of the experiment around it. No error leaves this function."""
     try:
-        tracker = make_tracker(config.tracker, judged.lot.out, "gate", as_dict(config))
+        tracker = make_tracker(config.tracker, judged.lot.out, "gate", config_as_dict(config))
         if config.tracker.name != "none":
             log_gate_to_tracker(tracker, judged, more_metrics, config.hardware.price_per_hour)
         record_lineage_of_lot(tracker, judged.lot, judged.outcome)

@@ -15,8 +15,8 @@ from eval.judging.record import NOT_ASKED_FOR, GateRecord, PromiseState
 from eval.learning import LEARNT
 from eval.lot.cost import cost_in_words, seconds_by_stage
 from eval.lot.lot import Lot
-from eval.lot.words import command_words_naming_lot
-from eval.measuring.encoder import name_without_folders
+from eval.lot.words import arguments_naming_lot
+from eval.measuring.encoder import encoder_name_without_folders
 from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_percent_rounded_down, percentage_rounded_up
 from eval.promise.calibration import Calibration
 from eval.report import slider
@@ -29,7 +29,7 @@ from eval.report.galleries import (
     reason_table,
     reference_strip,
 )
-from eval.report.summaries import junit_xml, left_out_in_words, markdown_summary
+from eval.report.summaries import junit_xml, left_out_checks_in_words, markdown_summary
 from eval.report.thumbnails import SIDE, ReportThumbnails
 from stylegate import files
 from stylegate.charts import loss_chart, page_template
@@ -71,7 +71,7 @@ def write_report_page(judged: JudgedLot, config: Config) -> Path:
 def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: ReportThumbnails) -> str:
     """The page as HTML; the pictures that it shows are written to `folder`."""
     lot, outcome, verdicts, compared = judged.lot, judged.outcome, judged.verdicts, judged.comparison
-    left_out = left_out_in_words(outcome.left_out)
+    left_out = left_out_checks_in_words(outcome.left_out)
     slider_part = slider_section(judged, slider_evidence(judged))
     last_positions = slider_part["last_positions"] if slider_part else {}
     return page_template(Path(__file__).parent, "report.html.j2").render(
@@ -90,7 +90,7 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
         warning=warning_without_references(outcome),
         notes=outcome.notes + ([f"Checks that were left out: {left_out}."] if left_out else []),
         slider=slider_part,
-        training=training_section(lot, folder),
+        training=training_run_section(lot, folder),
         plots=score_histograms(judged.scores, outcome.thresholds),
         references=reference_strip(compared, thumbnails),
         readability=outcome.readability.sentence() if outcome.readability else "",
@@ -103,7 +103,7 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
 
 def review_command(config: Config, lot: Lot) -> str:
     """The command that opens the pictures in review in a browser; "" where it would name a path of this machine."""
-    words = command_words_naming_lot(config, lot)
+    words = arguments_naming_lot(config, lot)
     has_path = any(word.partition("=")[2].lstrip("'").startswith(("/", "~")) for word in words.split())
     return "" if has_path else f"stylegate review {words}"
 
@@ -181,7 +181,7 @@ def slider_section(judged: JudgedLot, evidence: SliderEvidence) -> dict[str, Any
     if calibration:
         beyond = len(found.positions) - 1
         leaving = {v.sha256 for v, i in zip(verdicts, found.last_accepting, strict=True) if 0 <= i < beyond}
-        bounds = slider.reject_bounds_by_position(found, calibration, evidence.pool, leaving, promise)
+        bounds = slider.reject_share_bounds_by_position(found, calibration, evidence.pool, leaving, promise)
         top = min(3 * promise.alpha, 1.0)
         title = (
             f"largest possible share of rejects; the dotted line is the promise, {percentage_rounded_up(promise.alpha)}"
@@ -207,7 +207,7 @@ def slider_section(judged: JudgedLot, evidence: SliderEvidence) -> dict[str, Any
     }
 
 
-def training_section(lot: Lot, folder: Path) -> dict[str, Any] | None:
+def training_run_section(lot: Lot, folder: Path) -> dict[str, Any] | None:
     """Sample grid and loss curve of the run that trained the LoRA; None where the run is not on this machine."""
     run = lot.record.words.run if lot.record else None
     grid = files.RUNS / run / "samples" / "grid.png" if run else None
@@ -223,7 +223,7 @@ def evidence_rows(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
     made, references = lot.record.facts if lot.record else None, outcome.references
     facts = [
         ("policy", f"{last_part_of_path(outcome.policy.name)} {outcome.policy.sha256}"),
-        ("encoder", f"{name_without_folders(outcome.encoder)} {outcome.encoder_sha256}"),
+        ("encoder", f"{encoder_name_without_folders(outcome.encoder)} {outcome.encoder_sha256}"),
         ("references", f"{references.count} of {last_part_of_path(references.name or 'none')}"),
         ("certificate", outcome.promise.certificate_sha256),
         ("base", made.base if made else None),

@@ -127,7 +127,7 @@ def smallest_round_step(least: float) -> float:
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
-def reject_bounds_by_position(
+def reject_share_bounds_by_position(
     slider: ThresholdSlider, calibration: Calibration, pool: Mapping[str, float], leaving: set[str], promise: Promise
 ) -> NDArray[np.float64]:
     """[t] upper bound on the share of rejects in what each position accepts, valid at all positions at once.

@@ -42,7 +42,7 @@ class JUnitCase(NamedTuple):
     skipped: bool = False
 
 
-def left_out_in_words(left_out: Sequence[str]) -> str:
+def left_out_checks_in_words(left_out: Sequence[str]) -> str:
     """The checks that were left out, by their cause, in one line; "" if there are none.
 
     `left_out` has a text "check: cause" for each, as gate.json has them.
@@ -168,7 +168,7 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
             lines.append(f"- {kind}: " + ", ".join(f"{check} {count}" for check, count in causes.items()))
     if settled := sum(verdict.settled is not None for verdict in verdicts):
         lines.append(f"- settled by people: {settled} accepted")
-    if left_out := left_out_in_words(outcome.left_out):
+    if left_out := left_out_checks_in_words(outcome.left_out):
         lines.append(f"- checks left out: {escape_markdown_on_one_line(left_out, MAX_LEFT_OUT)}")
     lines += [f"- note: {escape_markdown_on_one_line(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
     lines += [f"- and {len(outcome.notes) - MAX_NAMED} more notes"] if len(outcome.notes) > MAX_NAMED else []

@@ -71,7 +71,7 @@ class RequestGuard:
             if body is None:
                 await refuse_request(send, 413, f"a request holds {MOST_BYTES} bytes at most")
             else:
-                await self.app(scope, receive_with_body_again(body, receive), with_security_headers(send))
+                await self.app(scope, receive_replaying_body(body, receive), with_security_headers(send))
 
     def is_own_host_header(self, host: str) -> bool:
         """Whether a Host header is of this server: a name that somebody else points here is not."""
@@ -140,7 +140,7 @@ async def read_whole_body(receive: Receive) -> bytes | None:
     return body
 
 
-def receive_with_body_again(body: bytes, receive: Receive) -> Receive:
+def receive_replaying_body(body: bytes, receive: Receive) -> Receive:
     """An ASGI `receive` that gives the body again that was read already, and then what comes after it."""
     told = False
 

@@ -60,7 +60,7 @@ class ReviewQueue:
     next_words: str  # the command to run when the review has ended
     second_look_share: float = SECOND_LOOKS
     purpose: Purpose = "review"
-    settled_order: tuple[str, ...] = ()  # of an audit or a calibration; empty for pictures in review
+    fixed_order: tuple[str, ...] = ()  # of an audit or a calibration; empty for pictures in review
     under: str = ""  # of a calibration: digest of its pool and policy
     has_ended: Callable[[list[Label], list[Label]], bool] = never_ends  # of an audit or a calibration: whether these
     # labels, and answers to known rejects, are enough
@@ -95,14 +95,14 @@ class ReviewQueue:
         """The sha256 of the pictures, known rejects hidden among them, in a random order that differs between reviewers
         and stays for each of them. An audit and a calibration have one order for all, without known rejects.
         """
-        if self.settled_order:
-            return list(self.settled_order)
+        if self.fixed_order:
+            return list(self.fixed_order)
         every = [*self.pictures, *(picture.sha256 for picture in self.known_rejects_for(who))]
         return sorted(every, key=lambda sha256: random_order_key(self.policy.sha256, who, sha256))
 
     def known_rejects_for(self, who: str) -> list[ReviewPicture]:
         """The known rejects that this reviewer is shown without being told, to measure what is missed."""
-        if self.settled_order:
+        if self.fixed_order:
             return self.known_rejects
         mixed = sorted(
             self.known_rejects, key=lambda picture: random_order_key(self.policy.sha256, f"known:{who}", picture.sha256)
@@ -189,7 +189,7 @@ def audit_or_calibration_queue(
         trait_values=planned_trait_values(lot, compared),
         next_words=next_words,
         purpose=purpose,
-        settled_order=settled,
+        fixed_order=settled,
         under=under,
         has_ended=has_ended,
     )

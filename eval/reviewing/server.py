@@ -21,7 +21,7 @@ from eval.reviewing.guard import RequestGuard, is_loopback
 from eval.reviewing.pictures import picture_for_browser
 from eval.reviewing.session import Name, ReviewSession, SaveRequest
 from stylegate.errors import StylegateError, SurroundingsError
-from stylegate.records import problems_of
+from stylegate.records import validation_problems
 
 PAGE = Path(__file__).parent / "page"
 LOOK = Path(__file__).parents[2] / "stylegate" / "look.css"
@@ -87,7 +87,7 @@ async def save_answers_route(request: Request) -> Response:
     try:
         given = SaveRequest.model_validate_json(await request.body())
     except ValidationError as error:
-        return problem_response(400, "; ".join(problems_of(error)[:5]))
+        return problem_response(400, "; ".join(validation_problems(error)[:5]))
     if given.review != session.queue.queue_digest:
         return problem_response(409, "this page was opened for another review: load it again")
     try:
@@ -112,9 +112,9 @@ async def stream_route(request: Request) -> Response:
     try:
         given = stream.StreamPassesOfBlock.model_validate_json(await request.body())
     except ValidationError as error:
-        return problem_response(400, "; ".join(problems_of(error)[:5]))
+        return problem_response(400, "; ".join(validation_problems(error)[:5]))
     try:
-        return JSONResponse(await run_in_threadpool(stream.rank_block_by_suspicion, session, given))
+        return JSONResponse(await run_in_threadpool(stream.rank_stream_block, session, given))
     except (StylegateError, OSError, sqlite3.Error) as error:
         return problem_response(503, f"nothing was stored: {error}")
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from eval.promise import labels, store
 from eval.promise.disagreements import ADJUDICATION
-from eval.promise.known_rejects import mixed_pictures
+from eval.promise.known_rejects import pictures_with_known_rejects
 from eval.promise.label import KNOWN, MEASURES_REVIEWER, PASSING, REPEAT, Label, LabelName, Sha256, StoredLabel
 from eval.promise.labels import label_with_policy
 from eval.reviewing.queues import ReviewPicture, ReviewQueue, random_order_key
@@ -89,7 +89,7 @@ class ReviewSession:
 
     def reload_stored_answers(self) -> None:
         """Read the stored answers again: another command may have added some."""
-        self.num_rows = store.number_of_rows(self.queue.out)
+        self.num_rows = store.number_of_store_rows(self.queue.out)
         found = labels.read_stored_labels(self.queue.out, self.queue.purpose)
         terms = self.queue.policy.sha256, self.queue.under
         self.given = {row.id: row for row in found if (row.policy_sha256, row.under) == terms}
@@ -103,7 +103,7 @@ class ReviewSession:
 
     def read_what_others_added(self) -> None:
         """Read the stored answers again if another process has added rows, and tell the pages what changed."""
-        if store.number_of_rows(self.queue.out) == self.num_rows:
+        if store.number_of_store_rows(self.queue.out) == self.num_rows:
             return
         before = self.standing
         self.reload_stored_answers()
@@ -112,7 +112,7 @@ class ReviewSession:
     def is_decided(self, sha256: str) -> bool:
         """Whether somebody accepted or rejected the picture, for all the checks that it is in review for."""
         rows = self.standing[sha256]
-        if self.queue.settled_order and rows:
+        if self.queue.fixed_order and rows:
             return True  # unsure is a reject there
         if not rows or rows[-1].verdict == "unsure":
             return False
@@ -130,7 +130,7 @@ class ReviewSession:
         if not self.is_decided(sha256):
             return not (rows and rows[-1].verdict == "unsure" and rows[-1].who == who)
         reviewers = {row.who for row in rows}
-        if self.queue.settled_order or who in reviewers:
+        if self.queue.fixed_order or who in reviewers:
             return False
         second = len(reviewers) == 1 and self.queue.gets_second_look(sha256)
         return second or self.has_unsettled_disagreement(sha256)
@@ -149,11 +149,11 @@ class ReviewSession:
     def labels_before_first_gap(self) -> list[Label]:
         """Of an audit or a calibration: the labels that count, up to the first picture without one."""
         latest = {sha256: rows[-1] for sha256, rows in self.standing.items() if rows}
-        return labels.labels_before_first_gap(self.queue.settled_order, latest)
+        return labels.labels_before_first_gap(self.queue.fixed_order, latest)
 
     def has_ended(self) -> bool:
         """Whether an audit or a calibration has all the labels that it needs; False for pictures in review."""
-        return bool(self.queue.settled_order) and self.queue.has_ended(
+        return bool(self.queue.fixed_order) and self.queue.has_ended(
             self.labels_before_first_gap(), self.known_answers()
         )
 
@@ -190,7 +190,7 @@ class ReviewSession:
         saved, refused = [], []
         together: list[LabelOrUndo] = []  # labels in a row are stored in one step
         for answer in answers:
-            if problem := self._reason_to_refuse(answer, together):
+            if problem := self._reason_to_refuse_answer(answer, together):
                 refused.append({"id": answer.id, "why": problem})
             elif answer.kind == "label":
                 together.append(answer)
@@ -200,7 +200,7 @@ class ReviewSession:
                 saved.append(self._store_undo(answer))
         return saved + self._store_labels_and_return_ids(together), refused
 
-    def _reason_to_refuse(self, answer: LabelOrUndo, before: Sequence[LabelOrUndo]) -> str:
+    def _reason_to_refuse_answer(self, answer: LabelOrUndo, before: Sequence[LabelOrUndo]) -> str:
         """Why an answer cannot be kept; "" if it can. `before` are labels of the same request."""
         label = self.given.get(answer.id)
         if label and (answer.kind, answer.sha256, answer.verdict) != ("label", label.sha256, label.verdict):
@@ -214,8 +214,8 @@ class ReviewSession:
             self.queue.question_digest(answer.sha256, REPEAT),
         ):
             return "the picture is in review for other reasons by now: load this page again, and look afresh"
-        if self.queue.settled_order:
-            return self._reason_to_refuse_in_settled_order(answer, before)
+        if self.queue.fixed_order:
+            return self._reason_to_refuse_in_fixed_order(answer, before)
         if answer.kind == "label":
             return ""
         target = self.given.get(answer.undoes or "") or next((a for a in before if a.id == answer.undoes), None)
@@ -223,7 +223,7 @@ class ReviewSession:
             return "there is no such label to take back"
         return "" if target.who == answer.who else "another reviewer gave this label"
 
-    def _reason_to_refuse_in_settled_order(self, answer: LabelOrUndo, before: Sequence[LabelOrUndo]) -> str:
+    def _reason_to_refuse_in_fixed_order(self, answer: LabelOrUndo, before: Sequence[LabelOrUndo]) -> str:
         """Why an answer of an audit or a calibration cannot be kept; "" if it can. `before` as above."""
         if answer.kind == "undo":
             return "labels stay: whoever could change them after having seen more could choose when to stop"
@@ -235,7 +235,7 @@ class ReviewSession:
         if self.has_ended():
             return "the labels were enough before: no further one is asked for"
         place = len(self.labels_before_first_gap()) + sum(not self.queue.is_known_reject(a.sha256) for a in before)
-        following = self.queue.settled_order[place : place + 1]
+        following = self.queue.fixed_order[place : place + 1]
         return "" if following == (answer.sha256,) else "another picture comes first"
 
     def _store_labels_and_return_ids(self, answers: Sequence[LabelOrUndo]) -> list[str]:
@@ -293,7 +293,7 @@ class ReviewSession:
         }
         return ADJUDICATION if is_third else ASKED_FOR[self.queue.purpose]
 
-    def store_passing(self, who: str, block: str, seen: dict[str, bool]) -> None:
+    def store_noticed_known_rejects(self, who: str, block: str, seen: dict[str, bool]) -> None:
         """Store, for each known reject of a stream's block (sha256), whether the reviewer noticed it; no verdict is
         given.
 
@@ -335,8 +335,8 @@ class ReviewSession:
             ]
             closed = sum(not self.is_open_for(who, sha256) for sha256 in self.standing)
             repeats = self._repeats_for_self_agreement(who, len(order))
-            if queue.settled_order:
-                order = [] if self.has_ended() else self._settled_order_for(who)
+            if queue.fixed_order:
+                order = [] if self.has_ended() else self._remaining_fixed_order(who)
             elif all(queue.is_known_reject(sha256) for sha256 in order):
                 order, repeats = [], set()  # nothing is left to decide: no picture is shown to measure somebody alone
             else:
@@ -372,13 +372,13 @@ class ReviewSession:
                 **self.progress_since(len(self.changes), who),
             }
 
-    def _settled_order_for(self, who: str) -> list[str]:
+    def _remaining_fixed_order(self, who: str) -> list[str]:
         """The pictures of an audit or a calibration that are still to come, the reviewer's known rejects among them."""
         given, seen = self.labels_before_first_gap(), self.measured.get(who, set())
-        begun = next((random_order_key for random_order_key, label in enumerate(given) if label.who == who), len(given))
+        begun = next((i for i, label in enumerate(given) if label.who == who), len(given))
         known = [picture.sha256 for picture in self.queue.known_rejects if picture.sha256 not in seen]
-        left = list(self.queue.settled_order[len(given) :])
-        return mixed_pictures(left, len(given) - begun, known, self.queue.known_reject_window, who)
+        left = list(self.queue.fixed_order[len(given) :])
+        return pictures_with_known_rejects(left, len(given) - begun, known, self.queue.known_reject_window, who)
 
     def _repeats_for_self_agreement(self, who: str, num_open: int) -> set[str]:
         """sha256 of pictures that the reviewer decided before, to be shown again: they measure
@@ -388,7 +388,7 @@ class ReviewSession:
         mine = [s for s, rows in self.standing.items() if s not in seen and rows and rows[-1].who == who]
         closed = [sha256 for sha256 in mine if not self.is_open_for(who, sha256)]
         closed.sort(key=lambda sha256: random_order_key(REPEAT, who, sha256))
-        is_mixed = not self.queue.settled_order and not self.queue.opinions
+        is_mixed = not self.queue.fixed_order and not self.queue.opinions
         return set(closed[: round(REPEAT_SHARE * num_open)]) if is_mixed else set()
 
     def verdict_counts(self) -> dict[str, int]:

@@ -58,7 +58,7 @@ class SuspicionEstimate(NamedTuple):
     delay_s: float  # the reviewer's mean delay
 
 
-def estimate_suspicion(passes: Sequence[StreamPass]) -> SuspicionEstimate:
+def suspicion_from_key_presses(passes: Sequence[StreamPass]) -> SuspicionEstimate:
     """The probability that each picture caused a press, by expectation maximisation over all passes.
 
     The delay of a press is normal; its mean and spread are estimated with the rest.
@@ -110,17 +110,17 @@ def next_stream_block(session: ReviewSession, who: str) -> dict[str, Any]:
     return {"order": mixed}
 
 
-def rank_block_by_suspicion(session: ReviewSession, given: StreamPassesOfBlock) -> dict[str, Any]:
+def rank_stream_block(session: ReviewSession, given: StreamPassesOfBlock) -> dict[str, Any]:
     """The answer to a stream's page: "order" has the block's pictures, those first that the reviewer most likely
     objects to; "suspects" those of them that are likely enough; "known" and "seen" count the hidden known rejects and
     those that were noticed, which is stored for each of them; "delay_ms" is the mean delay of a press.
     """
-    found = estimate_suspicion(given.passes)
+    found = suspicion_from_key_presses(given.passes)
     known = {picture.sha256 for picture in session.queue.known_rejects} & found.probability.keys()
     ours = [sha256 for sha256 in found.probability if sha256 in session.queue.pictures]
     ours.sort(key=lambda sha256: -found.probability[sha256])
     seen = {sha256: found.probability[sha256] >= SUSPECT for sha256 in sorted(known)}
-    session.store_passing(given.who, files.canonical_sha256(given.content()), seen)
+    session.store_noticed_known_rejects(given.who, files.canonical_sha256(given.content()), seen)
     return {
         "order": ours,
         "suspects": [sha256 for sha256 in ours if found.probability[sha256] >= SUSPECT],

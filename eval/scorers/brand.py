@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 
-from eval.measuring.measured import EncodedViews, ForeignSet, MeasuredLot, percentile_ranks
+from eval.measuring.measured import EncodedViews, ForeignSet, MeasuredLot, percentiles_0_to_100
 from eval.measuring.record import OF_BASE, SeparationFromForeignSet, StyleReadability
 from eval.policy.lines import MIN_REFERENCES
-from eval.scorers.prompt import fit_logistic
+from eval.scorers.prompt import fit_platt_scaling
 from stylegate import similarity
 
 SURELY = 0.995  # area: the base's own pictures that are told so well need not be learned from
@@ -63,7 +63,9 @@ OF_COLOURS = np.kron(np.kron(ONE_CHANNEL, ONE_CHANNEL), ONE_CHANNEL)  # [FINE **
 OF_TENTHS = linear_bin_weights(256, TENTHS)
 
 
-def root_histograms(cells: NDArray, kinds: int, shares: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+def square_root_histograms(
+    cells: NDArray, kinds: int, shares: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """[n, kinds] square root of the share of each kind (0 to kinds - 1) among the whole numbers of each row of `cells`.
 
     `cells` is [n, ...]. The root makes rare kinds count.
@@ -86,9 +88,9 @@ def colour_histograms(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     saturation = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     return np.concatenate(
         [
-            root_histograms(colours, FINE**3, OF_COLOURS),
-            root_histograms(luma_bt601(signatures), 256, OF_TENTHS),
-            root_histograms(saturation, 256, OF_TENTHS),
+            square_root_histograms(colours, FINE**3, OF_COLOURS),
+            square_root_histograms(luma_bt601(signatures), 256, OF_TENTHS),
+            square_root_histograms(saturation, 256, OF_TENTHS),
         ],
         axis=1,
     )
@@ -112,11 +114,11 @@ def brightness_step_histograms(signatures: NDArray[np.uint8]) -> NDArray[np.floa
         across, down = np.diff(small, axis=2), np.diff(small, axis=1)
         once = np.concatenate([STEPS[np.abs(part)].reshape(len(small), -1) for part in (across, down)], axis=1)
         twice = STEPS[np.minimum(np.abs(np.diff(across, axis=2)), 255)]
-        found += [root_histograms(once, 9), root_histograms(twice, 9)]
+        found += [square_root_histograms(once, 9), square_root_histograms(twice, 9)]
     return np.concatenate(found, axis=1)
 
 
-def patch_statistics(patches: NDArray[np.float16], width: int) -> list[NDArray[np.float32]]:
+def patch_means_and_deviations(patches: NDArray[np.float16], width: int) -> list[NDArray[np.float32]]:
     """Mean and standard deviation over places, [n, 2 * width] each, of patches [n, 2 * width * places] (unit rows)."""
     places = patches.reshape(len(patches), BLOCKS_OF_PATCHES * width, -1).astype(np.float32)
     return [places.mean(2), places.std(2)]
@@ -135,7 +137,7 @@ def brand_feature_blocks(shown: ForeignSet | EncodedViews, pixels: bool = True) 
     blocks = [np.concatenate([measure(part) for part in parts]) for measure in measures]
     for embeddings, patches in ((shown.embeddings, shown.patches), *shown.others):
         blocks += [embeddings] if embeddings.shape[1] else []
-        blocks += patch_statistics(patches, CHANNELS) if patches.shape[1] else []
+        blocks += patch_means_and_deviations(patches, CHANNELS) if patches.shape[1] else []
     return blocks
 
 
@@ -167,7 +169,7 @@ class RegressionSums(NamedTuple):
     squares: NDArray[np.float64]  # [k, k]
     products: NDArray[np.float64]  # [k] of rows and truth
 
-    def plus_times(self, others: "RegressionSums", times: int = 1) -> "RegressionSums":
+    def plus_multiple_of(self, others: "RegressionSums", times: int = 1) -> "RegressionSums":
         """The sums over these rows and `times` times the others; -1 takes away rows that were counted."""
         return RegressionSums(*(mine + times * theirs for mine, theirs in zip(self, others, strict=True)))  # type: ignore[operator]
 
@@ -192,7 +194,9 @@ class RidgeRegression(NamedTuple):
         """[n] response to each of the rows [n, k]; near 1 for the brand, near -1 for others."""
         return rows @ self.weights + self.offset
 
-    def left_out(self, rows: NDArray, truth: NDArray, weights: NDArray, views: int = 1) -> NDArray[np.float64]:
+    def responses_left_out(
+        self, rows: NDArray, truth: NDArray, weights: NDArray, views: int = 1
+    ) -> NDArray[np.float64]:
         """[n] response to each of the rows [n, k], which this fit has seen, by a fit to all the other rows.
 
         `views` rows [i, i + n / views, ...] of equal weight show one picture, and are left out together. It follows
@@ -239,7 +243,7 @@ class SeparationFromSet(NamedTuple):
     low: float  # lower bound, 95 % confidence
 
 
-class BrandReader(NamedTuple):
+class BrandClassifier(NamedTuple):
     """A fitted linear classifier, "the reader", of one brand against other styles, and how well it tells them apart."""
 
     scaling: FeatureBlockScaling
@@ -259,13 +263,13 @@ class BrandReader(NamedTuple):
         return (self.slope * responses + self.offset).astype(np.float32)
 
 
-def learn_brand_reader(
+def learn_brand_classifier(
     references: EncodedViews,
     redrawn: EncodedViews,
     sets: list[ForeignSet],
     pixels: bool = True,
     decided: tuple[EncodedViews, NDArray[np.float64]] | None = None,
-) -> BrandReader:
+) -> BrandClassifier:
     """Fit a reader of the brand; without `pixels` it sees the encoder's numbers alone.
 
     `decided` are pictures that people decided about, and for each 1 (in the brand's style) or -1 (rejected since it is
@@ -274,19 +278,19 @@ def learn_brand_reader(
     It learns from all sets but the base's own pictures, and from these too where it does not tell them SURELY unseen.
     """
     learned, of_base = ([one for one in sets if (one.name == OF_BASE) == base] for base in (False, True))
-    found = fit_reader(references, redrawn, learned, of_base, pixels, decided)
+    found = fit_brand_classifier(references, redrawn, learned, of_base, pixels, decided)
     told = all(one.area >= SURELY for one in found.separations if one.name == OF_BASE)
-    return found if told else fit_reader(references, redrawn, sets, [], pixels, decided)
+    return found if told else fit_brand_classifier(references, redrawn, sets, [], pixels, decided)
 
 
-def fit_reader(
+def fit_brand_classifier(
     references: EncodedViews,
     redrawn: EncodedViews,
     sets: list[ForeignSet],
     unseen: list[ForeignSet],
     pixels: bool,
     decided: tuple[EncodedViews, NDArray[np.float64]] | None = None,
-) -> BrandReader:
+) -> BrandClassifier:
     """Fit a reader to `sets` and `decided`; how well it tells the sets `unseen`, which it does not learn, is measured
     too.
 
@@ -304,22 +308,22 @@ def fit_reader(
     weights = np.split(balanced_row_weights(2 * r, sets), ends)
     truths = [np.full(len(part), -1.0 if i else 1.0) for i, part in enumerate(rows)]
     parts = [regression_sums(*part) for part in zip(rows, truths, weights, strict=True)]
-    total = reduce(RegressionSums.plus_times, parts)
+    total = reduce(RegressionSums.plus_multiple_of, parts)
     if decided:
         seen, sides = scaling.rows(brand_feature_blocks(decided[0], pixels)), decided[1]
         each = np.full(len(sides), min(1 / (4 * r), 1 / (2 * len(sides))))
-        total = total.plus_times(regression_sums(seen, sides, each))
+        total = total.plus_multiple_of(regression_sums(seen, sides, each))
     whole = fit_ridge(total)
 
-    def own_responses(fitted: RidgeRegression) -> NDArray[np.float64]:
+    def responses_to_references(fitted: RidgeRegression) -> NDArray[np.float64]:
         """[2, r] responses to the two views of each reference (as it is, and redrawn) by a regression that has seen
         neither of them.
         """
-        return fitted.left_out(rows[0], truths[0], weights[0], views=2).reshape(2, r)
+        return fitted.responses_left_out(rows[0], truths[0], weights[0], views=2).reshape(2, r)
 
-    known, foreign, separations = own_responses(whole), [], []
+    known, foreign, separations = responses_to_references(whole), [], []
 
-    def compare(name: str, mine: NDArray, apart: NDArray) -> None:
+    def note_separation(name: str, mine: NDArray, apart: NDArray) -> None:
         """Note the responses `apart` to a foreign set, and how well `mine`, [2, r] of references, are
         told from them.
         """
@@ -328,18 +332,18 @@ def fit_reader(
 
     for i, one in enumerate(sets, start=1):
         if one.given or len(sets) == 1:
-            compare(one.name, known, whole.left_out(rows[i], truths[i], weights[i]))
+            note_separation(one.name, known, whole.responses_left_out(rows[i], truths[i], weights[i]))
         else:
-            without = fit_ridge(total.plus_times(parts[i], -1))
-            compare(one.name, own_responses(without), without.responses(rows[i]))
+            without = fit_ridge(total.plus_multiple_of(parts[i], -1))
+            note_separation(one.name, responses_to_references(without), without.responses(rows[i]))
     for one in unseen:
-        compare(one.name, known, whole.responses(scaling.rows(brand_feature_blocks(one, pixels))))
+        note_separation(one.name, known, whole.responses(scaling.rows(brand_feature_blocks(one, pixels))))
     every = np.concatenate([known.min(0), *foreign])
-    slope, offset = fit_logistic(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))
+    slope, offset = fit_platt_scaling(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))
     log_odds = (slope * every + offset).astype(np.float32)
     separations.sort(key=lambda found: (found.low, found.area))
-    known_log_odds = slope * whole.left_out(seen, sides, each) + offset if decided else np.zeros(0)
-    return BrandReader(
+    known_log_odds = slope * whole.responses_left_out(seen, sides, each) + offset if decided else np.zeros(0)
+    return BrandClassifier(
         scaling,
         whole,
         slope,
@@ -383,13 +387,13 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     """
     assert measured.redrawn is not None
     seen = measured.at_foreign_size
-    told = decided_about_style(measured)
+    told = decided_pictures_about_style(measured)
     about_style = None if told is None else told[:2]
-    reader = measured.brand_reader or learn_brand_reader(
+    reader = measured.brand_classifier or learn_brand_classifier(
         seen(measured.references), measured.redrawn, measured.foreign_sets, decided=about_style
     )
-    measured.brand_reader = reader
-    measured.foreign["brand"] = percentile_ranks(reader.foreign)
+    measured.brand_classifier = reader
+    measured.foreign["brand"] = percentiles_0_to_100(reader.foreign)
     nearest = reader.separations[0]
     measured.readability = StyleReadability(
         readable=nearest.low >= READABLE and reader.different >= MIN_REFERENCES,
@@ -404,7 +408,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     blocks = [slice(start, start + BLOCK) for start in range(0, len(measured.pictures.names), BLOCK)]
     found = np.concatenate([reader.log_odds(seen(measured.pictures.rows(block))) for block in blocks])
     if told is not None:
-        in_lot, rows = measured.decided_in_lot()
+        in_lot, rows = measured.rows_of_decided_pictures()
         place = {row: i for i, row in enumerate(told[2])}
         for i, row in zip(in_lot, rows, strict=True):
             if row in place:
@@ -412,7 +416,9 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     return found
 
 
-def decided_about_style(measured: MeasuredLot) -> tuple[EncodedViews, NDArray[np.float64], NDArray[np.int64]] | None:
+def decided_pictures_about_style(
+    measured: MeasuredLot,
+) -> tuple[EncodedViews, NDArray[np.float64], NDArray[np.int64]] | None:
     """The decided pictures that say something of the style: (views of k pictures, [k] truth, [k] rows in the file).
 
     The truth is 1 for an accepted picture and -1 for one that was rejected for its style. None if there are none.
@@ -430,4 +436,4 @@ def decided_about_style(measured: MeasuredLot) -> tuple[EncodedViews, NDArray[np
 
 def references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] log-odds of each reference by a reader that does not know it."""
-    return measured.brand_reader.own
+    return measured.brand_classifier.own

@@ -64,7 +64,7 @@ def pattern_counts(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.stack([np.bincount(one, minlength=PATTERNS) for one in local_patterns(signatures)]).astype(np.float32)
 
 
-def blurred_image(pictures: NDArray, deviation: float) -> NDArray:
+def blurred_pictures(pictures: NDArray, deviation: float) -> NDArray:
     """[n, 64, 64, 3] the pictures after a Gaussian blur of this standard deviation in pixels."""
     return ndimage.gaussian_filter(pictures, (0, deviation, deviation, 0), mode="nearest")
 
@@ -89,8 +89,8 @@ def melted_copies(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows, columns = (
         np.clip(np.rint(grid + BENT * noise(WAVES)), 0, SIDE - 1).astype(int) for grid in np.indices((SIDE, SIDE))
     )
-    bent = blurred_image(mixed[np.arange(n)[:, None, None], rows, columns], JAGGED)
-    return np.rint(bent + random_blend_masks() * (blurred_image(bent, BLURRED) - bent)).clip(0, 255).astype(np.uint8)
+    bent = blurred_pictures(mixed[np.arange(n)[:, None, None], rows, columns], JAGGED)
+    return np.rint(bent + random_blend_masks() * (blurred_pictures(bent, BLURRED) - bent)).clip(0, 255).astype(np.uint8)
 
 
 def pattern_log_ratios(drawn: NDArray[np.float32], molten: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -129,7 +129,7 @@ def learn_coherence_model(references: NDArray[np.uint8]) -> CoherenceModel:
     chosen = np.unique(np.linspace(0, len(references) - 1, min(len(references), MOST)).astype(int))
     some = references[chosen]
     copies = melted_copies(some)
-    drawn, molten = pattern_counts(some) + pattern_counts(blurred_image(some, SOFTENED)), pattern_counts(copies)
+    drawn, molten = pattern_counts(some) + pattern_counts(blurred_pictures(some, SOFTENED)), pattern_counts(copies)
     all_drawn, all_molten = drawn.sum(0), molten.sum(0)
     ratios = pattern_log_ratios(all_drawn, all_molten)
     own, of_copies = mean_log_ratio_on_all_cores(references, ratios), np.empty(len(some), np.float32)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.lot.batch import attempt_and_slot
-from eval.measuring.measured import MeasuredLot, percentile_ranks
+from eval.measuring.measured import MeasuredLot, percentiles_0_to_100
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
 from stylegate import nearest, similarity
@@ -58,7 +58,7 @@ def nearest_of_smaller_rank(
     return NearestPictures(log_distance_from_likeness(np.maximum(within, before) if len(earlier) else within), index)
 
 
-def keeping_ranks(quality: NDArray | None, attempts: NDArray | None, names: list[str]) -> NDArray[np.int64]:
+def duplicate_priority_ranks(quality: NDArray | None, attempts: NDArray | None, names: list[str]) -> NDArray[np.int64]:
     """[n] the rank of each picture among all, 0 to n - 1: earlier attempts first, then better quality, then name.
 
     Of pictures that are alike, `nearest_of_smaller_rank` keeps the one of smallest rank. A picture whose quality is NaN
@@ -115,7 +115,7 @@ def distinct_column(measured: MeasuredLot) -> NDArray[np.float32]:
     quality = np.round(measured.columns[by] / SCORES[by].resolution) if by else None
     slots = [attempt_and_slot(name) for name in lot.names] if measured.lot.slots else None
     attempts, groups = (np.array(part) for part in zip(*slots, strict=True)) if slots else (None, None)
-    rank = keeping_ranks(quality, attempts, lot.names)
+    rank = duplicate_priority_ranks(quality, attempts, lot.names)
     found = nearest_of_smaller_rank(lot.signatures, rank, groups, earlier.signatures)
     measured.partners["distinct"] = names_at(found.index, lot.names + earlier.names)
     return found.score
@@ -128,7 +128,7 @@ def distinct_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """
     signatures = measured.references.signatures
     if measured.enough_references:
-        measured.copies["distinct"] = percentile_ranks(log_distances_to_altered_copies(signatures))
+        measured.copies["distinct"] = percentiles_0_to_100(log_distances_to_altered_copies(signatures))
     return leave_one_out(signatures)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from eval.measuring.measured import MeasuredLot
 
-# What a score may need; MeasuredLot.has_column says whether a lot has it.
+# What a score may need; MeasuredLot.has_what_score_needs says whether a lot has it.
 REFERENCES = "references"  # enough pictures that show the style, and one to judge
 PATCHES = "patches"  # an encoder that shows what it sees at each place of a picture
 TRAINING = "training"  # pictures that the brand's LoRA was trained on

@@ -45,11 +45,11 @@ class PictureEmbeddings(NamedTuple):
     patches: NDArray  # [n, p]; p = 0 where the encoder shows none
 
 
-class ReadableTrait(NamedTuple):
+class CalibratedTraitClassifier(NamedTuple):
     """The reader of one trait in pictures of one brand, and how its margins become log-odds."""
 
     values: list[str]
-    reader: "LinearTraitReader"
+    reader: "LinearTraitClassifier"
     slope: float  # of log-odds in the margin
     offset: float
     own: NDArray[np.float64]  # [references] their log-odds by readers that do not know them, NaN where unknown
@@ -60,7 +60,7 @@ class ReadableTrait(NamedTuple):
         return self.slope * response_margins(self.reader.responses(rows), numbers) + self.offset
 
 
-class LinearTraitReader(NamedTuple):
+class LinearTraitClassifier(NamedTuple):
     """A linear classifier of one trait, with a response for each of its values."""
 
     mean: NDArray[np.float64]  # [d + p]
@@ -76,13 +76,13 @@ def cosine_to_prompt(embeddings: NDArray, texts: NDArray) -> NDArray[np.float32]
     return (embeddings * texts).sum(1).astype(np.float32)
 
 
-def fit_trait_readers(
+def fit_trait_classifiers(
     references: PictureEmbeddings,
     truth: Sequence[Mapping[str, str]],
     values: Mapping[str, list[str]],
     encode: Callable[[list[str]], NDArray],
     more: tuple[PictureEmbeddings, Sequence[Mapping[str, str]]] | None = None,
-) -> tuple[dict[str, ReadableTrait], dict[str, float]]:
+) -> tuple[dict[str, CalibratedTraitClassifier], dict[str, float]]:
     """(readers of the traits that can be read, area under the ROC curve of each trait that was tried), both by trait.
 
     `truth` holds the traits of each reference, `values` the values to tell apart, `encode` gives unit rows [n, d] of
@@ -101,20 +101,20 @@ def fit_trait_readers(
         numbers_beside = np.array([options.index(extra_truth[i][trait]) for i in beside], int)
         texts = encode([trait_phrase(trait, value) for value in options]).astype(np.float64)
 
-        def fit_reader_of_one_trait(fitted: NDArray, *of_trait: NDArray) -> LinearTraitReader:
+        def fit_classifier_of_one_trait(fitted: NDArray, *of_trait: NDArray) -> LinearTraitClassifier:
             """A reader fitted on these of the known references, and on other pictures of the brand: at most MOST."""
             known, numbers, beside, numbers_beside, texts = of_trait
             shown, of_both = len(fitted), np.r_[numbers[fitted], numbers_beside]
             learned = indexes_of_learned_rows(of_both, MOST)
             own, other = learned[learned < shown], learned[learned >= shown] - shown
-            rows = rows_of_both(rows_at(references, known[fitted[own]]), rows_at(extra, beside[other]))
-            return fit_linear_trait_reader(rows, of_both[learned], texts)
+            rows = concatenate_embeddings(rows_at(references, known[fitted[own]]), rows_at(extra, beside[other]))
+            return fit_linear_trait_classifier(rows, of_both[learned], texts)
 
         of_trait = known, numbers, beside, numbers_beside, texts
         responses = np.zeros((len(known), len(options)))
         for fold in range(FOLDS):
             out = np.arange(len(known)) % FOLDS == fold
-            responses[out] = fit_reader_of_one_trait(np.flatnonzero(~out), *of_trait).responses(
+            responses[out] = fit_classifier_of_one_trait(np.flatnonzero(~out), *of_trait).responses(
                 rows_at(references, known[out])
             )
         right = response_margins(responses, numbers)
@@ -123,11 +123,11 @@ def fit_trait_readers(
         every = np.concatenate([right, *wrong])
         areas[trait] = float(roc_auc_score(labels, every))
         if areas[trait] >= READABLE:
-            slope, offset = fit_logistic(every, labels)
+            slope, offset = fit_platt_scaling(every, labels)
             own = np.full(len(truth), np.nan)
             own[known] = slope * right + offset
-            found[trait] = ReadableTrait(
-                options, fit_reader_of_one_trait(np.arange(len(known)), *of_trait), slope, offset, own
+            found[trait] = CalibratedTraitClassifier(
+                options, fit_classifier_of_one_trait(np.arange(len(known)), *of_trait), slope, offset, own
             )
     return found, areas
 
@@ -142,12 +142,12 @@ def rows_at(rows: PictureEmbeddings, numbers: NDArray) -> PictureEmbeddings:
     return PictureEmbeddings(rows.embeddings[numbers], rows.patches[numbers])
 
 
-def rows_of_both(a: PictureEmbeddings, b: PictureEmbeddings) -> PictureEmbeddings:
+def concatenate_embeddings(a: PictureEmbeddings, b: PictureEmbeddings) -> PictureEmbeddings:
     """The rows of `a`, then those of `b`."""
     return PictureEmbeddings(np.concatenate([a.embeddings, b.embeddings]), np.concatenate([a.patches, b.patches]))
 
 
-def fit_linear_trait_reader(rows: PictureEmbeddings, numbers: NDArray, texts: NDArray) -> LinearTraitReader:
+def fit_linear_trait_classifier(rows: PictureEmbeddings, numbers: NDArray, texts: NDArray) -> LinearTraitClassifier:
     """A reader of one trait: responses to centred rows come near to 1 for the true value.
 
     `numbers` [n] is the true value of each row, `texts` [values, d] are unit rows of the values' phrases.
@@ -163,7 +163,7 @@ def fit_linear_trait_reader(rows: PictureEmbeddings, numbers: NDArray, texts: ND
     inner = centred @ centred.T + penalty * np.eye(len(every))  # the dual: rows are fewer than columns
     weights = np.linalg.solve(inner, wanted - common * by_phrases).T @ centred
     weights[:, :d] += common * phrases
-    return LinearTraitReader(mean, weights)
+    return LinearTraitClassifier(mean, weights)
 
 
 def indexes_of_learned_rows(numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
@@ -182,7 +182,7 @@ def indexes_of_learned_rows(numbers: NDArray[np.int64], most: int) -> NDArray[np
     return np.sort(np.concatenate(kept))
 
 
-def fit_logistic(margins: NDArray, labels: NDArray) -> tuple[float, float]:
+def fit_platt_scaling(margins: NDArray, labels: NDArray) -> tuple[float, float]:
     """(slope, offset) that make log-odds of margins [n]: log-odds = slope * margin + offset (Platt 1999).
 
     `labels` [n] has two values, for true and for false; both kinds count alike, whatever their number.
@@ -201,7 +201,7 @@ def response_margins(responses: NDArray, numbers: NDArray) -> NDArray[np.float64
 
 
 def log_odds_of_planned_traits(
-    rows: PictureEmbeddings, planned: Sequence[Mapping[str, str]], readable: Mapping[str, ReadableTrait]
+    rows: PictureEmbeddings, planned: Sequence[Mapping[str, str]], readable: Mapping[str, CalibratedTraitClassifier]
 ) -> NDArray[np.float32]:
     """[n] log-odds that a picture shows all its planned traits; NOTHING_ASKED if none of them can be read."""
     each = np.full((len(readable), len(planned)), np.nan)
@@ -214,7 +214,7 @@ def log_odds_of_planned_traits(
     return np.where(np.isnan(whole), np.float32(NOTHING_ASKED), whole)
 
 
-def log_odds_of_references_traits(readable: Mapping[str, ReadableTrait]) -> NDArray[np.float32]:
+def log_odds_of_references_traits(readable: Mapping[str, CalibratedTraitClassifier]) -> NDArray[np.float32]:
     """[r] log-odds that each reference shows the traits that are known of it, by readers that were not fitted on it."""
     return log_odds_that_all_hold(np.stack([reading.own for reading in readable.values()]))
 
@@ -226,7 +226,7 @@ def log_odds_that_all_hold(log_odds: NDArray) -> NDArray[np.float32]:
     return np.where(asked.any(0), whole, np.nan).astype(np.float32)
 
 
-def detected_traits(rows: PictureEmbeddings, readable: Mapping[str, ReadableTrait]) -> list[dict[str, str]]:
+def detect_traits(rows: PictureEmbeddings, readable: Mapping[str, CalibratedTraitClassifier]) -> list[dict[str, str]]:
     """[n] for each picture, by trait that can be read, the value that its reader sees, whatever was planned."""
     found: list[dict[str, str]] = [{} for _ in rows.embeddings]
     for trait, reading in readable.items():
@@ -272,31 +272,33 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
     encode = measured.encode_texts
     assert encode is not None
 
-    def fitted_trait_reader(rows: NDArray[np.int64]) -> tuple[dict[str, ReadableTrait], dict[str, float]]:
-        """`fit_trait_readers` with the decided pictures in `rows` beside the training pictures."""
+    def fit_trait_classifiers_with(
+        rows: NDArray[np.int64],
+    ) -> tuple[dict[str, CalibratedTraitClassifier], dict[str, float]]:
+        """`fit_trait_classifiers` with the decided pictures in `rows` beside the training pictures."""
         beside = more
         if decided and len(rows):
             told = [decided.record.pictures[i].traits for i in rows]
-            beside = (rows_of_both(more[0], embeddings_at(decided.features, rows)), [*more[1], *told])
+            beside = (concatenate_embeddings(more[0], embeddings_at(decided.features, rows)), [*more[1], *told])
         of_references = embeddings_at(references, every)
-        return fit_trait_readers(of_references, truth, values, encode, beside if beside[1] else None)
+        return fit_trait_classifiers(of_references, truth, values, encode, beside if beside[1] else None)
 
     telling = np.array([i for i, one in enumerate(decided.record.pictures if decided else ()) if one.traits], np.int64)
     if not measured.readings:
-        measured.readings, measured.areas = fitted_trait_reader(telling)
+        measured.readings, measured.areas = fit_trait_classifiers_with(telling)
     if not measured.readings:
         return None
     planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]
     rows = PictureEmbeddings(pictures.embeddings, pictures.patches)
-    measured.detected = detected_traits(rows, measured.readings)
+    measured.detected = detect_traits(rows, measured.readings)
     found = log_odds_of_planned_traits(rows, planned, measured.readings)
-    in_lot, of_decided = measured.decided_in_lot()
+    in_lot, of_decided = measured.rows_of_decided_pictures()
     for fold in range(CROSS_FITTING):  # pictures of the lot that the readers know are read by readers without them
         out = in_lot[np.isin(of_decided, telling[telling % CROSS_FITTING == fold])]
         if len(out):
-            readings = fitted_trait_reader(telling[telling % CROSS_FITTING != fold])[0]
+            readings = fit_trait_classifiers_with(telling[telling % CROSS_FITTING != fold])[0]
             found[out] = log_odds_of_planned_traits(rows_at(rows, out), [planned[i] for i in out], readings)
-            for i, seen in zip(out, detected_traits(rows_at(rows, out), readings), strict=True):
+            for i, seen in zip(out, detect_traits(rows_at(rows, out), readings), strict=True):
                 measured.detected[i] = seen
     return found
 

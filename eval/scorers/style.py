@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 
-from eval.measuring.measured import MeasuredLot, percentile_ranks
+from eval.measuring.measured import MeasuredLot, percentiles_0_to_100
 
 MIN_REFERENCES = 8  # below this the covariance says nothing
 NEAREST, NEIGHBOURS = 3, 10  # references; foreign pictures that tell how crowded a place is
@@ -119,11 +119,15 @@ def scores_leaving_each_out(
     centres = covariances.mean - c / (len(covariances.centred) - 1)  # of the others
     e_in, c_in, m_in = (rows @ basis.T for rows in (embeddings.astype(np.float64), c, centres))
 
-    def plain(a: NDArray, a_in: NDArray, b: NDArray, b_in: NDArray) -> NDArray:
+    def uncorrected_products(a: NDArray, a_in: NDArray, b: NDArray, b_in: NDArray) -> NDArray:
         """[w] products of rows a[j], b[j] by the inverse number j, the rank-one change left aside."""
         return (a_in * b_in * weights).sum(1) + (a * b).sum(1) / floors
 
-    cc, cm, mm = plain(c, c_in, c, c_in), plain(c, c_in, centres, m_in), plain(centres, m_in, centres, m_in)
+    cc, cm, mm = (
+        uncorrected_products(c, c_in, c, c_in),
+        uncorrected_products(c, c_in, centres, m_in),
+        uncorrected_products(centres, m_in, centres, m_in),
+    )
     ec = e_in @ (c_in * weights).T + embeddings @ (c / floors[:, None]).T
     em = e_in @ (m_in * weights).T + embeddings @ (centres / floors[:, None]).T
     ee = np.square(e_in) @ weights.T + np.square(embeddings, dtype=np.float64).sum(1)[:, None] / floors
@@ -187,7 +191,7 @@ def whitened_features(references: NDArray, embeddings: NDArray) -> NDArray[np.fl
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def mean_interval(embeddings: NDArray, references: NDArray) -> MeanWithInterval:
+def mean_score_with_interval(embeddings: NDArray, references: NDArray) -> MeanWithInterval:
     """The mean style score of embeddings [n, d], with the interval in which it would lie in 95 of 100 other draws of as
     many pictures and references [r, d].
 
@@ -229,7 +233,7 @@ def references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     own = leave_one_out(references.embeddings)
     foreign = None if measured.known is None else score(measured.known, references.embeddings)
     if foreign is not None:
-        measured.foreign["style"] = percentile_ranks(foreign)
+        measured.foreign["style"] = percentiles_0_to_100(foreign)
     if len(odd := [references.names[i] for i in indexes_of_odd_references(own, foreign)]):
         several = ": they may be of several styles, which one line judges badly"
         measured.notes.append(

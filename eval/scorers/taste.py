@@ -23,7 +23,9 @@ RIDGE, SCORES_WEIGHT = 0.1, 3.0
 FARTHEST, ABOVE = -8.0, 3.0  # spreads: beyond them a score says nothing more
 
 
-def in_spreads(columns: Mapping[str, NDArray], references: Mapping[str, NDArray], count: int) -> NDArray[np.float32]:
+def scores_in_spreads(
+    columns: Mapping[str, NDArray], references: Mapping[str, NDArray], count: int
+) -> NDArray[np.float32]:
     """[count, len(READ_BY_HEAD)] scores in units of the references' spread, from their median; NaN for those not
     computed.
 
@@ -38,7 +40,7 @@ def in_spreads(columns: Mapping[str, NDArray], references: Mapping[str, NDArray]
     return np.clip(found, FARTHEST, ABOVE)
 
 
-def stacked_block(spreads: NDArray[np.float32]) -> NDArray[np.float32]:
+def scores_and_lowest_score(spreads: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n, 8] the scores in spreads, and the lowest of them; NaN (not computed) becomes 0, the references' median."""
     known = np.nan_to_num(spreads)
     return np.c_[known, known.min(1)]
@@ -47,32 +49,32 @@ def stacked_block(spreads: NDArray[np.float32]) -> NDArray[np.float32]:
 def column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] log-odds that people accept each picture of the lot. The references' own become `measured.own`."""
     from eval.scorers.brand import fit_block_scaling, fit_ridge, regression_sums
-    from eval.scorers.prompt import fit_logistic
+    from eval.scorers.prompt import fit_platt_scaling
 
     decided = measured.decided
     assert decided is not None
-    of_lot = in_spreads(measured.columns, measured.own, len(measured.pictures.names))
+    of_lot = scores_in_spreads(measured.columns, measured.own, len(measured.pictures.names))
     of_decided = decided.scores.copy()
-    in_lot, rows_in_lot = measured.decided_in_lot()
+    in_lot, rows_in_lot = measured.rows_of_decided_pictures()
     of_decided[rows_in_lot] = of_lot[in_lot]
-    blocks = [*picture_blocks(measured, decided.features), stacked_block(of_decided)]
+    blocks = [*picture_blocks(measured, decided.features), scores_and_lowest_score(of_decided)]
     scaling = fit_block_scaling(blocks)
 
     def rows(features: PictureFeatures, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n, k] what the head reads of n pictures: scaled blocks, the scores in spreads last."""
-        found = scaling.rows([*picture_blocks(measured, features), stacked_block(spreads)])
+        found = scaling.rows([*picture_blocks(measured, features), scores_and_lowest_score(spreads)])
         found[:, -blocks[-1].shape[1] :] *= SCORES_WEIGHT
         return found
 
     known, truth = rows(decided.features, of_decided), np.where(decided.accepted, 1.0, -1.0)
     each = np.where(decided.accepted, 0.5 / decided.accepted.sum(), 0.5 / (~decided.accepted).sum())
     fitted = fit_ridge(regression_sums(known, truth, each), RIDGE)
-    apart = fitted.left_out(known, truth, each)
-    slope, offset = fit_logistic(apart, truth)
+    apart = fitted.responses_left_out(known, truth, each)
+    slope, offset = fit_platt_scaling(apart, truth)
     found = slope * fitted.responses(rows(measured.pictures, of_lot)) + offset
     found[in_lot] = slope * apart[rows_in_lot] + offset
     if measured.own:
-        references = in_spreads(measured.own, measured.own, len(measured.references.names))
+        references = scores_in_spreads(measured.own, measured.own, len(measured.references.names))
         measured.own["aesthetic"] = slope * fitted.responses(rows(measured.references, references)) + offset
     return found.astype(np.float32)
 

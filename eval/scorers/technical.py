@@ -57,9 +57,9 @@ class PictureCrops(NamedTuple):
     middle: NDArray[np.uint8]  # [h, w, 3]: MIDDLE_SIDE pixels at full resolution
 
 
-def middle_and_half_size_crops(image: Image.Image) -> PictureCrops:
+def reduced_and_middle_pixels(image: Image.Image) -> PictureCrops:
     """The pixels of an RGB picture that the technical scores are measured on."""
-    whole, middle = at_half_size(image), middle_part(image)
+    whole, middle = reduced_to_whole_side(image), middle_part(image)
     pixels = np.asarray(whole)
     return PictureCrops(pixels, pixels if middle is whole else np.asarray(middle))
 
@@ -95,7 +95,7 @@ def technical_scores(views: Sequence[PictureCrops]) -> NDArray[np.float32]:
     return out
 
 
-def at_half_size(image: Image.Image) -> Image.Image:
+def reduced_to_whole_side(image: Image.Image) -> Image.Image:
     """The whole picture, made smaller by averaging blocks of pixels, so that no side is much longer than WHOLE_SIDE."""
     factor = max(1, round(max(image.size) / WHOLE_SIDE))
     return image.reduce(factor) if factor > 1 else image

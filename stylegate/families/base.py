@@ -32,7 +32,7 @@ class LoadedBaseModel(NamedTuple):
     guidance: str = "guidance_scale"  # what the pipeline calls the strength of guidance
     no_guidance: float = 1.0  # the pipeline's own value for none; Krea 2 counts from 0
     distilled: bool = False  # to few steps: not what to train on
-    unused_tokens: tuple[
+    unused_layers: tuple[
         str, ...
     ] = ()  # layers whose output nothing reads: no adapter, or several processes wait for it
     negative: str | None = None  # the prompt that guidance leads away from; None = the pipeline's own
@@ -75,11 +75,11 @@ class Family(Protocol):
         """
         ...
 
-    def meta_model(self, folder: Path) -> WeightlessModel:
+    def weightless_model(self, folder: Path) -> WeightlessModel:
         """The base without weights, built from the config files in `folder`."""
         ...
 
-    def caption_lengths(self, base: str, captions: list[str]) -> tuple[int, list[int]]:
+    def token_limit_and_caption_lengths(self, base: str, captions: list[str]) -> tuple[int, list[int]]:
         """The most tokens that the text encoder reads, and each caption's number of tokens, with those at start and
         end.
         """
@@ -113,7 +113,7 @@ class Family(Protocol):
         """
         ...
 
-    def text_targets(self, models: LoadedBaseModel) -> dict[str, list[str]]:
+    def text_encoder_lora_targets(self, models: LoadedBaseModel) -> dict[str, list[str]]:
         """Endings of the names of the attention modules in each text encoder that may be trained, by the encoder's
         component.
 

@@ -23,7 +23,7 @@ JOINT_ATTENTION = [  # layers of the attention over picture and words together, 
 ]
 
 
-def text_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
+def text_encoder_lora_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
     """An empty mapping: these text encoders are language models, which are not trained for a style."""
     return {}
 
@@ -34,20 +34,20 @@ def flow_matching_schedule() -> NoiseSchedule:
     return NoiseSchedule(1 - sigma, sigma, "flow")
 
 
-def caption_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
+def token_limit_and_caption_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
     """MAX_TOKENS, and each caption's length in tokens within the chat that the pipeline makes of it."""
-    tokenizer = tokenizer_of(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer")
     asked = [[{"role": "user", "content": caption}] for caption in captions]
     texts = [tokenizer.apply_chat_template(a, tokenize=False, add_generation_prompt=True) for a in asked]
     return MAX_TOKENS, [len(tokenizer(text).input_ids) for text in texts]
 
 
-def token_lengths(folder: Path, tokenizer: str, captions: Sequence[str]) -> tuple[int, list[int]]:
+def token_limit_and_lengths(folder: Path, tokenizer: str, captions: Sequence[str]) -> tuple[int, list[int]]:
     """MAX_TOKENS, and each caption's length in tokens, by the tokenizer in the subfolder `tokenizer` of the base."""
-    return MAX_TOKENS, [len(ids) for ids in tokenizer_of(folder / tokenizer)(list(captions)).input_ids]
+    return MAX_TOKENS, [len(ids) for ids in load_tokenizer(folder / tokenizer)(list(captions)).input_ids]
 
 
-def tokenizer_of(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
     """The tokenizer that is saved in `folder`. Raises ModelError if it cannot be loaded."""
     try:
         return AutoTokenizer.from_pretrained(folder)
@@ -67,7 +67,7 @@ def encode_to_normalised_latents(vae: Any, pixels: Tensor) -> tuple[Tensor, Tens
     return (found.mean - (vae.config.shift_factor or 0)) * scale, found.std * scale
 
 
-def encode_one_frame(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def encode_as_one_frame_video(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of latents [n, c, h/f, w/f], normalised channel by channel, by a video
     autoencoder.
 
@@ -81,7 +81,7 @@ def encode_one_frame(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return ((found.mean - centre) / spread).squeeze(2), (found.std / spread).squeeze(2)
 
 
-def words_and_mask(conditions: Conditions) -> tuple[Tensor, Tensor | None]:
+def prompt_embeddings_and_mask(conditions: Conditions) -> tuple[Tensor, Tensor | None]:
     """The embeddings `words` [n, tokens, ...], cut after the longest prompt, and a mask [n, tokens], False at padding.
 
     The mask is None where there is no padding, as the pipelines have it.

@@ -15,9 +15,9 @@ from torch import Tensor
 from stylegate import files
 from stylegate.families import flow, pipelines
 from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
-from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
+from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_encoder_lora_targets
 
-__all__ = ["COMPONENT", "text_targets"]
+__all__ = ["COMPONENT", "text_encoder_lora_targets"]
 RESOLUTION = 1024  # pixels a side that it was trained for
 GUIDANCE = 1.0  # as kohya's trainer has it
 SINGLE_BLOCKS = 64  # more than any released model has: endings that match nothing do no harm
@@ -49,7 +49,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel
     )
 
 
-def meta_model(folder: Path) -> WeightlessModel:
+def weightless_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "pooled_projection_dim"), ("vae", "block_out_channels"))
@@ -57,7 +57,7 @@ def meta_model(folder: Path) -> WeightlessModel:
     patch = 2 * 2 ** (len(vae["block_out_channels"]) - 1)
     transformer: Any = pipelines.build_on_meta_device(FluxTransformer2DModel, config)
 
-    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         count = (height // patch) * (width // patch)
         shapes = {
             "hidden_states": (batch, count, transformer.config.in_channels),
@@ -70,11 +70,11 @@ def meta_model(folder: Path) -> WeightlessModel:
         shapes |= {"guidance": (batch,)} if transformer.config.guidance_embeds else {}
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return WeightlessModel(transformer, RESOLUTION, patch, transformer.config.in_channels / patch**2, inputs)
+    return WeightlessModel(transformer, RESOLUTION, patch, transformer.config.in_channels / patch**2, meta_inputs)
 
 
-def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return flow.token_lengths(base_folder(base, weights=False), "tokenizer_2", captions)
+def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    return flow.token_limit_and_lengths(base_folder(base, weights=False), "tokenizer_2", captions)
 
 
 def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:

@@ -15,9 +15,9 @@ from torch import Tensor
 from stylegate import files
 from stylegate.families import flow, pipelines
 from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
-from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
+from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_encoder_lora_targets
 
-__all__ = ["COMPONENT", "text_targets"]
+__all__ = ["COMPONENT", "text_encoder_lora_targets"]
 SINGLE_BLOCKS = 64  # more than any released model has: endings that match nothing do no harm
 TARGETS = {
     "attention": [
@@ -57,7 +57,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel
     )
 
 
-def meta_model(folder: Path) -> WeightlessModel:
+def weightless_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "joint_attention_dim"), ("vae", "block_out_channels"))
@@ -65,7 +65,7 @@ def meta_model(folder: Path) -> WeightlessModel:
     patch = 2 * 2 ** (len(vae["block_out_channels"]) - 1)
     transformer: Any = pipelines.build_on_meta_device(Flux2Transformer2DModel, config)
 
-    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         count = (height // patch) * (width // patch)
         shapes = {
             "hidden_states": (batch, count, transformer.config.in_channels),
@@ -76,11 +76,11 @@ def meta_model(folder: Path) -> WeightlessModel:
         }
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return WeightlessModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
+    return WeightlessModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, meta_inputs)
 
 
-def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return flow.caption_lengths(base_folder(base, weights=False), captions)
+def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    return flow.token_limit_and_caption_lengths(base_folder(base, weights=False), captions)
 
 
 def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:

@@ -15,9 +15,9 @@ from torch import Tensor
 from stylegate import files
 from stylegate.families import flow, pipelines
 from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
-from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
+from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_encoder_lora_targets
 
-__all__ = ["COMPONENT", "text_targets"]
+__all__ = ["COMPONENT", "text_encoder_lora_targets"]
 RESOLUTION = 1024  # pixels a side that it was trained for
 TARGETS = {
     "attention": ["to_q", "to_k", "to_v", "to_out.0", "to_gate"],
@@ -46,7 +46,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel
     )
 
 
-def meta_model(folder: Path) -> WeightlessModel:
+def weightless_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "text_hidden_dim"), ("vae", "temperal_downsample"))
@@ -55,7 +55,7 @@ def meta_model(folder: Path) -> WeightlessModel:
     transformer: Any = pipelines.build_on_meta_device(Krea2Transformer2DModel, config)
     told = transformer.config
 
-    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         count = (height // patch) * (width // patch)
         shapes = {
             "hidden_states": (batch, count, told.in_channels),
@@ -65,11 +65,11 @@ def meta_model(folder: Path) -> WeightlessModel:
         }
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return WeightlessModel(transformer, RESOLUTION, patch, told.in_channels / patch**2, inputs)
+    return WeightlessModel(transformer, RESOLUTION, patch, told.in_channels / patch**2, meta_inputs)
 
 
-def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    limit, lengths = flow.token_lengths(base_folder(base, weights=False), "tokenizer", captions)
+def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    limit, lengths = flow.token_limit_and_lengths(base_folder(base, weights=False), "tokenizer", captions)
     return limit - END_TOKENS, lengths
 
 
@@ -88,11 +88,11 @@ def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
 
 
 def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return flow.encode_one_frame(models.pipeline.vae, pixels)
+    return flow.encode_as_one_frame_video(models.pipeline.vae, pixels)
 
 
 def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
-    words, mask = flow.words_and_mask(conditions)
+    words, mask = flow.prompt_embeddings_and_mask(conditions)
     rows, columns = noisy.shape[2] // 2, noisy.shape[3] // 2
     predicted = denoiser(
         hidden_states=flow.pack_latents(noisy),

@@ -26,12 +26,12 @@ def require_one_architecture(family: Family, base: str, draw_base: str) -> None:
     text encoding and what the denoiser predicts. Raises ModelError with every reason at once.
     """
     trains, draws = family.base_folder(base, weights=False), family.base_folder(draw_base, weights=False)
-    reasons = differing_parts(trains, draws)
-    reasons += differing_settings(trains, draws, "vae", LATENTS)
+    reasons = differing_parts_in_words(trains, draws)
+    reasons += differing_settings_in_words(trains, draws, "vae", LATENTS)
     for part in sorted(path.name for path in trains.glob("text_encoder*")):
-        reasons += differing_settings(trains, draws, part, TEXT)
-    reasons += differing_settings(trains, draws, "scheduler", ("prediction_type",))
-    reasons += differing_layers(family, trains, draws)
+        reasons += differing_settings_in_words(trains, draws, part, TEXT)
+    reasons += differing_settings_in_words(trains, draws, "scheduler", ("prediction_type",))
+    reasons += differing_layers_in_words(family, trains, draws)
     if reasons:
         raise ModelError(
             f"draw_base={draw_base} cannot draw with a LoRA that is trained on base={base}:",
@@ -56,7 +56,7 @@ def require_same_latents(family: Family, trains: LoadedBaseModel, draws: LoadedB
         )
 
 
-def differing_parts(trains: Path, draws: Path) -> list[str]:
+def differing_parts_in_words(trains: Path, draws: Path) -> list[str]:
     """A sentence for each part of the two pipelines that is of another kind, or that one of them lacks."""
     one, other = (
         files.read_json(folder / "model_index.json", "the base's index", "_class_name") for folder in (trains, draws)
@@ -73,7 +73,7 @@ def kind_of_part(entry: Any) -> str:
     return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[1] else "none"
 
 
-def differing_settings(trains: Path, draws: Path, part: str, keys: Sequence[str]) -> list[str]:
+def differing_settings_in_words(trains: Path, draws: Path, part: str, keys: Sequence[str]) -> list[str]:
     """A sentence for each of the `keys` whose values differ in the configs of a part of the two bases."""
     one, other = (config_of_part(folder / part) for folder in (trains, draws))
     changed = [key for key in keys if one.get(key) != other.get(key)]
@@ -93,7 +93,7 @@ def config_of_part(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def differing_layers(family: Family, trains: Path, draws: Path) -> list[str]:
+def differing_layers_in_words(family: Family, trains: Path, draws: Path) -> list[str]:
     """Sentences on the denoiser's layers that are missing or have other shapes: how many, and the name of the first
     one.
 
@@ -101,7 +101,8 @@ def differing_layers(family: Family, trains: Path, draws: Path) -> list[str]:
     """
     try:
         one, other = (
-            {n: tuple(p.shape) for n, p in family.meta_model(f).denoiser.named_parameters()} for f in (trains, draws)
+            {n: tuple(p.shape) for n, p in family.weightless_model(f).denoiser.named_parameters()}
+            for f in (trains, draws)
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # whatever a config of another kind breaks
         return [f"{family.COMPONENT}: its config makes no model of this family ({str(error).splitlines()[0]})"]

@@ -160,7 +160,7 @@ def build_on_meta_device(kind: Any, config: dict[str, Any]) -> Any:
     return model
 
 
-def clip_token_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
+def clip_token_limit_and_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
     """A CLIP text encoder's limit, and each caption's length in its tokens, start and end included."""
     limit_key = "max_position_embeddings"
     limit = files.read_json(folder / "text_encoder" / "config.json", "the text encoder's config", limit_key)[limit_key]

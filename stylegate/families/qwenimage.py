@@ -11,9 +11,9 @@ from torch import Tensor
 from stylegate import files
 from stylegate.families import flow, pipelines
 from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
-from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
+from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_encoder_lora_targets
 
-__all__ = ["COMPONENT", "text_targets"]
+__all__ = ["COMPONENT", "text_encoder_lora_targets"]
 TARGETS = {
     "attention": flow.JOINT_ATTENTION,
     "feed_forward": [f"{side}_mlp.net.{layer}" for side in ("img", "txt") for layer in ("0.proj", "2")],
@@ -38,12 +38,12 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel
         multiple=2 * pipeline.vae_scale_factor,
         sha256=pipelines.weights_digest(folder),
         guidance="true_cfg_scale",
-        unused_tokens=tuple(f"{last}.{part}" for part in LAST_UNUSED),
+        unused_layers=tuple(f"{last}.{part}" for part in LAST_UNUSED),
         negative=" ",  # without one the pipeline does not guide
     )
 
 
-def meta_model(folder: Path) -> WeightlessModel:
+def weightless_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "joint_attention_dim"), ("vae", "temperal_downsample"))
@@ -51,7 +51,7 @@ def meta_model(folder: Path) -> WeightlessModel:
     patch = 2 * 2 ** len(vae["temperal_downsample"])
     transformer: Any = pipelines.build_on_meta_device(QwenImageTransformer2DModel, config)
 
-    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         rows, columns = height // patch, width // patch
         shapes = {
             "hidden_states": (batch, rows * columns, transformer.config.in_channels),
@@ -61,11 +61,11 @@ def meta_model(folder: Path) -> WeightlessModel:
         made: dict[str, Any] = {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
         return made | {"img_shapes": [[(1, rows, columns)]] * batch}
 
-    return WeightlessModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs)
+    return WeightlessModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, meta_inputs)
 
 
-def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return flow.token_lengths(base_folder(base, weights=False), "tokenizer", captions)
+def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    return flow.token_limit_and_lengths(base_folder(base, weights=False), "tokenizer", captions)
 
 
 def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
@@ -79,11 +79,11 @@ def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
 
 
 def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return flow.encode_one_frame(models.pipeline.vae, pixels)
+    return flow.encode_as_one_frame_video(models.pipeline.vae, pixels)
 
 
 def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
-    words, mask = flow.words_and_mask(conditions)
+    words, mask = flow.prompt_embeddings_and_mask(conditions)
     predicted = denoiser(
         hidden_states=flow.pack_latents(noisy),
         timestep=models.schedule.sigma.to(levels.device)[levels],

@@ -15,9 +15,9 @@ from torch import Tensor
 from stylegate import files
 from stylegate.families import flow, pipelines
 from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
-from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
+from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_encoder_lora_targets
 
-__all__ = ["COMPONENT", "text_targets"]
+__all__ = ["COMPONENT", "text_encoder_lora_targets"]
 RESOLUTION = 1024  # pixels a side that it was trained for
 MULTIPLE = 32  # pixels: the transformer counts tokens of 16 x 16 in groups of 2 x 2
 MOST_POSITIONS = 8192  # of words, in the transformer's table; the pipeline cuts nothing
@@ -49,7 +49,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel
     )
 
 
-def meta_model(folder: Path) -> WeightlessModel:
+def weightless_model(folder: Path) -> WeightlessModel:
     config = files.read_json(folder / "transformer" / "config.json", "the transformer's config", "context_in_dim")
     # With causal_condition the model selects by a mask that has values, which a model of shapes alone cannot.
     transformer: Any = pipelines.build_on_meta_device(
@@ -57,7 +57,7 @@ def meta_model(folder: Path) -> WeightlessModel:
     )
     told = transformer.config
 
-    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         rows, columns = height // 16, width // 16
         shapes = {
             "hidden_states": (batch, rows * columns, told.in_channels),
@@ -67,14 +67,14 @@ def meta_model(folder: Path) -> WeightlessModel:
         made: dict[str, Any] = {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
         return made | {
             "img_shapes": [[(1, rows, columns)]] * batch,
-            "img_mask": picture_mask(batch, MAX_TOKENS, rows, columns, torch.device("cpu")),
+            "img_mask": picture_token_mask(batch, MAX_TOKENS, rows, columns, torch.device("cpu")),
         }
 
-    return WeightlessModel(transformer, RESOLUTION, MULTIPLE, told.in_channels / 16**2, inputs)
+    return WeightlessModel(transformer, RESOLUTION, MULTIPLE, told.in_channels / 16**2, meta_inputs)
 
 
-def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return MOST_POSITIONS, flow.token_lengths(base_folder(base, weights=False), "processor", captions)[1]
+def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    return MOST_POSITIONS, flow.token_limit_and_lengths(base_folder(base, weights=False), "processor", captions)[1]
 
 
 def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
@@ -86,7 +86,7 @@ def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
 
 def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents; `pixels` are [n, 4, h, w] with alpha, from -1 (transparent) to 1."""
-    return flow.encode_one_frame(models.pipeline.vae, pixels)
+    return flow.encode_as_one_frame_video(models.pipeline.vae, pixels)
 
 
 def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
@@ -98,10 +98,14 @@ def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tenso
     """
     words = zip(conditions["words"], conditions["length"].tolist(), strict=True)
     told = [(own[: int(count)][None], levels[i : i + 1]) for i, (own, count) in enumerate(words)]
-    return torch.cat([predict_one(models, denoiser, one[None], *its) for one, its in zip(noisy, told, strict=True)])
+    return torch.cat(
+        [predict_for_one_picture(models, denoiser, one[None], *its) for one, its in zip(noisy, told, strict=True)]
+    )
 
 
-def predict_one(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, words: Tensor, level: Tensor) -> Tensor:
+def predict_for_one_picture(
+    models: LoadedBaseModel, denoiser: Any, noisy: Tensor, words: Tensor, level: Tensor
+) -> Tensor:
     """The output [1, c, h, w] for one picture, with its words [1, tokens, width] without padding and its level [1]."""
     rows, columns = noisy.shape[2:]
     found = denoiser(
@@ -109,13 +113,13 @@ def predict_one(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, words: Te
         timestep=models.schedule.sigma.to(level.device)[level],
         encoder_hidden_states=words,
         img_shapes=[[(1, rows, columns)]],
-        img_mask=picture_mask(1, words.shape[1], rows, columns, noisy.device),
+        img_mask=picture_token_mask(1, words.shape[1], rows, columns, noisy.device),
         return_dict=False,
     )[0]
     return found[:, -rows * columns :].transpose(1, 2).reshape(noisy.shape)
 
 
-def picture_mask(batch: int, tokens: int, rows: int, columns: int, device: torch.device) -> Tensor:
+def picture_token_mask(batch: int, tokens: int, rows: int, columns: int, device: torch.device) -> Tensor:
     """bool [batch, tokens + rows columns / 4]: False at words, True at each 2 x 2 tokens of the picture after them."""
     return (torch.arange(tokens + rows * columns // 4, device=device) >= tokens).expand(batch, -1)
 

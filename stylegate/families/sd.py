@@ -9,9 +9,9 @@ from torch import Tensor
 
 from stylegate.families import pipelines, unet
 from stylegate.families.base import Conditions, LoadedBaseModel
-from stylegate.families.unet import COMPONENT, latent_distribution, lora_targets, meta_model
+from stylegate.families.unet import COMPONENT, latent_distribution, lora_targets, weightless_model
 
-__all__ = ["COMPONENT", "latent_distribution", "lora_targets", "meta_model"]
+__all__ = ["COMPONENT", "latent_distribution", "lora_targets", "weightless_model"]
 
 
 def base_folder(base: str, weights: bool = True) -> Path:
@@ -22,13 +22,13 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel
     # The safety checker paints pictures black behind our back; what leaves the house is the gate's business.
     told: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
     parts, folder = ("unet", "vae", "text_encoder"), base_folder(base)
-    return unet.loaded_unet_model(
+    return unet.unet_model_from_pipeline(
         pipelines.load_pipeline(folder, StableDiffusionPipeline, parts, device, dtype, **told), folder
     )
 
 
-def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return pipelines.clip_token_lengths(base_folder(base, weights=False), captions)
+def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    return pipelines.clip_token_limit_and_lengths(base_folder(base, weights=False), captions)
 
 
 def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
@@ -41,7 +41,7 @@ def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tenso
     return denoiser(noisy, levels, encoder_hidden_states=conditions["words"]).sample
 
 
-def text_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
+def text_encoder_lora_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
     return {"text_encoder": unet.clip_attention_endings(models.pipeline.text_encoder.config.num_hidden_layers)}
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from stylegate import files
 from stylegate.families import flow, pipelines
 from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
-from stylegate.families.flow import COMPONENT, text_targets
+from stylegate.families.flow import COMPONENT, text_encoder_lora_targets
 
-__all__ = ["COMPONENT", "text_targets"]
+__all__ = ["COMPONENT", "text_encoder_lora_targets"]
 CLIP_TOKENS, T5_TOKENS = 77, 256  # as the pipeline has them
 TARGETS = {
     "attention": flow.JOINT_ATTENTION,
@@ -37,11 +37,11 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel
         resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
         multiple=pipeline.transformer.config.patch_size * pipeline.vae_scale_factor,
         sha256=pipelines.weights_digest(folder),
-        unused_tokens=(f"transformer_blocks.{last}.attn.add_q_proj",),
+        unused_layers=(f"transformer_blocks.{last}.attn.add_q_proj",),
     )
 
 
-def meta_model(folder: Path) -> WeightlessModel:
+def weightless_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "pooled_projection_dim"), ("vae", "block_out_channels"))
@@ -50,7 +50,7 @@ def meta_model(folder: Path) -> WeightlessModel:
     transformer: Any = pipelines.build_on_meta_device(SD3Transformer2DModel, config)
     told = transformer.config
 
-    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         shapes = {
             "hidden_states": (batch, told.in_channels, height // factor, width // factor),
             "encoder_hidden_states": (batch, CLIP_TOKENS + T5_TOKENS, told.joint_attention_dim),
@@ -60,12 +60,12 @@ def meta_model(folder: Path) -> WeightlessModel:
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
     side, multiple = told.sample_size * factor, told.patch_size * factor
-    return WeightlessModel(transformer, side, multiple, told.in_channels / factor**2, inputs)
+    return WeightlessModel(transformer, side, multiple, told.in_channels / factor**2, meta_inputs)
 
 
-def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
     """The limit of T5, and each caption's length in its tokens; the two CLIP encoders read the first 77 tokens."""
-    limit, lengths = flow.token_lengths(base_folder(base, weights=False), "tokenizer_3", captions)
+    limit, lengths = flow.token_limit_and_lengths(base_folder(base, weights=False), "tokenizer_3", captions)
     return min(limit, T5_TOKENS), lengths
 
 

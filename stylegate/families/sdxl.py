@@ -13,9 +13,9 @@ from torch import Tensor
 
 from stylegate.families import pipelines, unet
 from stylegate.families.base import Conditions, LoadedBaseModel
-from stylegate.families.unet import COMPONENT, latent_distribution, lora_targets, meta_model
+from stylegate.families.unet import COMPONENT, latent_distribution, lora_targets, weightless_model
 
-__all__ = ["COMPONENT", "latent_distribution", "lora_targets", "meta_model"]
+__all__ = ["COMPONENT", "latent_distribution", "lora_targets", "weightless_model"]
 
 
 def base_folder(base: str, weights: bool = True) -> Path:
@@ -26,11 +26,11 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel
     parts, folder = ("unet", "vae", "text_encoder", "text_encoder_2"), base_folder(base)
     # The watermark that the pipeline adds where a package is installed would change pictures behind our back.
     loaded = pipelines.load_pipeline(folder, StableDiffusionXLPipeline, parts, device, dtype, add_watermarker=False)
-    return unet.loaded_unet_model(loaded, folder)
+    return unet.unet_model_from_pipeline(loaded, folder)
 
 
-def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return pipelines.clip_token_lengths(base_folder(base, weights=False), captions)
+def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    return pipelines.clip_token_limit_and_lengths(base_folder(base, weights=False), captions)
 
 
 def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
@@ -55,7 +55,7 @@ def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tenso
     return denoiser(noisy, levels, encoder_hidden_states=conditions["words"], added_cond_kwargs=told).sample
 
 
-def text_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
+def text_encoder_lora_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
     """Endings of the names of the attention modules in both text encoders, by the encoder's component.
 
     The last layer of the first one is left out, since its output is not used.

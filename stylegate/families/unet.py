@@ -22,7 +22,7 @@ TARGETS = {
 }
 
 
-def loaded_unet_model(pipeline: Any, folder: Path) -> LoadedBaseModel:
+def unet_model_from_pipeline(pipeline: Any, folder: Path) -> LoadedBaseModel:
     """The parts of a loaded pipeline that the trainer needs. Raises ModelError if the UNet does not name its size."""
     if not isinstance(pipeline.unet.config.sample_size, int):
         raise ModelError(
@@ -72,7 +72,7 @@ def clip_attention_endings(layers: int) -> list[str]:
     ]
 
 
-def meta_model(folder: Path) -> WeightlessModel:
+def weightless_model(folder: Path) -> WeightlessModel:
     """The UNet without weights and the sizes that it works in, from the config files in `folder`."""
     unet_config, vae_config = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", *keys)
@@ -82,7 +82,7 @@ def meta_model(folder: Path) -> WeightlessModel:
     factor = 2 ** (len(channels) - 1)  # as the pipeline takes it
     unet: Any = pipelines.build_on_meta_device(UNet2DConditionModel, unet_config)
 
-    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         shape = (batch, unet.config.in_channels, height // factor, width // factor)
         words = (batch, 77, unet.config.cross_attention_dim)
         made = {"sample": shape, "timestep": (batch,), "encoder_hidden_states": words}
@@ -95,5 +95,5 @@ def meta_model(folder: Path) -> WeightlessModel:
 
     multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
     return WeightlessModel(
-        unet, unet.config.sample_size * factor, multiple, unet.config.in_channels / factor**2, inputs
+        unet, unet.config.sample_size * factor, multiple, unet.config.in_channels / factor**2, meta_inputs
     )

@@ -14,9 +14,9 @@ from torch import Tensor
 from stylegate import files
 from stylegate.families import flow, pipelines
 from stylegate.families.base import Conditions, LoadedBaseModel, WeightlessModel
-from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_targets
+from stylegate.families.flow import COMPONENT, MAX_TOKENS, text_encoder_lora_targets
 
-__all__ = ["COMPONENT", "text_targets"]
+__all__ = ["COMPONENT", "text_encoder_lora_targets"]
 RESOLUTION = 1024  # pixels a side that it was trained for
 TARGETS = {
     "attention": ["to_q", "to_k", "to_v", "to_out.0"],
@@ -43,7 +43,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel
     )
 
 
-def meta_model(folder: Path) -> WeightlessModel:
+def weightless_model(folder: Path) -> WeightlessModel:
     config, vae = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", key)
         for part, key in (("transformer", "cap_feat_dim"), ("vae", "block_out_channels"))
@@ -51,7 +51,7 @@ def meta_model(folder: Path) -> WeightlessModel:
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     transformer: Any = pipelines.build_on_meta_device(ZImageTransformer2DModel, config)
 
-    def inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
         shape = (transformer.config.in_channels, 1, height // factor, width // factor)
         return {
             "x": [torch.zeros(shape, device="meta") for _ in range(batch)],
@@ -61,11 +61,11 @@ def meta_model(folder: Path) -> WeightlessModel:
             ],
         }
 
-    return WeightlessModel(transformer, RESOLUTION, 2 * factor, transformer.config.in_channels / factor**2, inputs)
+    return WeightlessModel(transformer, RESOLUTION, 2 * factor, transformer.config.in_channels / factor**2, meta_inputs)
 
 
-def caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return flow.caption_lengths(base_folder(base, weights=False), captions)
+def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
+    return flow.token_limit_and_caption_lengths(base_folder(base, weights=False), captions)
 
 
 def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from eval.lot.batch import PlanSlot, attempt_and_slot, read_plan
-from eval.lot.paired import paired_interval
+from eval.lot.paired import paired_difference_interval
 from stylegate import files
 from stylegate.preferenceset import read_preference_set
 from tests.bench.accepted import quietly
@@ -76,7 +76,7 @@ def batch(name: str, words: list[str], slots: int, seed: int, attempts: int, bra
 
 def difference(before: list[bool], after: list[bool]) -> tuple[str, float]:
     """Two rates and their paired difference in words, and the lower bound of the difference."""
-    low, high = paired_interval(after, before, 0.95)
+    low, high = paired_difference_interval(after, before, 0.95)
     rates = f"{np.mean(before):.3f} -> {np.mean(after):.3f}"
     return f"{rates}, {np.mean(after) - np.mean(before):+.3f} [{low:+.3f}, {high:+.3f}]", low
 

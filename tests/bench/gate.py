@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.lot.batch import PlanSlot, batch_folder, read_plan
+from eval.lot.batch import PlanSlot, batch_folder_and_facts, read_plan
 from stylegate import brandset, files, pictures
 from stylegate.cli import main
 from stylegate.config import Config, PlanConfig
@@ -38,7 +38,9 @@ def drawn(brand: str) -> tuple[Path, list[PlanSlot]]:
     main(["plan", *words, f"plan.num_images={COUNT}"])
     for verb in ("generate", "gate"):
         main([verb, *words])
-    batch, _ = batch_folder(Config(brand=brand, traits="collectible", plan=PlanConfig(seed=SEED, num_images=COUNT)))
+    batch, _ = batch_folder_and_facts(
+        Config(brand=brand, traits="collectible", plan=PlanConfig(seed=SEED, num_images=COUNT))
+    )
     return batch, read_plan(batch)
 
 

@@ -29,8 +29,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from stylegate import files, progress
 from train.miniature import world
 from train.miniature.drawing import render_collectible
-from train.miniature.fit import bf16_autocast, rate_factor
-from train.miniature.foreign import ICONS, rendered_icons
+from train.miniature.fit import bf16_autocast, learning_rate_factor
+from train.miniature.foreign import ICONS, rendered_icon_set
 from train.miniature.styles import NAMED, unnamed_style
 
 STEPS, RATE, HEAD_RATE = 1200, 4e-4, 1e-3
@@ -55,7 +55,7 @@ def drawn_icons(archive: Path) -> list[Drawn]:
         for name in ICONS:
             content = opened.extractfile(f"package/json/{name}.json")
             assert content is not None
-            found = [pair for pair, _ in zip(rendered_icons(json.load(content)), range(MOST_ICONS), strict=False)]
+            found = [pair for pair, _ in zip(rendered_icon_set(json.load(content)), range(MOST_ICONS), strict=False)]
             sets.append(Drawn(np.stack([np.asarray(picture) for _, picture in found]), [name for name, _ in found]))
     return sets
 
@@ -128,7 +128,7 @@ def train(clip: Any, icons: list[Drawn], styles: list[Drawn]) -> None:
     with progress.progress_bar("hands", STEPS) as tick, sdpa_kernel(SDPBackend.MATH):
         for step in range(STEPS):
             for group, rate in zip(optimizer.param_groups, (RATE, HEAD_RATE), strict=True):
-                group["lr"] = rate * rate_factor(step, STEPS)
+                group["lr"] = rate * learning_rate_factor(step, STEPS)
             shown, of = contrastive_batch(icons, styles, np.random.default_rng([step, 77]))
             with bf16_autocast(torch.device("cpu")):
                 made = tower.forward_intermediates(shown, indices=[-3, -2])

@@ -72,7 +72,7 @@ def weight_by_forward(forward: Callable[[Tensor], Tensor], layer: Any) -> Tensor
 
 def read_and_merged(layer: Any, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Tensor:
     """The layer's weight and bias, as `weight_by_forward` returns them, after stylegate has merged a file."""
-    layers, problems = adapter.layers_from_tensors(tensors, metadata, {NAME: layer})
+    layers, problems = adapter.lora_layers_and_problems(tensors, metadata, {NAME: layer})
     assert not problems, problems
     weight = adapter.merged_weight(layer.weight, layers[NAME]).detach().flatten(1)
     bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach()

@@ -16,10 +16,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from PIL import Image
 
-from eval.marks import ATTACKS, encoded_picture
+from eval.marks import ATTACKS, image_file_bytes
 from eval.package.credentials import CredentialSigner, c2pa_context, credential_manifest, read_credentials
 from eval.package.marking import AI_MADE, decodes_to_same_picture
-from eval.package.signing_certificate import SigningCertificate, make_default_certificate
+from eval.package.signing_certificate import SigningCertificate, make_test_certificate
 from eval.package.xmp import SOURCE_TYPES, source_types_in_file, with_source_type
 from stylegate.pictures import CORES
 
@@ -29,7 +29,7 @@ MANIFEST = credential_manifest(SOURCE_TYPES + AI_MADE, True, {"judged_sha256": "
 
 
 def main() -> int:
-    pem = make_default_certificate()
+    pem = make_test_certificate()
     key = serialization.load_pem_private_key(pem, None)
     signer, context = CredentialSigner(SigningCertificate(x509.load_pem_x509_certificates(pem), key)), c2pa_context({})
 
@@ -61,7 +61,7 @@ def main() -> int:
 
 def content_of(side: int, seed: int, kind: str) -> bytes:
     small = np.random.default_rng(seed).integers(0, 256, (side // 8, side // 8, 3), np.uint8)
-    return encoded_picture(Image.fromarray(small).resize((side, side), Image.Resampling.NEAREST), kind)
+    return image_file_bytes(Image.fromarray(small).resize((side, side), Image.Resampling.NEAREST), kind)
 
 
 def timed(work: Callable, given: list) -> tuple[list, str]:

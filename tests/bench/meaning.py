@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 
 from eval.judging.verdicts import margin_in_spreads
 from eval.lot.batch import PlanSlot
-from eval.lot.compared import comparison_of
+from eval.lot.compared import comparison_with_decisions
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.columns import compute_and_write_scores
@@ -185,7 +185,7 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
         slots[path.name] = slot.model_copy(update={"slot": number})
     has_traits = any(slot.traits for slot, _ in cases)
     lot = Lot(images, place, named, sha256_by_name(named), slots if has_traits else None, None)
-    compute_and_write_scores(config, lot, comparison_of(config, lot), quiet=True)
+    compute_and_write_scores(config, lot, comparison_with_decisions(config, lot), quiet=True)
     rows, references, said = read_scores(place)
     columns = {name for name in rows[0] if name in SCORES}
     policy = policyfile.read_policy("default")

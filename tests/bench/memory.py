@@ -106,7 +106,7 @@ def gigabytes(
     family: str, folder: Path, batch: int, side: int, checkpointing: bool, nf4: bool = False
 ) -> tuple[float, float]:
     """Billions of parameters, those in 4 bits counted by their bytes, and what a step needs in GB."""
-    sketch, settings = FAMILIES[family].meta_model(folder), Config().lora
+    sketch, settings = FAMILIES[family].weightless_model(folder), Config().lora
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
     packed = dryrun.num_weights_in_4_bits(sketch.denoiser)
     targets = FAMILIES[family].lora_targets(["attention"])

@@ -22,7 +22,7 @@ from eval.lot.lot import origin_digests, read_lot
 from eval.promise import labels
 from stylegate import files
 from stylegate.errors import DataError
-from stylegate.listing import Listing, list_folder
+from stylegate.listing import FolderListing, list_folder
 from tests.machine import GateMachine, lean, search
 
 READERS = ("judging.judge", "export")  # modules that read evidence and choose what leaves
@@ -155,9 +155,11 @@ def every_attempt_leaves() -> Patches:
 
 
 def known_endings_alone() -> Patches:
-    def listed(folder: Path) -> Listing:
+    def listed(folder: Path) -> FolderListing:
         found = list_folder(folder)
-        return Listing([p for p in found.pictures if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")], [], [])
+        return FolderListing(
+            [p for p in found.pictures if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")], [], []
+        )
 
     return {"eval.lot.lot.list_folder": listed}
 

@@ -21,7 +21,7 @@ from eval.planning import collection, exact, interchange
 from eval.planning.feasible import entropy_margin_in_bits
 from eval.planning.problem import OPEN, PlanProblem, make_plan_problem
 from eval.planning.slots import slots_from_traits
-from eval.planning.solve import entropy_margin_or_refusal, solve_plan
+from eval.planning.solve import entropy_margin_if_feasible, solve_plan
 from eval.planning.traits import TraitsFile
 from eval.planning.traitsfile import read_traits_file
 from stylegate.brandset import NO_BRAND
@@ -77,7 +77,7 @@ def seconds_of_random(size: int, seeds: int) -> list[float]:
         slots = slots_from_traits(file, NO_BRAND, PlanConfig(num_images=size, seed=seed))
         found.append(time.process_time() - began)
         problem = make_plan_problem(file, size)
-        check(problem, np.array([problem.value_numbers_of(slot.traits) for slot in slots]))
+        check(problem, np.array([problem.row_of_traits(slot.traits) for slot in slots]))
         assert sum("only" in " ".join(slot.traits.values()) for slot in slots) == ONES
     return found
 
@@ -121,7 +121,7 @@ def listed_in_parts(seeds: int) -> None:
     for seed in range(seeds):
         try:
             problem = make_plan_problem(*file_with_limits(seed))
-            entropy_margin_or_refusal(problem)
+            entropy_margin_if_feasible(problem)
         except DataError:
             continue
         whole = exact.solve_relaxation(problem, np.random.default_rng(0))

@@ -60,9 +60,9 @@ def evaluated(run: Run, states: dict[int, Path]) -> tuple[list[dict[str, Any]], 
     Evaluation(run, []).evaluate(0)
     began = time.process_time()
     for step, path in states.items():
-        state.load_weights(path, run.adapted)
+        state.load_saved_lora_weights(path, run.adapted)
         Evaluation(run, []).evaluate(step)
-    found = [result for result in Evaluation(run, []).all_results() if result["step"] in states]
+    found = [result for result in Evaluation(run, []).finished_results() if result["step"] in states]
     return found, time.process_time() - began
 
 
@@ -72,7 +72,7 @@ def verdicts_that_change(full: Run, previews: Run, results: list[dict[str, Any]]
     evaluation.base_folder = Evaluation(previews, []).base_folder
     changed = 0
     for result in results:
-        again = evaluation.make_result(evaluation.folder(result["step"]))["verdicts"]
+        again = evaluation.make_evaluation_result(evaluation.folder(result["step"]))["verdicts"]
         changed += sum(one != other for one, other in zip(again, result["verdicts"], strict=True))
     return changed
 

@@ -189,7 +189,7 @@ def simulate() -> None:
                 stream.TimedPicture(sha256=names[n], at_ms=1000 * float(t)) for t, n in zip(times, order, strict=True)
             ]
             passes.append(stream.StreamPass(shown=shown, presses_ms=[1000 * float(max(t, 0)) for t in pressed]))
-            probability = stream.estimate_suspicion(passes).probability
+            probability = stream.suspicion_from_key_presses(passes).probability
             found[count] += [probability[name] for name in names]
         truth += bad.tolist()
         one_by_one += objects.tolist()

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from stylegate.textmarks import has_text_near_edge
-from train.miniature.drawing import picture_as_svg, rasterise, render_collectible
+from train.miniature.drawing import collectible_as_svg, rasterise, render_collectible
 from train.miniature.styles import BRANDS
 from train.miniature.svg import SIDE
 from train.miniature.world import random_traits
@@ -36,7 +36,7 @@ def drawn(brand: str, side: int) -> list[Image.Image]:
             times = side // small.width
             found.append(small.resize((times * small.width, times * small.height), Image.Resampling.NEAREST))
         else:
-            found.append(rasterise(picture_as_svg(row, style, np.random.default_rng([number, 5]), SIDE), side))
+            found.append(rasterise(collectible_as_svg(row, style, np.random.default_rng([number, 5]), SIDE), side))
     return found
 
 

@@ -196,11 +196,11 @@ def test_due_attempts(tmp_path: Path) -> None:
     standing = read_batch_progress(tmp_path, 2)
     assert [(s.slot, a) for s, a in standing.due] == [(4, 0), (1, 1)] and standing.exhausted == [3]
     text = "1 of 5 slots filled, 20% accepted, 10 s{} for each accepted picture, all slots in {} s"
-    assert standing.state_in_words(0, 2.0, None) == text.format("", 40)
-    assert standing.state_in_words(5, 2.0, 36.0) == text.format(" and 0.1 in money", 30)
+    assert standing.progress_in_words(0, 2.0, None) == text.format("", 40)
+    assert standing.progress_in_words(5, 2.0, 36.0) == text.format(" and 0.1 in money", 30)
     none = standing._replace(accepted=0, filled=0)
-    assert none.state_in_words(1, 2.0, None) == "0 of 5 slots filled, none of 5 judged pictures accepted"
-    assert none._replace(judged=set()).state_in_words(1, 2.0, None) == "not judged yet"
+    assert none.progress_in_words(1, 2.0, None) == "0 of 5 slots filled, none of 5 judged pictures accepted"
+    assert none._replace(judged=set()).progress_in_words(1, 2.0, None) == "not judged yet"
 
 
 @pytest.fixture(scope="module")

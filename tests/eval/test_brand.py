@@ -36,11 +36,11 @@ def redrawn(signatures: np.ndarray) -> np.ndarray:
     return np.stack([redrawn_copy(one) for one in signatures])
 
 
-def learned(own: ForeignSet, others: list[ForeignSet]) -> brand.BrandReader:
+def learned(own: ForeignSet, others: list[ForeignSet]) -> brand.BrandClassifier:
     """A reader of pixels alone. Half of each foreign set is redrawn, as eval/measuring/foreign.py shows them."""
     for one in others:
         one.signatures[1::2] = redrawn(one.signatures[1::2])
-    return brand.learn_brand_reader(own, own._replace(signatures=redrawn(own.signatures)), others)  # type: ignore[arg-type]
+    return brand.learn_brand_classifier(own, own._replace(signatures=redrawn(own.signatures)), others)  # type: ignore[arg-type]
 
 
 def test_another_hand_is_told_and_the_same_hand_is_not() -> None:
@@ -66,8 +66,8 @@ def test_a_reference_is_read_by_a_reader_that_does_not_know_it() -> None:
     truth, weights = np.repeat([1.0, -1.0], 24), np.random.default_rng(1).uniform(1, 2, 48)
     weights[12:24] = weights[:12]  # the two views of a picture weigh alike
     fitted = brand.fit_ridge(brand.regression_sums(rows, truth, weights))
-    alone = fitted.left_out(rows, truth, weights)
-    pairs = fitted.left_out(rows[:24], truth[:24], weights[:24], views=2)
+    alone = fitted.responses_left_out(rows, truth, weights)
+    pairs = fitted.responses_left_out(rows[:24], truth[:24], weights[:24], views=2)
     for left, places in [(alone, [i]) for i in (0, 5, 30)] + [(pairs, [i, i + 12]) for i in (0, 7)]:
         rest = np.setdiff1d(np.arange(48), places)
         # The slow way keeps the weights as shares of all, hence a penalty that grows as they shrink.
@@ -87,7 +87,7 @@ def test_both_views_of_a_reference_are_left_out_together() -> None:
     for seed in range(6):
         random = np.random.default_rng(seed)
         own = hand(120, random, 32)
-        reader = brand.learn_brand_reader(own, own, [hand(120, random, given=True) for _ in range(2)])  # type: ignore[arg-type]
+        reader = brand.learn_brand_classifier(own, own, [hand(120, random, given=True) for _ in range(2)])  # type: ignore[arg-type]
         areas += [found.area for found in reader.separations]
     assert np.mean(areas) < 0.5, "0.56 where the twin is known"
 
@@ -110,7 +110,7 @@ def test_what_the_base_draws_is_learned_from_only_where_it_is_not_told_unseen() 
     alone, seen = learned(own, others), np.zeros(2, bool)
     for i, colour in enumerate((60, 205)):
         of_base = hand(colour, random, 32, given=True)._replace(name=OF_BASE)
-        reader = brand.learn_brand_reader(own, own._replace(signatures=redrawn(own.signatures)), [of_base, *others])  # type: ignore[arg-type]
+        reader = brand.learn_brand_classifier(own, own._replace(signatures=redrawn(own.signatures)), [of_base, *others])  # type: ignore[arg-type]
         assert OF_BASE in [found.name for found in reader.separations]
         seen[i] = not np.array_equal(reader.fitted.weights, alone.fitted.weights)
     assert seen.tolist() == [False, True]
@@ -119,7 +119,7 @@ def test_what_the_base_draws_is_learned_from_only_where_it_is_not_told_unseen() 
 def test_lines_rest_on_the_worse_view_of_a_reference() -> None:
     random = np.random.default_rng(0)
     own, paler = hand(230, random, 32), hand(200, random, 32)
-    reader = brand.learn_brand_reader(own, paler, [hand(colour, random) for colour in (20, 70, 120)])  # type: ignore[arg-type]
+    reader = brand.learn_brand_classifier(own, paler, [hand(colour, random) for colour in (20, 70, 120)])  # type: ignore[arg-type]
     assert np.median(reader.own) < np.median(reader.log_odds(own)), "above it where the better view counts"  # type: ignore[arg-type]
 
 
@@ -138,7 +138,7 @@ def test_rows_that_are_taken_away_are_as_if_they_had_never_been_there() -> None:
         brand.regression_sums(rows, truth, weights),
         brand.regression_sums(rows[30:], truth[30:], weights[30:]),
     )
-    left = brand.fit_ridge(whole.plus_times(some, -1)).responses(rows)
+    left = brand.fit_ridge(whole.plus_multiple_of(some, -1)).responses(rows)
     assert left == pytest.approx(
         brand.fit_ridge(brand.regression_sums(rows[:30], truth[:30], weights[:30])).responses(rows)
     )

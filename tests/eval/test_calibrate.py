@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from eval.lot.compared import comparison_of
+from eval.lot.compared import comparison_with_decisions
 from eval.lot.lot import read_lot
 from eval.measuring.scores import read_scores, scores_key
 from eval.policy import file as policyfile
@@ -88,7 +88,7 @@ def test_another_lora_makes_a_calibration_stale_and_a_certificate_is_the_way_out
 def test_all_that_the_scores_depend_on_is_part_of_a_calibrations_fingerprint(judged: Path, tmp_path: Path) -> None:
     config = Config(images=str(judged), out=str(tmp_path / "out"), references="neon")
     lot = read_lot(config)
-    compared = comparison_of(config, lot)
+    compared = comparison_with_decisions(config, lot)
     policy = policyfile.read_policy("default")
     for change in ({"alpha": "keep"}, {"background": "#123456"}, {"references": compared.references[1:]}):
         other = replace(compared, **change)

@@ -26,7 +26,7 @@ from eval.package.credentials import (
 )
 from eval.package.marking import decodes_to_same_picture
 from eval.package.proof import check_package
-from eval.package.signing_certificate import SigningCertificate, make_default_certificate, private_key_pem
+from eval.package.signing_certificate import SigningCertificate, make_test_certificate, private_key_pem
 from eval.package.xmp import with_source_type
 from stylegate import files
 from tests.eval.packages import made_anew
@@ -42,7 +42,7 @@ def read_pem(content: bytes) -> SigningCertificate:
     )
 
 
-OURS = read_pem(make_default_certificate())
+OURS = read_pem(make_test_certificate())
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_certificate_that_ends_does_not_break_what_it_signed(monkeypatch: pyte
         "TEST_DAYS",
         (ends - now.replace(hour=0, minute=0, second=0, microsecond=0)) / datetime.timedelta(days=1),
     )
-    signed = CredentialSigner(read_pem(make_default_certificate())).sign(FILES["PNG"], MANIFEST)
+    signed = CredentialSigner(read_pem(make_test_certificate())).sign(FILES["PNG"], MANIFEST)
     assert read_credentials(signed, c2pa_context({})).state == "Valid"
     time.sleep((ends - datetime.datetime.now(datetime.UTC)).total_seconds() + 1)
     found = read_credentials(signed, c2pa_context({}))
@@ -150,16 +150,16 @@ def test_a_certificate_that_cannot_sign_is_one_clear_error(
     run, lot: tuple[str, ...], tmp_path: Path, monkeypatch
 ) -> None:
     chain = OURS.chain_pem()
-    other = private_key_pem(read_pem(make_default_certificate()).key)
+    other = private_key_pem(read_pem(make_test_certificate()).key)
     secret = serialization.BestAvailableEncryption(b"x")
     shut = OURS.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
     with monkeypatch.context() as patch:
         patch.setattr(signing_certificate, "TEST_DAYS", 1)
         patch.setattr(files, "today_in_utc", lambda: datetime.date(2020, 1, 1))
-        ended = make_default_certificate()
+        ended = make_test_certificate()
     with monkeypatch.context() as patch:
         patch.setattr(ExtendedKeyUsageOID, "EMAIL_PROTECTION", ExtendedKeyUsageOID.SERVER_AUTH)
-        server = make_default_certificate()
+        server = make_test_certificate()
     for content, words, says in (
         (chain + other, (), "the private key is not the one of the certificate"),
         (ended, (), "valid from 2020-01-01 to 2020-01-02"),
@@ -211,7 +211,7 @@ def test_nobody_is_asked_over_a_network(server: tuple[str, list[str]], monkeypat
         return made(self.add_extension(x509.AuthorityInformationAccess([description]), False), *given, **words)
 
     monkeypatch.setattr(x509.CertificateBuilder, "sign", with_address)
-    signer = CredentialSigner(read_pem(make_default_certificate()))
+    signer = CredentialSigner(read_pem(make_test_certificate()))
     assert read_credentials(signer.sign(FILES["PNG"], MANIFEST), c2pa_context({})).state == "Valid"
     elsewhere = io.BytesIO()
     with c2pa.Builder(MANIFEST, signer.context) as builder:

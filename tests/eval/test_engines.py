@@ -20,9 +20,9 @@ import pytest
 from eval.engines import parts
 from eval.engines import run as engines
 from eval.engines.place import FolderPlace, ObjectStorePlace, place_of
-from eval.engines.work import do_named_parts
+from eval.engines.work import run_named_parts
 from eval.lot.drawing import DrawPictures
-from eval.measuring.stage import EncodePictures
+from eval.measuring.stage import PictureFeatureStage
 from stylegate import files
 from stylegate.config import EngineConfig
 from stylegate.errors import ConfigError, DataError, ModelError, SurroundingsError
@@ -48,7 +48,7 @@ def dies_at(*ids: str) -> Callable[[Sequence[dict[str, Any]]], Mapping[str, part
 def in_a_worker(place: FolderPlace, names: list[str], stage: parts.Stage) -> int:
     """Do the parts in a process of their own; returns its exit status."""
     if not (worker := os.fork()):
-        parts.do_parts(place, names, lambda settings: stage)
+        parts.run_unfinished_parts(place, names, lambda settings: stage)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
 
@@ -68,14 +68,14 @@ def workers_are_forks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def begin(engine: EngineConfig, folder: Path, place: str, names: list[str], on_gpu: bool) -> Iterator[None]:
         if not (worker := os.fork()):
-            do_named_parts(place, names)
+            run_named_parts(place, names)
             os._exit(0)
         while not os.waitpid(worker, os.WNOHANG)[0]:
             time.sleep(0.02)
             yield
 
     monkeypatch.setattr(FolderPlace, "seconds", 0.02)
-    monkeypatch.setattr(engines, "begin_slurm", begin)
+    monkeypatch.setattr(engines, "run_on_slurm", begin)
 
 
 def test_a_row_that_kills_its_workers_is_found_and_the_others_go_on(place: FolderPlace) -> None:
@@ -83,13 +83,15 @@ def test_a_row_that_kills_its_workers_is_found_and_the_others_go_on(place: Folde
     assert len(names) == 3 and unfinished(place, names) == names
     begun = 0
     while unfinished(place, names):
-        before = parts.deaths(place)
+        before = parts.count_worker_deaths(place)
         died = in_a_worker(place, names, dies_at("5"))
         begun += 1
-        assert (died == -signal.SIGKILL) == (parts.deaths(place) > before), "a death leaves its mark, an end does not"
+        assert (died == -signal.SIGKILL) == (parts.count_worker_deaths(place) > before), (
+            "a death leaves its mark, an end does not"
+        )
         assert begun < 10
     assert begun == 2 * parts.MAX_DEATHS + 1, "the part kills twice, then its row alone; then it is left out"
-    results = [parts.read_part(place, name) for name in names]
+    results = [parts.read_part_result(place, name) for name in names]
     assert [dead for _, dead in results] == [[], ["5"], []]
     found = {row: int(one["twice"]) for rows, _ in results for row, one in rows.items()}
     assert found == {row["id"]: 2 * row["value"] for row in ROWS if row["id"] != "5"}
@@ -111,13 +113,13 @@ def test_finished_parts_are_never_done_twice_whatever_the_clock_says_and_others_
 
 def test_a_result_that_is_not_as_its_worker_wrote_it_is_refused(place: FolderPlace) -> None:
     names = parts.write_parts(place, {}, ROWS, 4)
-    parts.do_parts(place, names, lambda settings: doubled)
+    parts.run_unfinished_parts(place, names, lambda settings: doubled)
     first, second = (place.read(f"{name}.safetensors") for name in names[:2])
-    assert parts.read_part(place, names[0])[0]["1"]["twice"] == 2
+    assert parts.read_part_result(place, names[0])[0]["1"]["twice"] == 2
     for other in (first[:-1] + b"\x07", first[:100], second, b"cut"):
         place.write(f"{names[0]}.safetensors", other)
         with pytest.raises(DataError, match="is no whole result"):
-            parts.read_part(place, names[0])
+            parts.read_part_result(place, names[0])
 
 
 def test_what_a_worker_cannot_do_is_one_clear_error(place: FolderPlace) -> None:
@@ -133,19 +135,21 @@ def test_what_a_worker_cannot_do_is_one_clear_error(place: FolderPlace) -> None:
         (KeyError("ours"), RuntimeError, "KeyError: 'ours'"),
     ):
         names = parts.write_parts(place, {}, ROWS, 4)
-        assert in_a_worker(place, names, refuses(error)) == 0 and parts.deaths(place) == 0, "an error is no death"
+        assert in_a_worker(place, names, refuses(error)) == 0 and parts.count_worker_deaths(place) == 0, (
+            "an error is no death"
+        )
         with pytest.raises(kind, match=says):
             parts.raise_error_of_workers(place)
     again = parts.write_parts(place, {}, ROWS, 4)
     parts.raise_error_of_workers(place)
     path = place.folder / f"{again[1]}.json"
     path.write_text(path.read_text().replace('"value": 4', '"value": 40'))
-    parts.do_parts(place, again, lambda settings: doubled)
+    parts.run_unfinished_parts(place, again, lambda settings: doubled)
     with pytest.raises(DataError, match="was changed after it was made"):
         parts.raise_error_of_workers(place)
     assert unfinished(place, again) == again[1:], "what was done before is kept"
     with pytest.raises(ModelError, match="has other weights on the worker's machine"):
-        EncodePictures("miniature", "0" * 64, "#ffffff", 8, "cpu")
+        PictureFeatureStage("miniature", "0" * 64, "#ffffff", 8, "cpu")
 
 
 def test_an_engine_that_is_not_installed_says_how_to_install_it(
@@ -163,19 +167,21 @@ def test_workers_that_can_write_nothing_end_the_work_with_one_error_and_lose_not
     """As on a shared disk that is full: not even the error can be written down."""
     taken: list[str] = []
     work = engines.Work(EngineConfig(name="slurm"), {"stage": "none"}, tmp_path)
-    monkeypatch.setattr(parts, "do_parts", lambda place, names, load_stage: os._exit(1))
+    monkeypatch.setattr(parts, "run_unfinished_parts", lambda place, names, load_stage: os._exit(1))
     with pytest.raises(SurroundingsError, match="ended and did nothing"), work.locked():
         work.do(ROWS, 4, lambda found, dead: taken.extend(found), False)
     assert not taken and work.folder.is_dir()
     monkeypatch.undo()
-    monkeypatch.setattr(engines, "begin_slurm", lambda engine, folder, place, names, gpu: in_this_process(place, names))
+    monkeypatch.setattr(
+        engines, "run_on_slurm", lambda engine, folder, place, names, gpu: in_this_process(place, names)
+    )
     with work.locked():
         work.do(ROWS, 4, lambda found, dead: taken.extend(found), False)
     assert sorted(taken) == sorted(row["id"] for row in ROWS) and not work.folder.exists()
 
 
 def in_this_process(place: str, names: list[str], stage: parts.Stage = doubled) -> Iterator[None]:
-    parts.do_parts(place_of(place), names, lambda settings: stage)
+    parts.run_unfinished_parts(place_of(place), names, lambda settings: stage)
     yield
 
 
@@ -221,7 +227,7 @@ def test_parts_pictures_and_results_lie_in_an_object_store(
             path.unlink(missing_ok=True)
         yield from in_this_process(place, names[:1] if not taken else names, reads)
 
-    monkeypatch.setattr(engines, "begin_slurm", begin)
+    monkeypatch.setattr(engines, "run_on_slurm", begin)
     monkeypatch.setattr(ObjectStorePlace, "seconds", 0.0)
     work = engines.Work(EngineConfig(name="slurm", store=bucket), {"stage": "none"}, tmp_path)
     with work.locked():
@@ -231,8 +237,8 @@ def test_parts_pictures_and_results_lie_in_an_object_store(
         assert not list((work.folder / "parts").glob("*")), "nothing of it lies here"
         work.place.write("settings.json", b"{}")
         with pytest.raises(DataError, match=r"s3://acme/work/\w+/\w+.json was changed after it was made"):
-            parts.do_parts(work.place, ["0" * 24], lambda settings: reads)
-            parts.read_rows(work.place, min(parts.finished_parts(work.place)))
+            parts.run_unfinished_parts(work.place, ["0" * 24], lambda settings: reads)
+            parts.read_rows_of_part(work.place, min(parts.finished_parts(work.place)))
     with pytest.raises(SurroundingsError, match=r"engine.store: s3://nowhere/x does not"):
         parts.write_parts(ObjectStorePlace("s3://nowhere/x"), {}, ROWS, 4)
     with pytest.raises(ConfigError, match=r"engine.store=what://x"):
@@ -281,13 +287,13 @@ def test_a_picture_that_is_named_as_a_reference_goes_to_the_workers_too_and_one_
     )
     (files.CACHE / "features.sqlite").unlink(missing_ok=True)
     with monkeypatch.context() as other:
-        begin = engines.begin_slurm
+        begin = engines.run_on_slurm
 
         def begin_while_another_starts(*told: Any) -> Iterator[None]:
             assert run(*words)[0] == 2 and "another stylegate is at work" in run(*words)[1]
             yield from begin(*told)
 
-        other.setattr(engines, "begin_slurm", begin_while_another_starts)
+        other.setattr(engines, "run_on_slurm", begin_while_another_starts)
         code, text = run(*words)
     assert code == 0, text
     assert sorted(sent) == sorted(files.sha256(path) for place in (lot, references) for path in place.glob("*.png"))
@@ -371,5 +377,5 @@ def test_what_ray_says_of_a_cluster_of_another_python_is_said_whole(
     monkeypatch.setattr(ray, "init", refuses)
     engine = EngineConfig(name="ray", address="10.0.0.5:6379")
     with pytest.raises(ConfigError) as caught:
-        list(engines.begin_ray(engine, tmp_path, str(tmp_path), ["a"], False))
+        list(engines.run_on_ray(engine, tmp_path, str(tmp_path), ["a"], False))
     assert {"Python: 3.12.1", "Python: 3.11.7"} <= set(caught.value.problems)

@@ -86,7 +86,7 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
         f"at most {percentage_rounded_up(attempts[0].miss_rate)} of rejects are missed"
     )
     assert certificate_problems(made) == [] and verify_certificate.certificate_problems(made.content()) == []
-    assert "bob did not see 0 of 40" in verify_certificate.about_reviewers(made.content())
+    assert "bob did not see 0 of 40" in verify_certificate.known_rejects_in_words(made.content())
     for change in (
         {"known_answers": made.known_answers[1:]},
         {"known_rejects": {}, "known_answers": []},

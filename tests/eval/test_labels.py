@@ -195,7 +195,7 @@ def test_a_head_changes_with_its_own_purpose_alone(tmp_path: Path) -> None:
 def test_what_is_read_in_one_moment_is_the_same(tmp_path: Path) -> None:
     """A label that somebody gives while a gate judges is not judged, and the hash in its record is not that label's."""
     give(tmp_path, "accept")
-    with store.same_rows_for_every_read():
+    with store.frozen_store_reads():
         before = store.last_row_hashes(tmp_path)
         other = threading.Thread(target=give, args=(tmp_path, "reject"))
         other.start()

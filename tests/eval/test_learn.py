@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval.judging.verdicts import make_reason, reasons_settled_by_head
-from eval.learning.gains import area_under_roc_curve, compared_rankings, line_at, yield_at
+from eval.judging.verdicts import make_reason, reasons_answered_by_head
+from eval.learning.gains import acceptable_share, area_under_roc_curve, gain_of_ranking, lowest_acceptable_score
 from eval.policy import file as policyfile
 from eval.policy.model import Learnt
 from eval.promise import labels
@@ -122,8 +122,8 @@ def test_areas_and_yields_are_those_of_plain_counting() -> None:
         scores, good = random.integers(0, 12, 30).astype(float), random.random(30) < 0.6
         assert area_under_roc_curve(scores, good) == pytest.approx(roc_auc_score(good, scores))
         shares = [(scores >= line).mean() for line in set(scores) if (~good[scores >= line]).mean() <= 0.2]
-        assert yield_at(scores, good, 0.2) == pytest.approx(max(shares, default=0.0))
-        line = line_at(list(scores), list(good), 0.2)
+        assert acceptable_share(scores, good, 0.2) == pytest.approx(max(shares, default=0.0))
+        line = lowest_acceptable_score(list(scores), list(good), 0.2)
         assert (line is None) == (not shares) and (
             line is None or (scores >= line).mean() == pytest.approx(max(shares))
         )
@@ -132,10 +132,10 @@ def test_areas_and_yields_are_those_of_plain_counting() -> None:
 def test_a_head_that_learned_nothing_is_not_recommended() -> None:
     random = np.random.default_rng(4)
     good, margin = random.random(120) < 0.5, random.normal(size=120)
-    found = [compared_rankings("x", good, margin, random.normal(size=120)) for _ in range(6)]
+    found = [gain_of_ranking("x", good, margin, random.normal(size=120)) for _ in range(6)]
     assert sum(one.recommended for one in found) <= 1
-    assert compared_rankings("x", good, margin, good + random.normal(size=120)).recommended
-    assert not compared_rankings("x", np.arange(120) < 9, margin, margin).measured
+    assert gain_of_ranking("x", good, margin, good + random.normal(size=120)).recommended
+    assert not gain_of_ranking("x", np.arange(120) < 9, margin, margin).measured
 
 
 def test_the_head_answers_for_review_alone_and_only_where_it_reads() -> None:
@@ -143,7 +143,7 @@ def test_the_head_answers_for_review_alone_and_only_where_it_reads() -> None:
     learnt = Learnt(file="x", sha256="0" * 64, accept_from=1.0, reject_below=-1.0)
 
     def answered(value: float | None, *of: object) -> dict[str, str]:
-        return {one.check: one.verdict for one in reasons_settled_by_head([*reasons, *of], value, learnt)}  # type: ignore[list-item]
+        return {one.check: one.verdict for one in reasons_answered_by_head([*reasons, *of], value, learnt)}  # type: ignore[list-item]
 
     assert answered(2.0) == {"sharpness": "review", "style": "warn"}
     assert answered(-2.0) == {"style": "reject", "sharpness": "review"}

@@ -61,11 +61,11 @@ def test_the_chain_is_kept_without_a_mirror(run, trained: list[str]) -> None:
     for verb in ("plan", "generate"):
         assert run(verb, *told)[0] == 0
     out = files.HOME / run("gate", *told)[1].splitlines()[-1]
-    kinds = [(row["kind"], row["type"]) for row in lineage.read_ledger(out)]
+    kinds = [(row["kind"], row["type"]) for row in lineage.read_lineage(out)]
     assert set(kinds) >= {("use", "brand-set"), ("use", "lora"), ("make", "batch")}
-    (lora,) = {row["sha256"] for row in lineage.read_ledger(out) if row["type"] == "lora"}
+    (lora,) = {row["sha256"] for row in lineage.read_lineage(out) if row["type"] == "lora"}
     run_folder = next(files.RUNS.glob("small-*"))
-    assert lora in {row["sha256"] for row in lineage.read_ledger(run_folder) if row["type"] == "lora"}, (
+    assert lora in {row["sha256"] for row in lineage.read_lineage(run_folder) if row["type"] == "lora"}, (
         "the one that was made"
     )
 

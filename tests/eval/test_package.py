@@ -17,7 +17,7 @@ from PIL import Image
 
 from eval.package import receiver, signature
 from eval.package.bag import SCRIPTS, STATEMENT
-from eval.package.merkle import root_and_paths
+from eval.package.merkle import merkle_root_and_paths
 from eval.package.proof import check_package
 from eval.package.statement import statement_problem
 from eval.package.verify_statement import check_statement
@@ -175,7 +175,7 @@ def test_the_tree_is_that_of_rfc_6962(leaves: int) -> None:
 
     given = [receiver.leaf_hash(i, "a" * 64, "b" * 64) for i in range(leaves)]
     assert given[0] == hashlib.sha256(b"\x000\n" + b"a" * 64 + b"\n" + b"b" * 64 + b"\n").digest()
-    root, paths = root_and_paths(given)
+    root, paths = merkle_root_and_paths(given)
     assert root == hash_of(given)
     for index, (leaf, path) in enumerate(zip(given, paths, strict=True)):
         assert receiver.root_of_path(leaf, index, leaves, path) == root

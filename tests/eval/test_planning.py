@@ -15,13 +15,13 @@ from eval.lot.comparison import traits_spelled_as_planned
 from eval.package import verify_traits
 from eval.plan import training_combinations_to_exclude
 from eval.planning import exact
-from eval.planning.collection import notes_on_absence, notes_on_equal_items, read_collection
+from eval.planning.collection import notes_on_equal_items, notes_on_values_like_none, read_collection
 from eval.planning.deal import fill_by_swaps
-from eval.planning.open_slots import rarity_intervals, scores_and_ranks, scores_and_ranks_if_added, value_numbers
+from eval.planning.open_slots import rarity_intervals, scores_and_ranks, scores_and_ranks_if_added, value_number_table
 from eval.planning.picture import counts_and_rarity_in_words
 from eval.planning.problem import OPEN, PlanProblem, exact_counts_and_problems, make_plan_problem
 from eval.planning.rarity import missing_pairs, rarest_pairs, rarity_of_each_item
-from eval.planning.repair import plan_rows_after_repair
+from eval.planning.repair import repaired_plan_rows
 from eval.planning.slots import notes_on_values_without_slot, slots_from_traits
 from eval.planning.solve import solve_plan
 from eval.planning.traits import TraitsFile, TraitValue
@@ -86,7 +86,7 @@ def test_a_plan_keeps_counts_rules_and_one_of_ones(tmp_path: Path) -> None:
     assert slots == slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60))
     assert slots != slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60, seed=1))
     problem = make_plan_problem(file, 60)
-    assert keeps_everything(problem, np.array([problem.value_numbers_of(slot.traits) for slot in slots]))
+    assert keeps_everything(problem, np.array([problem.row_of_traits(slot.traits) for slot in slots]))
     counts = {trait: Counter(slot.traits[trait] for slot in slots) for trait in problem.traits}
     assert counts["hat"] == {"none": 26, "crown": 9, "halo": 4, "cap": 20, "golden helmet": 1}
     assert slots[3].traits["hat"] == "golden helmet" and slots[3].traits["kind"] == "cat"
@@ -176,7 +176,7 @@ def test_a_repair_changes_no_more_slots_than_it_must(broken: list[int]) -> None:
     problem = make_plan_problem(random_file(1, 2000), 2000)
     rows = solve_plan(problem, 1).astype(np.int32)
     filled = set(range(2000)) - {*broken, 1000}
-    found = plan_rows_after_repair(problem, rows, broken, filled, 0)
+    found = repaired_plan_rows(problem, rows, broken, filled, 0)
     assert keeps_everything(problem, found)
     changed = np.flatnonzero((found != rows).any(axis=1)).tolist()
     assert set(broken) <= set(changed) and len(changed) <= len(broken) + 1
@@ -188,15 +188,15 @@ def test_a_repair_that_one_exchange_does_not_bring_frees_more_slots_or_says_that
     file = file_of("prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}", tmp_path)
     problem = make_plan_problem(file, 6)  # every combination there is
     with pytest.raises(DataError, match="no plan of 6 slots exists"):
-        plan_rows_after_repair(problem, solve_plan(problem, 0).astype(np.int32), [2], {0, 1}, 0)
+        repaired_plan_rows(problem, solve_plan(problem, 0).astype(np.int32), [2], {0, 1}, 0)
     file = file_of(
         "prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}\none_of_ones: [{slot: 0, traits: {a: x, b: z}}]",
         tmp_path,
     )
     problem = make_plan_problem(file, 4)
-    problem.given[0] = problem.value_numbers_of({"a": "x", "b": "z"})
+    problem.given[0] = problem.row_of_traits({"a": "x", "b": "z"})
     with pytest.raises(DataError, match="one-of-ones fix whole: 0"):
-        plan_rows_after_repair(problem, solve_plan(problem, 0).astype(np.int32), [0], set(), 0)
+        repaired_plan_rows(problem, solve_plan(problem, 0).astype(np.int32), [0], set(), 0)
 
 
 def test_every_combination_that_exists_can_be_used(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_rarity_is_open_raritys() -> None:
 def test_open_slots_leave_rarity_open() -> None:
     """What is computed for many items at once is OpenRarity's too, and the intervals hold what comes to be."""
     golden = json.loads((GOLDEN / "open_rarity.json").read_text())
-    scores, ranks = scores_and_ranks(value_numbers(golden["items"]))
+    scores, ranks = scores_and_ranks(value_number_table(golden["items"]))
     for score, rank, told in zip(scores, ranks, golden["score_rank_unique"], strict=True):
         assert score == pytest.approx(told[0], abs=1e-9) and rank == told[1]
     random = np.random.default_rng(0)
@@ -456,7 +456,7 @@ def test_columns_that_name_an_item_are_no_traits(tmp_path: Path) -> None:
     left = "Token ID, Item (it is different for each item), Rarity Rank, Image URL"
     assert found.notes == [f"columns that are no traits: {left}"]
     assert "more than once: line 2 and line 8 and line 14" in notes_on_equal_items(found)[0]
-    assert notes_on_absence({"Held item": ["none", "-"]})[0].endswith(": Held item: -")
+    assert notes_on_values_like_none({"Held item": ["none", "-"]})[0].endswith(": Held item: -")
 
 
 def test_a_commitment_holds_until_the_plan_changes(run, tmp_path: Path) -> None:
@@ -542,13 +542,13 @@ def test_capital_letters_do_not_hide_a_trait_from_the_gate(run, tmp_path: Path) 
 
 
 def test_a_traits_file_that_changes_while_pictures_are_drawn_is_noticed(tmp_path: Path) -> None:
-    from eval.generate import digests_of_plan_and_its_source, stop_if_plan_changed
+    from eval.generate import digests_of_plan_and_its_source, require_unchanged_plan
 
     (tmp_path / "plan.parquet").write_bytes(b"a plan")
     (tmp_path / "t.yaml").write_text("a file")
     config = Config(traits=str(tmp_path / "t.yaml"))
     began = digests_of_plan_and_its_source(tmp_path, config)
-    stop_if_plan_changed(tmp_path, config, began)
+    require_unchanged_plan(tmp_path, config, began)
     (tmp_path / "t.yaml").write_text("another")
     with pytest.raises(DataError, match="traits or prompts file was changed while"):
-        stop_if_plan_changed(tmp_path, config, began)
+        require_unchanged_plan(tmp_path, config, began)

@@ -124,7 +124,7 @@ def test_lines_keep_their_promise_on_simulated_batches() -> None:
 
 
 def test_tails_are_hypergeometric() -> None:
-    found = envelope.tail_probabilities(50, 12, 12, np.arange(51))
+    found = envelope.hypergeometric_tails(50, 12, 12, np.arange(51))
     expected = hypergeom.cdf(np.arange(12)[None, :], 50, np.arange(51)[:, None], 12)
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
@@ -132,7 +132,7 @@ def test_tails_are_hypergeometric() -> None:
 def test_p_values_are_mapies_where_they_overlap() -> None:
     """Of a very large lot, x rejects among n labels: the binomial p-value that MAPIE computes for one threshold."""
     size, count = 10_000_000, 200
-    ours = envelope.tail_probabilities(size, count, 8, np.array([ALPHA * size]))[0]
+    ours = envelope.hypergeometric_tails(size, count, 8, np.array([ALPHA * size]))[0]
     np.testing.assert_allclose(ours, binom.cdf(np.arange(8), count, ALPHA), rtol=2e-3)
     rates = np.maximum(np.arange(8) / count - 1e-12, 0)  # MAPIE takes ceil(n rate): 200 x .035 would count as 8
     theirs = compute_hoeffding_bentkus_p_value(rates, count, ALPHA, binary=True).ravel()
@@ -142,12 +142,12 @@ def test_p_values_are_mapies_where_they_overlap() -> None:
 def test_the_band_is_the_papers() -> None:
     """shared figures of a band with 5 % at 200 and 400 of 10,000; ours errs on the side of the promise, by little."""
     for count, theirs in ((200, (228, 326, 411, 490, 564)), (400, (117, 167, 209, 249, 286))):
-        ours = envelope.most_unlabelled_rejects_by_labelled(10_000, count, 0.05, 20 if count == 200 else 35)[:5]
+        ours = envelope.unlabelled_reject_bounds(10_000, count, 0.05, 20 if count == 200 else 35)[:5]
         assert all(abs(a / b - 1) < 0.06 for a, b in zip(ours, theirs, strict=True)), ours
 
 
 def test_the_band_holds_everywhere_at_once() -> None:
-    reach = np.array(envelope.most_unlabelled_rejects_by_labelled(400, 60, 0.1, 10))
+    reach = np.array(envelope.unlabelled_reject_bounds(400, 60, 0.1, 10))
     rng, outside = np.random.default_rng(5), 0
     for _ in range(2000):
         places = np.sort(rng.choice(400, 60, replace=False))[:10] + 1
@@ -161,7 +161,7 @@ def test_bounds_are_a_slow_count() -> None:
     labelled, rejects, ours = rng.random(300) < 0.3, rng.random(300) < 0.1, rng.random(300) < 0.8
     thresholds = np.linspace(-3, 3, 25)
     found = envelope.reject_share_bounds_at_thresholds(scores, labelled, rejects, ours, thresholds, 0.1, 0.05)
-    reach = envelope.most_unlabelled_rejects_by_labelled(
+    reach = envelope.unlabelled_reject_bounds(
         300, int(labelled.sum()), 0.05, envelope.max_labelled_rejects(0.1, int(labelled.sum()))
     )
     for t, value in zip(thresholds, found, strict=True):

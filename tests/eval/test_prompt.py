@@ -47,12 +47,12 @@ def rows(embeddings: np.ndarray) -> prompt.PictureEmbeddings:
 def test_a_trait_is_asked_only_where_held_out_references_prove_it() -> None:
     """34 numbers fit 40 hats at random if a reader is judged on what it was fitted on: it must not be."""
     truth = rows_of(40)
-    readable, areas = prompt.fit_trait_readers(rows(seen_of(truth, 0.05)), truth, VALUES, phrases)
+    readable, areas = prompt.fit_trait_classifiers(rows(seen_of(truth, 0.05)), truth, VALUES, phrases)
     assert set(readable) == {"body"} and areas["body"] > 0.99 and areas["hat"] < 0.75
     others = rows_of(12)[::-1]
-    seen = prompt.detected_traits(rows(seen_of(others, 0.05)), readable)
+    seen = prompt.detect_traits(rows(seen_of(others, 0.05)), readable)
     assert seen == [{"body": row["body"]} for row in others], "what is there, whatever was planned"
-    assert prompt.fit_trait_readers(rows(seen_of(truth, 0.05)), [{}] * 40, VALUES, phrases) == ({}, {})
+    assert prompt.fit_trait_classifiers(rows(seen_of(truth, 0.05)), [{}] * 40, VALUES, phrases) == ({}, {})
 
 
 @pytest.mark.parametrize("beside", [0, 24])
@@ -61,7 +61,7 @@ def test_trait_log_odds_equal_a_slow_reader(beside: int) -> None:
     truth, more_truth = rows_of(30), rows_of(beside)
     references, more = rows(seen_of(truth, 0.05)), rows(seen_of(more_truth, 0.3).reshape(-1, 24))
     given = (more, more_truth) if beside else None
-    reading = prompt.fit_trait_readers(references, truth, VALUES, phrases, given)[0]["body"]
+    reading = prompt.fit_trait_classifiers(references, truth, VALUES, phrases, given)[0]["body"]
     texts = phrases([f"{c} body" for c in COLOURS]).astype(float)
     numbers, of_more = ([COLOURS.index(row["body"]) for row in some] for some in (truth, more_truth))
 
@@ -97,10 +97,10 @@ def test_a_reader_sees_what_only_the_patches_show() -> None:
     truth = rows_of(40)
     seen = seen_of(truth, 0.05)
     blind = prompt.PictureEmbeddings(unit(np.random.default_rng(4).normal(size=seen.shape)), seen.astype(np.float16))
-    assert "body" in prompt.fit_trait_readers(blind, truth, VALUES, phrases)[0]
+    assert "body" in prompt.fit_trait_classifiers(blind, truth, VALUES, phrases)[0]
     assert (
         "body"
-        not in prompt.fit_trait_readers(
+        not in prompt.fit_trait_classifiers(
             prompt.PictureEmbeddings(blind.embeddings, seen[:, :0]), truth, VALUES, phrases
         )[0]
     )
@@ -108,7 +108,7 @@ def test_a_reader_sees_what_only_the_patches_show() -> None:
 
 def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:
     truth = rows_of(40)
-    reading = prompt.fit_trait_readers(rows(seen_of(truth, 0.05)), truth, VALUES, phrases)[0]["body"]
+    reading = prompt.fit_trait_classifiers(rows(seen_of(truth, 0.05)), truth, VALUES, phrases)[0]["body"]
     doubtful = reading._replace(offset=reading.offset - 1)
     pictures_seen = rows(seen_of(truth, 0.05))
     planned = [*truth[:38], {"body": "blue" if truth[38]["body"] != "blue" else "red"}, {}]
@@ -129,7 +129,8 @@ def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:
 def test_references_that_are_all_the_same_are_not_read() -> None:
     truth = rows_of(30)
     assert (
-        prompt.fit_trait_readers(rows(np.repeat(seen_of(truth[:1], 0.1), 30, axis=0)), truth, VALUES, phrases)[0] == {}
+        prompt.fit_trait_classifiers(rows(np.repeat(seen_of(truth[:1], 0.1), 30, axis=0)), truth, VALUES, phrases)[0]
+        == {}
     )
 
 

@@ -256,7 +256,7 @@ def calibration(pool: list[str], scores: dict[str, float], verdict: LabelName) -
 def test_nothing_is_said_of_positions_beyond_the_labels() -> None:
     made = calibration(["a", "b"], {"a": 1.0}, "reject")
     found = moved([verdict("accept", margin=m) for m in (1.0, 2.0)])
-    bounds = slider.reject_bounds_by_position(found, made, {"a": 1.0, "b": 2.0}, {"b"}, Promise())
+    bounds = slider.reject_share_bounds_by_position(found, made, {"a": 1.0, "b": 2.0}, {"b"}, Promise())
     assert bounds[0] == 1 and slider.position_texts(found, bounds, 1, 0.05, ("", ""))[0][2].startswith(
         "Nothing is promised here"
     )
@@ -274,7 +274,7 @@ def test_labels_of_another_lot_are_of_one_population_with_ours() -> None:
     expected = envelope.reject_share_bounds_at_thresholds(
         scores, known, np.zeros(90, bool), leaving, found.positions, 0.3, 0.1
     )
-    given = slider.reject_bounds_by_position(found, made, pool, ours, Promise(alpha=0.3, delta=0.1))
+    given = slider.reject_share_bounds_by_position(found, made, pool, ours, Promise(alpha=0.3, delta=0.1))
     assert given.tolist() == expected.tolist() and 0 < given[0] < 1
 
 
@@ -485,7 +485,7 @@ def test_who_answers_is_said_below_the_picture() -> None:
         waived=[WAIVED],
         settled=AcceptingDecision(who="kim", why="is fine", reasons=[make_reason("palette", "review")]),
     )
-    said = [": ".join(line) for line in galleries.caption_lines(found)]
+    said = [": ".join(line) for line in galleries.verdict_caption_lines(found)]
     assert said[1:] == ["waived: novelty: ada, until 2027-01-31: our logo", "settled: palette: kim: is fine"]
 
 

@@ -35,7 +35,7 @@ from eval.reviewing.queues import ReviewPicture, ReviewQueue, disagreement_queue
 from eval.reviewing.session import ReviewSession, SaveRequest
 from stylegate import files
 from stylegate.cli import compose_hydra_config, quote_text_value, valid_overrides_and_problems
-from stylegate.config import to_dataclass
+from stylegate.config import checked_config
 from tests.conftest import command
 from tests.eval.people import ALL_IN_REVIEW, ALL_PASS, CALIBRATED, verdicts_of
 
@@ -345,7 +345,7 @@ def test_no_request_brings_a_traceback(
 def settled(queue: ReviewQueue, enough: int) -> ReviewQueue:
     """The queue as an audit that ends after so many labels."""
     order = tuple(queue.pictures)
-    more = {"purpose": "audit", "known_rejects": [], "checks": {}, "settled_order": order}
+    more = {"purpose": "audit", "known_rejects": [], "checks": {}, "fixed_order": order}
     return dataclasses.replace(queue, **more, has_ended=lambda given, answers: len(given) >= enough)
 
 
@@ -420,10 +420,13 @@ def test_a_press_is_given_to_the_picture_before_it() -> None:
         times = {sha256: 300.0 * n for n, sha256 in enumerate(order)}
         shown = [stream.TimedPicture(sha256=sha256, at_ms=at) for sha256, at in times.items()]
         passes.append(stream.StreamPass(shown=shown, presses_ms=[times[s] + rng.gauss(520, 90) for s in wrong]))
-    found = stream.estimate_suspicion(passes)
+    found = stream.suspicion_from_key_presses(passes)
     assert set(sorted(pictures, key=lambda s: -found.probability[s])[:2]) == wrong
     assert 0.4 < found.delay_s < 0.6
-    assert max(stream.estimate_suspicion([stream.StreamPass(shown=shown, presses_ms=[])]).probability.values()) < 0.1
+    assert (
+        max(stream.suspicion_from_key_presses([stream.StreamPass(shown=shown, presses_ms=[])]).probability.values())
+        < 0.1
+    )
 
 
 def free_port() -> int:
@@ -774,7 +777,7 @@ def test_an_audit_in_a_browser_ends_with_the_proof(visit, words, run, tmp_path: 
 
 def test_a_calibration_asks_about_its_sample(words, tmp_path: Path) -> None:
     told_to = [quote_text_value(word) for word in (*words(CALIBRATED), "promise.num_labels=5", "queue=calibration")]
-    config = to_dataclass(compose_hydra_config(valid_overrides_and_problems("review", told_to, False)[0]), [])
+    config = checked_config(compose_hydra_config(valid_overrides_and_problems("review", told_to, False)[0]), [])
     with locked_lot(config) as lot:
         queue = calibration_queue(config, lot)
     session = ReviewSession(queue)

@@ -109,11 +109,11 @@ def test_an_interval_covers_the_mean_of_other_draws() -> None:
     def world(n: int) -> np.ndarray:
         return unit(random.normal(size=(n, 8)) * 0.3 + np.eye(8)[0])
 
-    found = [style.mean_interval(world(60), world(30)) for _ in range(200)]
+    found = [style.mean_score_with_interval(world(60), world(30)) for _ in range(200)]
     truth = np.mean([interval.mean for interval in found])
     assert np.mean([interval.low <= truth <= interval.high for interval in found]) >= 0.88
     reach = [
-        np.mean([i.high - i.low for i in (style.mean_interval(world(60), world(n)) for _ in range(9))])
+        np.mean([i.high - i.low for i in (style.mean_score_with_interval(world(60), world(n)) for _ in range(9))])
         for n in (10, 90)
     ]
     assert reach[0] > reach[1]
@@ -232,7 +232,12 @@ def test_coherence_equals_a_slow_count(pictures_of_neon: list[Image.Image]) -> N
     judged = np.stack([similarity.signature_of_picture(pictures_of_neon[9]), np.zeros((64, 64, 3), np.uint8)])
     plain, soft, melted, of_judged = (
         [slow_patterns(one) for one in some]
-        for some in (references, coherence.blurred_image(references, 0.6), coherence.melted_copies(references), judged)
+        for some in (
+            references,
+            coherence.blurred_pictures(references, 0.6),
+            coherence.melted_copies(references),
+            judged,
+        )
     )
 
     def slow(codes: list[int], of: list[int]) -> float:
@@ -335,7 +340,7 @@ def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.I
     signatures = np.stack([similarity.signature_of_picture(pictures_of_neon[i]) for i in (0, 5, 0, 0)])
 
     def kept(quality: list[float] | None, attempts: list[int] | None, groups: list[int] | None = None) -> list[bool]:
-        rank = duplicates.keeping_ranks(
+        rank = duplicates.duplicate_priority_ranks(
             None if quality is None else np.array(quality),
             None if attempts is None else np.array(attempts),
             list("abcd"),
@@ -348,7 +353,7 @@ def test_the_best_of_those_that_are_alike_is_kept(pictures_of_neon: list[Image.I
     assert kept([0.1, 0.2, np.nan, np.nan], None) == [True, True, False, False], "unknown is no better than any"
     assert kept([0.1, 0.2, 0.9, 0.3], [0, 0, 1, 0]) == [False, True, False, True], "earlier attempts are settled"
     assert kept([0.1, 0.2, 0.9, 0.3], None, [7, 8, 7, 7]) == [True] * 4, "attempts at one slot"
-    assert duplicates.keeping_ranks(None, None, ["a-copy.png", "a.png", "b.png"]).tolist() == [2, 0, 1]
+    assert duplicates.duplicate_priority_ranks(None, None, ["a-copy.png", "a.png", "b.png"]).tolist() == [2, 0, 1]
     rank = np.arange(4)
     before = duplicates.nearest_of_smaller_rank(signatures, rank, None, signatures[1:2])
     assert before.score[1] == SAME and before.index[:3].tolist() == [4, 4, 0], "exported ones count on from the batch's"
@@ -373,7 +378,8 @@ def test_references_that_are_all_the_same_crash_nothing() -> None:
             and np.isfinite(style.closeness_to_nearest_leave_one_out(same, None)).all()
         )
         assert (
-            np.isfinite(style.mean_interval(cloud(9, 1), same)).all() and np.isfinite(drawing.leave_one_out(same)).all()
+            np.isfinite(style.mean_score_with_interval(cloud(9, 1), same)).all()
+            and np.isfinite(drawing.leave_one_out(same)).all()
         )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eval.planning.traitsfile import read_traits_file
-from eval.signals import MOST, PRIOR, evidence_by_value
+from eval.signals import MOST, PRIOR, evidence_by_trait_value
 from stylegate.cli import main
 
 FILE = """prompt: "{hat} {mood}"
@@ -51,7 +51,7 @@ def test_weights_follow_and_what_was_promised_stays(run_exactly, traits: Path, t
 def test_few_rows_say_little() -> None:
     def ratio(rows: int) -> float:
         told = [([("hat", "crown")], {"sales": 30.0})] * rows + [([("hat", "cap")], {"sales": 10.0})] * rows
-        return evidence_by_value(told)["hat", "crown"][0].ratio
+        return evidence_by_trait_value(told)["hat", "crown"][0].ratio
 
     assert ratio(1) == pytest.approx((30 + PRIOR * 20) / (1 + PRIOR) / 20) and ratio(1) < ratio(10) < ratio(1000) < 1.5
     assert MOST == 2

@@ -16,7 +16,7 @@ def measured(image: Image.Image) -> dict[str, float]:
     return dict(
         zip(
             technical.MEASURES,
-            technical.technical_scores([technical.middle_and_half_size_crops(image)])[0],
+            technical.technical_scores([technical.reduced_and_middle_pixels(image)])[0],
             strict=True,
         )
     )
@@ -80,7 +80,7 @@ def test_an_area_of_one_colour_equals_a_slow_flood(pictures_of_neon: list[Image.
 def test_who_is_measured_beside_it_moves_no_measure(pictures_of_neon: list[Image.Image]) -> None:
     """Also of several sizes, and of more than are measured at once."""
     them = [
-        technical.middle_and_half_size_crops(image.resize((64 + 16 * (i % 3), 64)))
+        technical.reduced_and_middle_pixels(image.resize((64 + 16 * (i % 3), 64)))
         for i, image in enumerate(pictures_of_neon * 2)
     ]
     alone = np.concatenate([technical.technical_scores([one]) for one in them])

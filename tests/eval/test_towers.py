@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
-from eval.encoders import EncoderReading, fastest_of_surest_encoders, write_encoder_into_brand_file
+from eval.encoders import EncoderMeasurement, fastest_of_surest_encoders, write_encoder_into_brand_file
 from eval.lot.lot import sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.features import cached_features_of_files
@@ -249,7 +249,7 @@ def test_several_encoders_read_the_brand_and_one_that_fails_is_named(
         assert name not in alone.column_names or alone[name].equals(together[name]), name
     assert not alone["brand"].equals(together["brand"]) and second["readability"]["readable"]
     assert second["encoder"] == joined and second["encoder_sha256"] != first["encoder_sha256"]
-    assert encoding.name_without_folders(f"{joined}+timm:x:/a/y.safetensors+/a/clip") == (
+    assert encoding.encoder_name_without_folders(f"{joined}+timm:x:/a/y.safetensors+/a/clip") == (
         "miniature+csd:csd.safetensors+timm:x:y.safetensors+clip"
     )
 
@@ -266,16 +266,19 @@ def test_several_encoders_read_the_brand_and_one_that_fails_is_named(
 
 def test_a_path_with_a_plus_sign_is_one_encoder(tmp_path: Path) -> None:
     shutil.copytree(files.MODELS / "miniature" / "clip", tmp_path / "c+miniature")
-    assert encoding.joined_names(str(tmp_path / "c+miniature")) == [str(tmp_path / "c+miniature")]
-    assert encoding.joined_names("miniature+csd:./a.safetensors+miniature") == ["miniature", "csd:./a.safetensors"]
+    assert encoding.split_encoder_names(str(tmp_path / "c+miniature")) == [str(tmp_path / "c+miniature")]
+    assert encoding.split_encoder_names("miniature+csd:./a.safetensors+miniature") == [
+        "miniature",
+        "csd:./a.safetensors",
+    ]
 
 
-def measured(name: str, alone: float, seconds: float, readable: bool = True) -> EncoderReading:
+def measured(name: str, alone: float, seconds: float, readable: bool = True) -> EncoderMeasurement:
     told = SeparationFromForeignSet(area=1.0, low=0.98)
     found = StyleReadability(
         readable=readable, different_references=64, needed=0.8, nearest="x", separations={"x": told}, reads=["encoder"]
     )
-    return EncoderReading(name, found, alone, seconds)
+    return EncoderMeasurement(name, found, alone, seconds)
 
 
 def test_of_equally_sure_encoders_the_fastest_is_chosen(tmp_path: Path) -> None:

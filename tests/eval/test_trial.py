@@ -11,7 +11,7 @@ from eval.trial import (
     JudgedSetting,
     compare_with_first_setting,
     denoiser_passes_per_picture,
-    most_accepted_for_its_work,
+    most_accepted_per_work,
 )
 from stylegate import files
 from stylegate.config import Config, FamilyConfig
@@ -35,7 +35,7 @@ def test_the_setting_with_the_most_accepted_pictures_for_its_work_is_chosen() ->
     assert tried[1].accepted_share_at_least == 0.5 and tried[1].margin_change == 0.0
     assert tried[2].accepted_share_at_least < 0.25 and tried[2].holds, "half as many, less what 48 pictures leave open"
     assert not tried[3].holds and tried[3].margin_change == pytest.approx(-0.6)
-    assert most_accepted_for_its_work(tried) == tried[1]
+    assert most_accepted_per_work(tried) == tried[1]
 
 
 def test_guidance_costs_a_second_pass_but_where_it_is_told_to_the_model() -> None:

@@ -52,7 +52,7 @@ def test_no_server_at_all(tmp_path: Path, brisk: None, capfd: pytest.CaptureFixt
 
 def test_its_process_dies(tmp_path: Path, brisk: None, capfd: pytest.CaptureFixture[str]) -> None:
     told = tracker.WandbTracker(OFFLINE, tmp_path / "run", "train", {})
-    (process,) = wandbrun.service_processes()
+    (process,) = wandbrun.wandb_service_processes()
     process.kill()
     process.wait()
     everything(told, tmp_path)

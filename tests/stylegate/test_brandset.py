@@ -14,7 +14,7 @@ from PIL import Image
 from stylegate import brandset, files, pictures
 from stylegate.brand import assign_splits
 from stylegate.errors import DataError
-from stylegate.splits import held_out_in_order, remarks_on_splits, remarks_on_words_not_learned
+from stylegate.splits import choose_held_out_pictures, remarks_on_splits, remarks_on_words_not_learned
 from stylegate.tables import read_table
 from tests.conftest import FAST
 
@@ -115,9 +115,9 @@ def test_words_of_several_captions_stay_in_train() -> None:
     things = ["house", "boat", "mushroom", "lamp", "cat", "tree", "car", "fish"]
     texts = {f"{t}-{c}": f"a {c} {t}, acme style" for t in things for c in ["blue", "red", "green", "white", "pink"]}
     names = list(texts)  # the houses come first
-    held = held_out_in_order(names, texts, 19)
+    held = choose_held_out_pictures(names, texts, 19)
     assert {sum(word in name for name in held) for word in things} == {2, 3}
-    assert held == held_out_in_order(names, texts, 19) and held[0] == names[0]
+    assert held == choose_held_out_pictures(names, texts, 19) and held[0] == names[0]
     learned = [texts[name] for name in names if name not in held]
     assert not remarks_on_words_not_learned(learned, [texts[name] for name in held])
     told = remarks_on_words_not_learned([t for t in texts.values() if "house" not in t], texts.values())
@@ -372,7 +372,7 @@ def test_brand_sets_come_back_from_datasets_as_they_were(run, folder: Path, tmp_
         again = datasets.load_dataset("parquet", data_files=parts, cache_dir=str(tmp_path / "cache"))
         before = brandset.read_brand_set(place)
         for kind, one in (("loaded", loaded), ("parquet", again)):
-            brandset.write_hub_dataset(one, "someone/acme", tmp_path / f"{number}-{kind}")
+            brandset.write_brand_set_from_dataset(one, "someone/acme", tmp_path / f"{number}-{kind}")
             after, _ = brandset.read_checked_brand_set(tmp_path / f"{number}-{kind}")
             for part in brandset.SPLITS:
                 wanted = [(item.sha256, item.captions(), item.traits) for item in before.splits[part]]
@@ -386,7 +386,7 @@ def test_a_data_set_that_is_no_brand_set_is_one_message(tmp_path: Path) -> None:
 
     loaded = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"image": [], "label": []})})
     with pytest.raises(DataError) as error:
-        brandset.write_hub_dataset(loaded, "someone/else", tmp_path / "x")
+        brandset.write_brand_set_from_dataset(loaded, "someone/else", tmp_path / "x")
     assert error.value.problems == ["no split validation", "no split test", "train: no column text"]
 
 

@@ -153,7 +153,7 @@ def test_the_tests_compose_as_hydra_does(words: list[str]) -> None:
 
     def outcome(compose) -> object:
         try:
-            return config.to_dataclass(compose(words), [])
+            return config.checked_config(compose(words), [])
         except (HydraException, ConfigError) as error:
             return type(error), str(error)
 

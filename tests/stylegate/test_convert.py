@@ -8,20 +8,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylegate import adapter, convert, lorafile, loranames
-from stylegate.adapter import LoraTensors
+from stylegate.adapter import PlainLoraLayer
 from stylegate.families import FAMILIES
 
 Q = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 CONV, TEXT = "unet.conv_in", "text_encoder.encoder.layers.0.self_attn.q_proj"
 NAMES = (Q, CONV, TEXT)
-FLAT = {name: loranames.kohya_name(name) for name in NAMES}
+FLAT = {name: loranames.layer_name_in_kohya(name) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
 def modules() -> dict[str, Any]:
     """Some layers of the miniature, as they are before any LoRA."""
     pipeline = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32).pipeline
-    found = lorafile.adaptable_modules_of(pipeline)
+    found = lorafile.adaptable_modules_of_pipeline(pipeline)
     return {name: found[name] for name in NAMES}
 
 
@@ -36,7 +36,7 @@ def lokr_of(modules: dict[str, Any], name: str, rank: int) -> dict[str, torch.Te
 
 def change_of_file(path: Path, modules: dict[str, Any]) -> dict[str, torch.Tensor]:
     """What a file changes of each weight when it is merged, fp64."""
-    layers, problems = adapter.layers_from_tensors(*lorafile.load_tensors(path), modules)
+    layers, problems = adapter.lora_layers_and_problems(*lorafile.load_tensors_and_metadata(path), modules)
     assert not problems
     return {name: convert.weight_change_on_base(layer, modules[name]) for name, layer in layers.items()}
 
@@ -45,7 +45,7 @@ def change_of_file(path: Path, modules: dict[str, Any]) -> dict[str, torch.Tenso
 def test_a_lokr_becomes_a_lora_as_near_as_its_rank_allows(run_exactly, tmp_path: Path, modules, style: str) -> None:
     torch.manual_seed(0)
     plain = adapter.to_kohya(
-        {CONV: LoraTensors(torch.randn(3, *modules[CONV].weight.shape[1:]), torch.randn(64, 3, 1, 1), 6.0)}
+        {CONV: PlainLoraLayer(torch.randn(3, *modules[CONV].weight.shape[1:]), torch.randn(64, 3, 1, 1), 6.0)}
     )
     save_file(
         lokr_of(modules, Q, 4) | plain, tmp_path / "x.safetensors", {"modelspec.title": "x", "ss_network_dim": "9"}
@@ -63,7 +63,7 @@ def test_a_lokr_becomes_a_lora_as_near_as_its_rank_allows(run_exactly, tmp_path:
         )
         assert code == 0 and "2 layers (LoKr, LoRA), rank 3 to " in text
         assert f"at most {errors[Q]:.2g} ({Q})" in text
-        header = lorafile.load_tensors(out)[1]
+        header = lorafile.load_tensors_and_metadata(out)[1]
         assert header["modelspec.title"] == "x" and header["ss_network_dim"] == str(rank)
     alphas = [t for key, t in load_file(out).items() if key.endswith(".alpha")]
     assert sorted(map(float, alphas)) == ([] if style == "diffusers" else [3.0, 4.0]), "alpha = rank"
@@ -76,7 +76,7 @@ def test_a_dora_and_a_text_encoder_are_converted_on_the_weights_of_the_base(
     run_exactly, tmp_path: Path, modules
 ) -> None:
     torch.manual_seed(0)
-    tensors = adapter.to_kohya({Q: LoraTensors(torch.randn(2, 64), torch.randn(64, 2), 2.0)}) | lokr_of(
+    tensors = adapter.to_kohya({Q: PlainLoraLayer(torch.randn(2, 64), torch.randn(64, 2), 2.0)}) | lokr_of(
         modules, TEXT, 1
     )
     save_file(tensors | {f"{FLAT[Q]}.dora_scale": torch.rand(64, 1) + 0.5}, tmp_path / "x.safetensors")
@@ -134,5 +134,7 @@ def test_differences_of_biases_stay_in_the_names_that_have_a_place_for_them(
         tmp_path / "x.safetensors",
     )
     assert run_exactly("convert", str(tmp_path / "x.safetensors"), "to=comfyui", "base=miniature", "rank=4")[0] == 0
-    layers, _ = adapter.layers_from_tensors(*lorafile.load_tensors(tmp_path / "x.comfyui.safetensors"), modules)
+    layers, _ = adapter.lora_layers_and_problems(
+        *lorafile.load_tensors_and_metadata(tmp_path / "x.comfyui.safetensors"), modules
+    )
     assert torch.equal(layers[CONV].bias, bias)  # type: ignore[arg-type]

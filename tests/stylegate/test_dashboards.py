@@ -28,7 +28,7 @@ def model() -> Any:
             return {k: plain(v) for k, v in value.items() if v is not None and k not in ("id", "ref")}
         return [plain(v) for v in value] if isinstance(value, list) else value
 
-    return plain(json.loads(dashboards.build_workspace("team", "acme")._to_model().model_dump_json()))
+    return plain(json.loads(dashboards.build_wandb_workspace("team", "acme")._to_model().model_dump_json()))
 
 
 def test_it_is_as_it_was_agreed_on() -> None:
@@ -74,7 +74,7 @@ class Remembering:
 
 def check_that_it_shows_nothing_that_is_not_told(told: set[str]) -> None:
     """`told` are the names that a tracker was told in an experiment and in a gate that holds pictures back."""
-    panels = [*dashboards.training_section(), *dashboards.brand_health_section(), *dashboards.gate_section()]
+    panels = [*dashboards.training_panels(), *dashboards.brand_health_panels(), *dashboards.gate_panels()]
     names, patterns = named(panels)
     assert len(names) > 25 and names - BUILT_IN <= told, names - told - BUILT_IN
     assert patterns and all(any(re.fullmatch(pattern, name) for name in told) for pattern in patterns)
@@ -85,14 +85,14 @@ def test_without_a_key_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         monkeypatch.delenv("WANDB_API_KEY")
         monkeypatch.setenv("NETRC", str(tmp_path / "none"))
         with pytest.raises(SurroundingsError, match="No API key configured") as error:
-            dashboards.save_workspace(Config(tracker=TrackerConfig(project="acme")))
+            dashboards.save_wandb_workspace(Config(tracker=TrackerConfig(project="acme")))
     assert "Next: wandb login" in str(error.value) and "acme" in str(error.value)
 
 
 def test_one_command_saves_it(capsys: pytest.CaptureFixture[str]) -> None:
     """By the real client, at a server that keeps what it gets."""
     with FakeWandb() as server, speaking_to(server.url):
-        assert dashboards.save_workspace(Config(tracker=TrackerConfig(project="acme"))) == 0
+        assert dashboards.save_wandb_workspace(Config(tracker=TrackerConfig(project="acme"))) == 0
         (view,) = server.views
     assert (view["entityName"], view["projectName"], view["displayName"]) == ("team", "acme", "stylegate")
     assert "evaluation/pass_rate_low" in view["spec"] and "gate/verdicts" in view["spec"]
@@ -108,5 +108,5 @@ def test_a_server_that_takes_nothing_is_one_message(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr(wandb, "Api", broken)
     with pytest.raises(SurroundingsError) as error:
-        dashboards.save_workspace(Config())
+        dashboards.save_wandb_workspace(Config())
     assert "refused ***" in str(error.value) and wandbrun.wandb_error_in_words(ValueError(KEY)) == "ValueError: ***"

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from stylegate import adapter, files, loraheader, loranames
-from stylegate.adapter import LoraTensors
+from stylegate.adapter import PlainLoraLayer
 
 ATTENTION = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 LAYERS = {
-    ATTENTION: LoraTensors(torch.zeros(4, 768), torch.zeros(320, 4), 2.0),
-    "unet.conv_in": LoraTensors(torch.zeros(4, 4, 3, 3), torch.zeros(320, 4, 1, 1), 2.0),
+    ATTENTION: PlainLoraLayer(torch.zeros(4, 768), torch.zeros(320, 4), 2.0),
+    "unet.conv_in": PlainLoraLayer(torch.zeros(4, 4, 3, 3), torch.zeros(320, 4, 1, 1), 2.0),
 }
 
 
@@ -69,7 +69,7 @@ def test_alpha_and_family_without_a_header(run, tmp_path: Path) -> None:
 
 def test_what_readers_do_with_magnitudes(run, tmp_path: Path) -> None:
     layers = {ATTENTION: LAYERS[ATTENTION]}
-    flat = loranames.kohya_name(ATTENTION)
+    flat = loranames.layer_name_in_kohya(ATTENTION)
     save_file(adapter.to_kohya(layers) | {f"{flat}.dora_scale": torch.ones(320, 1)}, tmp_path / "kohya.safetensors")
     dotted = adapter.to_diffusers(layers)[0] | {f"{ATTENTION}.lora_magnitude_vector": torch.ones(320)}
     save_file(dotted, tmp_path / "diffusers.safetensors")

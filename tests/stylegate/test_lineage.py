@@ -57,19 +57,21 @@ def test_rows_are_appended_once_and_point_from_their_place(tmp_path: Path, chain
 
 
 def test_the_chain_is_listed_from_brand_set_to_package(chain: list[Path]) -> None:
-    lines = lineage.lineage_lines({path: lineage.read_ledger(path) for path in chain})
+    lines = lineage.lineage_lines({path: lineage.read_lineage(path) for path in chain})
     assert [line.split()[0] for line in lines] == list(
         lineage.TYPES[1:]
     )  # `base` is named by runs with draw_base= alone
     assert lines[0].endswith("given; used by run") and lines[1].endswith("made by run; used by batch")
     assert lines[5].endswith("made by batch") and DIGESTS["package"][:12] in lines[5]
-    alone = lineage.lineage_lines({chain[0]: lineage.read_ledger(chain[0])})
+    alone = lineage.lineage_lines({chain[0]: lineage.read_lineage(chain[0])})
     assert alone[0].startswith("lora") and alone[0].endswith("made elsewhere; used by batch")
 
 
 def test_a_digest_of_facts_is_their_own_or_over_all() -> None:
-    assert lineage.facts_digest({"sha256": "x", "other": 1}) == "x"
-    assert lineage.facts_digest({"plan": "a", "verdicts": "b"}) == lineage.facts_digest({"verdicts": "b", "plan": "a"})
+    assert lineage.digest_from_facts({"sha256": "x", "other": 1}) == "x"
+    assert lineage.digest_from_facts({"plan": "a", "verdicts": "b"}) == lineage.digest_from_facts(
+        {"verdicts": "b", "plan": "a"}
+    )
 
 
 def test_no_ledger_is_one_message(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from stylegate import adapter, files, fusednames, lorafile, loraheader
-from stylegate.adapter import LoraTensors
+from stylegate.adapter import PlainLoraLayer
 from stylegate.errors import ModelError
 
 Tensors = dict[str, Tensor]
@@ -386,7 +386,7 @@ def _():
 
 @row("diffusers", "LoRA, alpha and rank by layer in the header")
 def _():
-    tensors, header = adapter.to_diffusers({Q: LoraTensors(random(2, 12), random(12, 2), 3.0)})
+    tensors, header = adapter.to_diffusers({Q: PlainLoraLayer(random(2, 12), random(12, 2), 3.0)})
     up, down = tensors[f"{Q}.lora_B.weight"], tensors[f"{Q}.lora_A.weight"]
     return File(tensors, {Q: 1.5 * product(up, down)}, metadata=header)
 
@@ -476,9 +476,9 @@ def test_each_file_is_read_right_or_refused_with_the_true_reason(writer: str, ho
     torch.manual_seed(0)
     file = ROWS[writer, holds]()
     modules: dict[str, Any] = {name: MAKE[name]() for name in file.names}
-    layers, problems = adapter.layers_from_tensors(file.tensors, file.metadata, modules)
+    layers, problems = adapter.lora_layers_and_problems(file.tensors, file.metadata, modules)
     if file.translated_by and problems:
-        read = fusednames.layers_by_diffusers(file.translated_by, file.tensors, file.metadata, modules)
+        read = fusednames.layers_split_by_diffusers(file.translated_by, file.tensors, file.metadata, modules)
         assert read is not None, "diffusers knows these names"
         layers, problems = read
     if file.refusal:
@@ -545,7 +545,7 @@ def saved_by_peft(config: Any, folder: Path) -> tuple[dict[str, Any], dict[str, 
 @pytest.mark.parametrize("holds", PEFT)
 def test_each_folder_of_peft_is_merged_as_peft_merges_it(tmp_path: Path, holds: str) -> None:
     modules, after = saved_by_peft(PEFT[holds], tmp_path)
-    layers, problems = adapter.layers_from_tensors(*lorafile.load_tensors(tmp_path), modules)
+    layers, problems = adapter.lora_layers_and_problems(*lorafile.load_tensors_and_metadata(tmp_path), modules)
     assert not problems and layers.keys() == modules.keys()
     for name, layer in layers.items():
         before = modules[name].weight.detach()
@@ -578,33 +578,33 @@ def test_each_folder_whose_strength_is_not_known_is_refused(tmp_path: Path, hold
     change, because = PEFT_REFUSED[holds]
     modules, _ = saved_by_peft(config, tmp_path)
     change(tmp_path)
-    _, problems = adapter.layers_from_tensors(*lorafile.load_tensors(tmp_path), modules)
+    _, problems = adapter.lora_layers_and_problems(*lorafile.load_tensors_and_metadata(tmp_path), modules)
     assert any(because in problem for problem in problems), problems
 
 
 def test_a_folder_without_a_lora_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"folder without adapter_model\.safetensors\nNext"):
-        lorafile.load_tensors(tmp_path)
+        lorafile.load_tensors_and_metadata(tmp_path)
     for part in ("unet", "text_encoder"):
         saved_by_peft(LoraConfig(r=2, **TARGETS), tmp_path / part)
     with pytest.raises(ModelError, match="but text_encoder and unet in it have one each: name one of them"):
-        lorafile.load_tensors(tmp_path)
+        lorafile.load_tensors_and_metadata(tmp_path)
 
 
 @pytest.mark.parametrize("own", ["layers.0", "text_model.layers.0"])
 def test_peft_does_not_say_which_text_encoder_it_saved(tmp_path: Path, own: str) -> None:
     """PEFT's keys begin within the part that it has adapted. One text encoder is told by its layers, of two none."""
     modules, after = saved_by_peft(LoraConfig(r=2, lora_alpha=3, **TARGETS), tmp_path)
-    tensors, metadata = lorafile.load_tensors(tmp_path)
+    tensors, metadata = lorafile.load_tensors_and_metadata(tmp_path)
     tensors = {key.replace("layers.0", own): tensor for key, tensor in tensors.items()}
     one = {name.replace("transformer.", "text_encoder."): module for name, module in modules.items()}
-    layers, problems = adapter.layers_from_tensors(tensors, metadata, one)
+    layers, problems = adapter.lora_layers_and_problems(tensors, metadata, one)
     assert not problems and layers.keys() == one.keys()
     for name, layer in layers.items():
         wanted = after[name.replace("text_encoder.", "transformer.")]
         torch.testing.assert_close(adapter.merged_weight(one[name].weight.detach(), layer), wanted)
     two = one | {name.replace("text_encoder", "text_encoder_2"): module for name, module in one.items()}
-    layers, problems = adapter.layers_from_tensors(tensors, metadata, two)
+    layers, problems = adapter.lora_layers_and_problems(tensors, metadata, two)
     assert not layers and all("text_encoder and text_encoder_2 have such a layer" in each for each in problems)
 
 

@@ -34,13 +34,17 @@ def picture(models) -> np.ndarray:
 def test_same_tensors_same_bytes() -> None:
     tensors = {f"t{i}": torch.full((3,), float(i)) for i in range(9)}
     facts = {f"key{i}": str(i) for i in range(9)}
-    made = {lorafile.canonical_bytes(tensors, dict(list(facts.items())[::step])) for step in (1, -1) for _ in range(10)}
+    made = {
+        lorafile.canonical_safetensors_bytes(tensors, dict(list(facts.items())[::step]))
+        for step in (1, -1)
+        for _ in range(10)
+    }
     assert len(made) == 1
 
 
 def test_canonical_file_loads(tmp_path: Path) -> None:
-    (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_bytes({"a": torch.arange(5)}, {"k": "v"}))
-    tensors, metadata = lorafile.load_tensors(tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_safetensors_bytes({"a": torch.arange(5)}, {"k": "v"}))
+    tensors, metadata = lorafile.load_tensors_and_metadata(tmp_path / "x.safetensors")
     assert torch.equal(tensors["a"], torch.arange(5)) and metadata == {"k": "v"}
     assert torch.equal(load_file(tmp_path / "x.safetensors")["a"], torch.arange(5))
 
@@ -61,7 +65,9 @@ def test_release_reloads_and_draws_the_same_picture(tmp_path: Path, alpha: float
     wanted = picture(models)
     path = tmp_path / "x.safetensors"
     path.write_bytes(
-        lorafile.release_bytes(*adapter.to_diffusers(lorafile.trained_layers({SD.COMPONENT: models.denoiser})))
+        lorafile.published_lora_bytes(
+            *adapter.to_diffusers(lorafile.trained_lora_layers({SD.COMPONENT: models.denoiser}))
+        )
     )
     fresh = SD.load("miniature", CPU, torch.float32)
     plain = picture(fresh)
@@ -129,12 +135,12 @@ def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) 
 def test_pickles_and_torn_files_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "x.pt")
     with pytest.raises(ModelError, match="safetensors only"):
-        lorafile.load_tensors(tmp_path / "x.pt")
-    (tmp_path / "torn.safetensors").write_bytes(lorafile.canonical_bytes(lora_tensors(), {})[:-50])
+        lorafile.load_tensors_and_metadata(tmp_path / "x.pt")
+    (tmp_path / "torn.safetensors").write_bytes(lorafile.canonical_safetensors_bytes(lora_tensors(), {})[:-50])
     with pytest.raises(ModelError, match="not a whole safetensors file"):
-        lorafile.load_tensors(tmp_path / "torn.safetensors")
+        lorafile.load_tensors_and_metadata(tmp_path / "torn.safetensors")
     with pytest.raises(ModelError, match="not found"):
-        lorafile.load_tensors(tmp_path / "none.safetensors")
+        lorafile.load_tensors_and_metadata(tmp_path / "none.safetensors")
 
 
 def test_base_that_is_none(tmp_path: Path) -> None:
@@ -173,9 +179,9 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(run, small_br
     peft.pipeline.fuse_lora()
     peft.pipeline.unload_lora_weights()
     tensors = load_file(other)
-    modules = lorafile.adaptable_modules_of(plain.pipeline)
+    modules = lorafile.adaptable_modules_of_pipeline(plain.pipeline)
     for canonical in ("unet.conv_in", "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"):
-        flat = loranames.kohya_name(canonical)
+        flat = loranames.layer_name_in_kohya(canonical)
         down, up, alpha = (tensors[f"{flat}.{part}"] for part in ("lora_down.weight", "lora_up.weight", "alpha"))
         assert float(alpha) == 16, "the rank: InvokeAI 6.14.2 drops alpha beside lora_A, so no file rests on it"
         weight: torch.Tensor = modules[canonical].weight  # type: ignore[assignment]
@@ -185,7 +191,7 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(run, small_br
             changed = tensors[f"{flat}.dora_scale"] * changed / lengths
         assert not torch.allclose(changed, weight, atol=1e-4)
         for models in (first, second, peft):
-            merged: torch.Tensor = lorafile.adaptable_modules_of(models.pipeline)[canonical].weight  # type: ignore[assignment]
+            merged: torch.Tensor = lorafile.adaptable_modules_of_pipeline(models.pipeline)[canonical].weight  # type: ignore[assignment]
             assert torch.allclose(merged, changed, atol=1e-5), canonical
 
 

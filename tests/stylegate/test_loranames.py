@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from stylegate import adapter, lorafile, loraheader, loranames
-from stylegate.adapter import LoraTensors
+from stylegate.adapter import PlainLoraLayer
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
 from tests.bench import memory
@@ -29,11 +29,11 @@ TO_Q = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
 @pytest.fixture(scope="module")
 def modules() -> dict[str, torch.nn.Module]:
-    return lorafile.adaptable_modules_of(SD.load("miniature", CPU, torch.float32).pipeline)
+    return lorafile.adaptable_modules_of_pipeline(SD.load("miniature", CPU, torch.float32).pipeline)
 
 
 @pytest.fixture(scope="module")
-def layers(modules: dict[str, torch.nn.Module]) -> dict[str, LoraTensors]:
+def layers(modules: dict[str, torch.nn.Module]) -> dict[str, PlainLoraLayer]:
     """One adapter for each kind of module, ranks and alphas of their own."""
     torch.manual_seed(0)
     names = [TO_Q, TO_Q.replace("to_q", "to_out.0"), TO_Q.replace("attn1.to_q", "ff.net.0.proj")]
@@ -44,15 +44,15 @@ def layers(modules: dict[str, torch.nn.Module]) -> dict[str, LoraTensors]:
         weight: torch.Tensor = modules[name].weight  # type: ignore[assignment]
         rank = 2 + i % 3
         down, up = torch.randn(rank, *weight.shape[1:]), torch.randn(weight.shape[0], rank, *[1] * (weight.ndim - 2))
-        made[name] = LoraTensors(down, up, alpha=rank * (0.5 + i % 2))
+        made[name] = PlainLoraLayer(down, up, alpha=rank * (0.5 + i % 2))
     return made
 
 
-def test_both_styles_are_read_back_without_loss(modules, layers: dict[str, LoraTensors]) -> None:
+def test_both_styles_are_read_back_without_loss(modules, layers: dict[str, PlainLoraLayer]) -> None:
     tensors, header = adapter.to_diffusers(layers)
     for read_back, problems in (
-        adapter.layers_from_tensors(tensors, header, modules),
-        adapter.layers_from_tensors(adapter.to_kohya(layers), {}, modules),
+        adapter.lora_layers_and_problems(tensors, header, modules),
+        adapter.lora_layers_and_problems(adapter.to_kohya(layers), {}, modules),
     ):
         assert not problems and adapter.largest_relative_difference(layers, read_back) == 0
         assert {n: one.alpha for n, one in adapter.plain_layers(read_back).items()} == {
@@ -74,7 +74,7 @@ def test_diffusers_own_loader_changes_every_layer_as_meant(tmp_path: Path, layer
     """kohya's with one rank and alpha, as we write it: diffusers 0.42 misplaces alphas that differ by layer."""
     if style == "kohya":
         layers = {
-            n: LoraTensors(one.down[:2].contiguous(), one.up[:, :2].contiguous(), 1.5) for n, one in layers.items()
+            n: PlainLoraLayer(one.down[:2].contiguous(), one.up[:, :2].contiguous(), 1.5) for n, one in layers.items()
         }
     tensors, header = adapter.to_diffusers(layers) if style == "diffusers" else (adapter.to_kohya(layers), {})
     save_file({name: t.contiguous() for name, t in tensors.items()}, tmp_path / "x.safetensors", header)
@@ -89,7 +89,7 @@ def test_diffusers_own_loader_changes_every_layer_as_meant(tmp_path: Path, layer
 
 def test_what_kohya_and_comfyui_call_layers() -> None:
     """Literal names, as ComfyUI's and A1111's tables of keys have them."""
-    one = LoraTensors(torch.zeros(2, 3), torch.zeros(4, 2), 1.0)
+    one = PlainLoraLayer(torch.zeros(2, 3), torch.zeros(4, 2), 1.0)
     made = adapter.to_kohya({TO_Q: one, "unet.conv_in": one, "text_encoder.encoder.layers.0.self_attn.q_proj": one})
     assert set(made) == {
         f"{layer}.{part}"
@@ -135,16 +135,16 @@ def test_names_of_the_original_unet_are_those_that_diffusers_knows(sdxl: UNet2DC
         flat = "lora_unet_" + own.replace(".", "_")
         file = {f"{flat}.lora_down.weight": torch.zeros(1), f"{flat}.lora_up.weight": torch.zeros(1)}
         read, _ = _convert_non_diffusers_lora_to_diffusers(_maybe_map_sgm_blocks_to_diffusers(file, sdxl.config))
-        half = loranames.parse_key(next(iter(read)))
+        half = loranames.parse_lora_key(next(iter(read)))
         known = adapter.adaptable_modules({"unet": sdxl})
-        assert half and loranames.canonical_name(half, {}, known) == f"unet.{path}", (path, own, list(read))
-        assert loranames.names_by_flat_name({f"unet.{path}": module})[flat] == f"unet.{path}"
+        assert half and loranames.canonical_layer_name(half, {}, known) == f"unet.{path}", (path, own, list(read))
+        assert loranames.canonical_names_by_flat_name({f"unet.{path}": module})[flat] == f"unet.{path}"
         checked += 1
     assert checked > 100
 
 
 def test_alphas_that_differ_by_layer_are_kept_when_we_merge(tmp_path: Path, layers) -> None:
-    (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_bytes(adapter.to_kohya(layers), {}))
+    (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_safetensors_bytes(adapter.to_kohya(layers), {}))
     models = SD.load("miniature", CPU, torch.float32)
     before = {k: v.clone() for k, v in models.denoiser.state_dict().items()}
     lorafile.merge_lora_file(models, tmp_path / "x.safetensors")
@@ -157,16 +157,20 @@ def test_older_spellings_are_read(modules) -> None:
     weight = modules[TO_Q].weight
     down, up = torch.zeros(2, weight.shape[1]), torch.zeros(weight.shape[0], 2)
     old = TO_Q.replace(".to_q", ".processor.to_q_lora")
-    read, problems = adapter.layers_from_tensors({f"{old}.down.weight": down, f"{old}.up.weight": up}, {}, modules)
+    read, problems = adapter.lora_layers_and_problems({f"{old}.down.weight": down, f"{old}.up.weight": up}, {}, modules)
     assert not problems and list(read) == [TO_Q]
     out = TO_Q.replace("to_q", "to_out")
     plain = {f"{out}.lora_linear_layer.down.weight": down, f"{out}.lora_linear_layer.up.weight": up}
-    read, problems = adapter.layers_from_tensors({k.removeprefix("unet."): v for k, v in plain.items()}, {}, modules)
+    read, problems = adapter.lora_layers_and_problems(
+        {k.removeprefix("unet."): v for k, v in plain.items()}, {}, modules
+    )
     assert not problems and list(read) == [f"{out}.0"]
     peft = {f"base_model.model.{TO_Q[5:]}.lora_A.weight": down, f"base_model.model.{TO_Q[5:]}.lora_B.weight": up}
-    assert "stands beside such a file" in adapter.layers_from_tensors(peft, {}, modules)[1][0], "its alpha is not known"
+    assert "stands beside such a file" in adapter.lora_layers_and_problems(peft, {}, modules)[1][0], (
+        "its alpha is not known"
+    )
     header = {loraheader.ADAPTER_METADATA: '{"r": 2, "lora_alpha": 6}'}
-    assert adapter.plain_layers(adapter.layers_from_tensors(peft, header, modules)[0])[TO_Q].alpha == 6
+    assert adapter.plain_layers(adapter.lora_layers_and_problems(peft, header, modules)[0])[TO_Q].alpha == 6
 
 
 def test_text_encoder_layers_of_other_files_are_merged(tmp_path: Path) -> None:
@@ -221,7 +225,7 @@ BROKEN_HEADERS = [
 def test_a_pattern_from_outside_is_never_run(run, tmp_path: Path) -> None:
     """Neither by `inspect` nor on drawing: what is no name is refused, whatever a regular expression would match."""
     header = {loraheader.ADAPTER_METADATA: json.dumps({"unet.lora_alpha": 2, "unet.alpha_pattern": {"to_[qk]": 1}})}
-    layers = {TO_Q: LoraTensors(torch.ones(2, 64), torch.ones(64, 2), 2.0)}
+    layers = {TO_Q: PlainLoraLayer(torch.ones(2, 64), torch.ones(64, 2), 2.0)}
     save_file(adapter.to_diffusers(layers)[0], tmp_path / "x.safetensors", header)
     text = run("inspect", str(tmp_path / "x.safetensors"))[1]
     assert "never done here" in text and "'to_[qk]'" in text
@@ -248,23 +252,23 @@ def test_headers_that_are_not_understood_are_refused(text: str) -> None:
     ],
 )
 def test_tensors_that_mean_nothing_are_refused(modules, part: str, value: torch.Tensor) -> None:
-    flat = loranames.kohya_name(TO_Q)
+    flat = loranames.layer_name_in_kohya(TO_Q)
     sound = {f"{flat}.lora_down.weight": torch.zeros(2, 64), f"{flat}.lora_up.weight": torch.zeros(64, 2)}
-    assert not adapter.layers_from_tensors(sound, {}, modules)[1]
-    assert adapter.layers_from_tensors(sound | {f"{flat}.{part}": value}, {}, modules)[1]
+    assert not adapter.lora_layers_and_problems(sound, {}, modules)[1]
+    assert adapter.lora_layers_and_problems(sound | {f"{flat}.{part}": value}, {}, modules)[1]
 
 
 def test_norms_and_containers_have_no_adapter(modules) -> None:
     for layer in ("unet.conv_norm_out", "unet.down_blocks.0"):
         tensors = {f"{layer}.lora_A.weight": torch.zeros(2, 64), f"{layer}.lora_B.weight": torch.zeros(64, 2)}
-        assert "the base has no such layer" in adapter.layers_from_tensors(tensors, {}, modules)[1][0]
+        assert "the base has no such layer" in adapter.lora_layers_and_problems(tensors, {}, modules)[1][0]
 
 
 def test_a_layer_twice_is_refused(modules) -> None:
     down, up = torch.zeros(2, 64), torch.zeros(64, 2)
     dotted = {f"{TO_Q}.lora_A.weight": down, f"{TO_Q}.lora_B.weight": up}
-    _, problems = adapter.layers_from_tensors(
-        dotted | adapter.to_kohya({TO_Q: LoraTensors(down, up, 2.0)}), {}, modules
+    _, problems = adapter.lora_layers_and_problems(
+        dotted | adapter.to_kohya({TO_Q: PlainLoraLayer(down, up, 2.0)}), {}, modules
     )
     assert any("in the file twice" in p for p in problems)
 
@@ -277,7 +281,7 @@ def test_a_dora_of_peft_is_merged_as_peft_merges_it(modules) -> None:
         for name, parameter in models.denoiser.named_parameters():
             if "lora_B" in name or "magnitude" in name:
                 parameter.add_(0.05 * torch.randn_like(parameter))
-    layers = lorafile.trained_layers({"unet": models.denoiser})
+    layers = lorafile.trained_lora_layers({"unet": models.denoiser})
     assert all(one.magnitude is not None and one.alpha == 3 for one in layers.values())
     models.pipeline.fuse_lora()
     for name in (TO_Q, "unet.conv_in"):
@@ -295,9 +299,9 @@ def test_a_dora_is_merged_by_the_axis_of_its_magnitudes(tmp_path: Path, modules,
     rank = 2
     down, up = torch.randn(rank, *weight.shape[1:]), torch.randn(weight.shape[0], rank, *[1] * (weight.ndim - 2))
     scale = torch.rand([count if i == axis else 1 for i, count in enumerate(weight.shape)]) + 0.5
-    flat = loranames.kohya_name(name)
-    tensors = adapter.to_kohya({name: LoraTensors(down, up, 1.0)}) | {f"{flat}.dora_scale": scale}
-    (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_bytes(tensors, {}))
+    flat = loranames.layer_name_in_kohya(name)
+    tensors = adapter.to_kohya({name: PlainLoraLayer(down, up, 1.0)}) | {f"{flat}.dora_scale": scale}
+    (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_safetensors_bytes(tensors, {}))
     models = SD.load("miniature", CPU, torch.float32)
     lorafile.merge_lora_file(models, tmp_path / "x.safetensors")
     wanted = weight + 0.5 * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
@@ -312,7 +316,7 @@ def test_wrapped_and_original_names_are_read(modules) -> None:
     """torch.compile's `_orig_mod.`, PEFT's prefix, and the original UNet's names with dots."""
     down, up = torch.zeros(2, 64), torch.zeros(64, 2)
     original = loranames.original_unet_path(TO_Q.removeprefix("unet."))
-    flat = loranames.kohya_name(TO_Q).removeprefix("lora_unet_")
+    flat = loranames.layer_name_in_kohya(TO_Q).removeprefix("lora_unet_")
     for layer in (
         TO_Q.replace("unet.", "unet._orig_mod."),
         f"_orig_mod.{TO_Q}",
@@ -322,7 +326,7 @@ def test_wrapped_and_original_names_are_read(modules) -> None:
         f"diffusion_model.{original}",
         f"model.diffusion_model._orig_mod.{original}",
     ):
-        layers, problems = adapter.layers_from_tensors(
+        layers, problems = adapter.lora_layers_and_problems(
             {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, {}, modules
         )
         assert not problems and list(layers) == [TO_Q], layer
@@ -346,20 +350,20 @@ def test_names_are_those_that_comfyui_and_a1111_look_up(tmp_path: Path, family: 
     """Against a list of facts, on the released models' own shapes (without weights): read, and as we write them."""
     rows = [row.split() for row in (Path(__file__).parents[1] / "golden" / "reader_keys.txt").read_text().splitlines()]
     named = {key: canonical for kind, _, key, canonical in (r for r in rows if r[0] != "#") if kind == family}
-    sketch = FAMILIES[memory.write_configs(TITLES[family], tmp_path)].meta_model(tmp_path)
+    sketch = FAMILIES[memory.write_configs(TITLES[family], tmp_path)].weightless_model(tmp_path)
     component = FAMILIES[family].COMPONENT
     with torch.device("meta"):
         large = CLIPTextConfig(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20)
         texts = {"text_encoder": CLIPTextModel(CLIPTextConfig()), "text_encoder_2": CLIPTextModel(large)}
     modules = adapter.adaptable_modules({component: sketch.denoiser, **texts})
-    flat = loranames.names_by_flat_name(modules)
+    flat = loranames.canonical_names_by_flat_name(modules)
     assert named
     for key, canonical in named.items():
-        half = loranames.parse_key(f"{key}.{'lora_down' if component == 'unet' else 'lora_A'}.weight")
-        assert half and loranames.canonical_name(half, flat, modules) == canonical
-    layer = LoraTensors(torch.zeros(1, 1), torch.zeros(1, 1), 1.0)
+        half = loranames.parse_lora_key(f"{key}.{'lora_down' if component == 'unet' else 'lora_A'}.weight")
+        assert half and loranames.canonical_layer_name(half, flat, modules) == canonical
+    layer = PlainLoraLayer(torch.zeros(1, 1), torch.zeros(1, 1), 1.0)
     write = adapter.to_kohya if component == "unet" else adapter.to_comfyui
-    written = {loranames.parse_key(key).layer for key in write(dict.fromkeys(named.values(), layer))}  # type: ignore[union-attr]
+    written = {loranames.parse_lora_key(key).layer for key in write(dict.fromkeys(named.values(), layer))}  # type: ignore[union-attr]
     originals = r"(input|middle|output)_block|_out_2$|time_embed_|label_emb|lora_te_"
     known = {key for key in named if not re.search(originals, key)}
     assert known <= written
@@ -371,10 +375,10 @@ def test_names_are_those_that_comfyui_and_a1111_look_up(tmp_path: Path, family: 
 )
 def test_kinds_that_are_not_read_are_refused_by_key(modules, ending: str) -> None:
     """OFT, GLoRA, IA3, whole weights, norms: never left out in silence."""
-    flat = loranames.kohya_name(TO_Q)
+    flat = loranames.layer_name_in_kohya(TO_Q)
     sound = {f"{flat}.lora_down.weight": torch.zeros(2, 64), f"{flat}.lora_up.weight": torch.zeros(64, 2)}
     for layer in (flat, TO_Q):
-        (problem,) = adapter.layers_from_tensors(sound | {f"{layer}.{ending}": torch.zeros(1)}, {}, modules)[1]
+        (problem,) = adapter.lora_layers_and_problems(sound | {f"{layer}.{ending}": torch.zeros(1)}, {}, modules)[1]
         assert problem.startswith(f"{layer}.{ending}: not the key of a LoRA layer but of ")
 
 
@@ -394,11 +398,11 @@ def test_prefixes_of_other_trainers_are_read(modules, prefix: str, canonical: st
         f"{flat}.lora_down.weight": torch.zeros(2, weight.shape[1]),
         f"{flat}.lora_up.weight": torch.zeros(weight.shape[0], 2),
     }
-    layers, problems = adapter.layers_from_tensors(tensors, {}, modules)
+    layers, problems = adapter.lora_layers_and_problems(tensors, {}, modules)
     assert not problems and list(layers) == [canonical]
 
 
-def test_the_header_holds_only_what_older_readers_know(layers: dict[str, LoraTensors]) -> None:
+def test_the_header_holds_only_what_older_readers_know(layers: dict[str, PlainLoraLayer]) -> None:
     """diffusers makes a LoraConfig of it: a key that an older PEFT does not know is a TypeError there."""
     told = json.loads(adapter.to_diffusers(layers)[1][loraheader.ADAPTER_METADATA])
     known = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_dora"}

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from stylegate import brandset, files
 from stylegate.captionfaults import captions_by_name, problems_of_captions
-from stylegate.picturefaults import inside_frame, is_enlarged
-from stylegate.similarity import most_varied, signature_of_picture
+from stylegate.picturefaults import find_box_inside_frame, is_enlarged
+from stylegate.similarity import most_varied_indices, signature_of_picture
 from stylegate.textmarks import has_text_near_edge
 
 
@@ -35,11 +35,11 @@ def test_frames_and_bars_are_found_and_grounds_are_not() -> None:
         other = tuple((level + 128) % 256 for level in ground)
         ringed, barred = ImageOps.expand(image, border=6, fill=other), Image.new("RGB", (96, 120), other)
         barred.paste(image, (0, 12))
-        assert inside_frame(ringed) == (6, 6, 102, 102) and inside_frame(image) is None
-        assert inside_frame(barred) == (0, 12, 96, 108)
+        assert find_box_inside_frame(ringed) == (6, 6, 102, 102) and find_box_inside_frame(image) is None
+        assert find_box_inside_frame(barred) == (0, 12, 96, 108)
         on_a_ground = Image.new("RGB", (96, 96), (240, 240, 240))
         ImageDraw.Draw(on_a_ground).ellipse((16, 16, 80, 80), fill=(20, 90, 200))
-        assert inside_frame(on_a_ground) is None and inside_frame(Image.new("RGB", (96, 96))) is None
+        assert find_box_inside_frame(on_a_ground) is None and find_box_inside_frame(Image.new("RGB", (96, 96))) is None
 
 
 @pytest.mark.parametrize("times", [2, 3, 4])
@@ -76,7 +76,7 @@ def test_text_near_an_edge_is_found_and_dots_and_drawings_are_not(words: str) ->
 
 def test_the_most_varied_pictures_leave_near_duplicates_out() -> None:
     every = [drawn(64, seed) for seed in range(6)] + [ImageOps.autocontrast(drawn(64, seed), 1) for seed in range(6)]
-    kept = most_varied(np.stack([signature_of_picture(image) for image in every]), 6)
+    kept = most_varied_indices(np.stack([signature_of_picture(image) for image in every]), 6)
     assert len(kept) == 6 and {index % 6 for index in kept} == set(range(6))
 
 

@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from stylegate import adapter, loracontents, lorafile, loraheader, loranames, readers
-from stylegate.adapter import LoraTensors
+from stylegate.adapter import PlainLoraLayer
 from stylegate.families import FAMILIES
 from stylegate.loraheader import ADAPTER_METADATA
 
@@ -20,7 +20,7 @@ Q, K, V = (f"{BLOCK}attn1.to_{name}" for name in "qkv")
 FF, CONV = f"{BLOCK}ff.net.0.proj", "unet.conv_in"
 TEXT = "text_encoder.encoder.layers.0."
 TEXT_Q, TEXT_OUT, FC1, FC2 = (f"{TEXT}{n}" for n in ("self_attn.q_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2"))
-FLAT = loranames.kohya_name(Q)
+FLAT = loranames.layer_name_in_kohya(Q)
 Tensors = dict[str, torch.Tensor]
 
 
@@ -33,13 +33,13 @@ def base() -> dict[str, Any]:
 def pipeline_of(base: dict[str, Any]) -> Any:
     if "pipeline" not in base:
         base["pipeline"] = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32).pipeline
-        base["modules"] = lorafile.adaptable_modules_of(base["pipeline"])
+        base["modules"] = lorafile.adaptable_modules_of_pipeline(base["pipeline"])
     return base["pipeline"]
 
 
-def layer(modules: dict[str, Any], name: str, rank: int = 2, alpha: float = 1.0) -> LoraTensors:
+def layer(modules: dict[str, Any], name: str, rank: int = 2, alpha: float = 1.0) -> PlainLoraLayer:
     shape = adapter.weight_shape_of(modules[name])
-    return LoraTensors(torch.randn(rank, *shape[1:]), torch.randn(shape[0], rank, *[1] * (len(shape) - 2)), alpha)
+    return PlainLoraLayer(torch.randn(rank, *shape[1:]), torch.randn(shape[0], rank, *[1] * (len(shape) - 2)), alpha)
 
 
 def respelled(old: str, new: str) -> Callable[[Tensors], Tensors]:
@@ -135,8 +135,8 @@ def hold_against_diffusers(base: dict[str, Any], path: Path) -> str:
     Returns the answer. The layers that are meant are those that we read and merge.
     """
     pipeline = pipeline_of(base)
-    tensors, metadata = lorafile.load_tensors(path)
-    answer = readers.answers_by_program(loracontents.parse_lora_contents(tensors, metadata))["diffusers"]
+    tensors, metadata = lorafile.load_tensors_and_metadata(path)
+    answer = readers.lora_problems_by_program(loracontents.parse_lora_contents(tensors, metadata))["diffusers"]
     try:
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     except Exception:
@@ -150,7 +150,7 @@ def hold_against_diffusers(base: dict[str, Any], path: Path) -> str:
         if isinstance(module, LoraLayer)
     }
     pipeline.unload_lora_weights()
-    meant, _ = adapter.layers_from_tensors(tensors, metadata, base["modules"])
+    meant, _ = adapter.lora_layers_and_problems(tensors, metadata, base["modules"])
     whole = {name: tensor for name, tensor in loaded.items() if not tensor.is_meta and name in meant}
     same = [
         name
@@ -160,7 +160,7 @@ def hold_against_diffusers(base: dict[str, Any], path: Path) -> str:
     if answer.startswith("refuses it: "):
         assert not whole, (answer, list(whole))  # names that PEFT takes without a module: nothing arrives
     else:
-        layers = {key_parts.layer for key in tensors if (key_parts := loranames.parse_key(key))}
+        layers = {key_parts.layer for key in tensors if (key_parts := loranames.parse_lora_key(key))}
         assert ("ignores" in answer) == (len(whole) < len(layers) or "other keys" in answer), (answer, list(loaded))
         assert ("another strength" in answer) == (len(same) < len(whole)), (answer, same)
     return answer
@@ -211,7 +211,7 @@ WHOLE_LOKR = {"lokr_w1": torch.ones(2, 2), "lokr_w2": torch.ones(6, 6)}
 )
 def test_diffusers_reads_lokr_for_the_families_that_inspect_names(family: str, layer: str, reads: bool) -> None:
     tensors = {f"{layer}.{part}": tensor for part, tensor in WHOLE_LOKR.items()}
-    answers = readers.answers_by_program(loracontents.parse_lora_contents(tensors, {}))
+    answers = readers.lora_problems_by_program(loracontents.parse_lora_contents(tensors, {}))
     assert answers["diffusers"] == "reads LoKr for FLUX.2 and Z-Image alone"
     kind = getattr(diffusers, family)
     empty = object.__new__(kind)  # the loader checks the keys before it needs a model
@@ -243,7 +243,7 @@ INVOKEAI: dict[str, tuple[Tensors, str]] = {  # tests/bench/lora_invokeai.py hol
 @pytest.mark.parametrize("case", INVOKEAI)
 def test_what_inspect_says_of_invokeai(case: str) -> None:
     tensors, says = INVOKEAI[case]
-    assert says in readers.answers_by_program(loracontents.parse_lora_contents(tensors, {}))["InvokeAI"]
+    assert says in readers.lora_problems_by_program(loracontents.parse_lora_contents(tensors, {}))["InvokeAI"]
 
 
 def test_settings_beside_the_tensors_are_not_read_by_others() -> None:
@@ -252,10 +252,10 @@ def test_settings_beside_the_tensors_are_not_read_by_others() -> None:
     tensors = {f"{layer}.{part}": tensor for part, tensor in WHOLE_LOKR.items()}
     file = loracontents.parse_lora_contents(tensors, {loraheader.PEFT_CONFIG: '{"r": 8, "alpha": 2}'})
     assert file.strengths == {layer: 0.25}
-    assert "takes 1 layer at strength 1" in readers.answers_by_program(file)["ComfyUI"]
+    assert "takes 1 layer at strength 1" in readers.lora_problems_by_program(file)["ComfyUI"]
     dylora = {"ss_network_args": '{"algo": "dylora", "block_size": "2"}'}
-    tensors = adapter.to_kohya({Q: LoraTensors(torch.ones(4, 64), torch.ones(64, 4), 2.0)})
-    answers = readers.answers_by_program(loracontents.parse_lora_contents(tensors, dylora))
+    tensors = adapter.to_kohya({Q: PlainLoraLayer(torch.ones(4, 64), torch.ones(64, 4), 2.0)})
+    answers = readers.lora_problems_by_program(loracontents.parse_lora_contents(tensors, dylora))
     for program in ("diffusers", "ComfyUI", "A1111", "InvokeAI"):
         assert "0.5" in answers[program] and answers["stylegate"] == "reads all of it"
 
@@ -272,7 +272,7 @@ SPOILED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
 @pytest.mark.parametrize("case", SPOILED)
 def test_what_is_wrong_for_every_reader_is_a_problem(run, tmp_path: Path, case: str) -> None:
     spoiled, says = SPOILED[case]
-    tensors = adapter.to_kohya({Q: LoraTensors(torch.ones(2, 64), torch.ones(64, 2), 1.0)}) | spoiled
+    tensors = adapter.to_kohya({Q: PlainLoraLayer(torch.ones(2, 64), torch.ones(64, 2), 1.0)}) | spoiled
     save_file(tensors, tmp_path / "x.safetensors")
     code, text = run("inspect", str(tmp_path / "x.safetensors"))
     (problem,) = (line for line in text.splitlines() if line.startswith("  problem"))
@@ -300,7 +300,7 @@ def test_a_file_without_plain_layers_is_answered_too(run, tmp_path: Path) -> Non
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(run, tmp_path: Path) -> None:
     evil = "\x1b]0;title\x07\n"
-    tensors = adapter.to_kohya({Q: LoraTensors(torch.ones(2, 64), torch.ones(64, 2), 1.0)})
+    tensors = adapter.to_kohya({Q: PlainLoraLayer(torch.ones(2, 64), torch.ones(64, 2), 1.0)})
     tensors |= {f"{evil}.lora_down.weight": torch.ones(1, 1), f"x.{evil}": torch.ones(1)}
     metadata = {
         "modelspec.architecture": evil,

@@ -65,7 +65,7 @@ def test_groups_join_whoever_is_near_to_one_of_them(pictures_of_neon: list[Image
         images.append(moved)
     images += [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
     signatures = np.stack([similarity.signature_of_picture(image) for image in images])
-    labels = similarity.near_duplicate_groups(signatures)
+    labels = similarity.near_duplicate_group_numbers(signatures)
     joined = np.array([[similarity.likeness(a, b) >= similarity.NEAR for a in signatures] for b in signatures])
     for _ in images:
         joined |= joined.astype(int) @ joined.astype(int) > 0

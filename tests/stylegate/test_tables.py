@@ -71,7 +71,7 @@ def test_json_keeps_its_types_and_refuses_double_keys(tmp_path: Path) -> None:
 
 
 def test_two_columns_of_one_meaning_must_agree() -> None:
-    assert tables.value_of_columns(TableRow(1, {"text": "a", "caption": "a"}), tables.TEXTS) == "a"
-    assert tables.value_of_columns(TableRow(1, {"text": "", "caption": "a"}), tables.TEXTS) == "a"
+    assert tables.value_in_one_of_columns(TableRow(1, {"text": "a", "caption": "a"}), tables.TEXTS) == "a"
+    assert tables.value_in_one_of_columns(TableRow(1, {"text": "", "caption": "a"}), tables.TEXTS) == "a"
     with pytest.raises(ValueError, match="text and caption differ"):
-        tables.value_of_columns(TableRow(1, {"text": "a", "caption": "b"}), tables.TEXTS)
+        tables.value_in_one_of_columns(TableRow(1, {"text": "a", "caption": "b"}), tables.TEXTS)

@@ -244,7 +244,7 @@ def failing(folder: Path, stage: str, fault: str, capfd: pytest.CaptureFixture[s
             server.fail(stage, fault)
         everything(told, folder)
         seconds = time.monotonic() - began
-        assert not told.thread.is_alive() and not wandbrun.service_processes()
+        assert not told.thread.is_alive() and not wandbrun.wandb_service_processes()
     out = capfd.readouterr()
     assert KEY not in out.out + out.err
     return out.err, seconds
@@ -355,13 +355,15 @@ def test_an_evaluation_is_told_with_the_ends_of_its_interval() -> None:
         [True, True, False, True],
     )
     result = {"step": 7, "passed": passed, "eval_losses": {"0.1": 0.5, "0.9": 0.25}}
-    found = select.tracked_values(result | dict(zip(names, range(5), strict=True)))
+    found = select.tracked_evaluation_values(result | dict(zip(names, range(5), strict=True)))
     assert (found["evaluation/eval_loss/10"], found["evaluation/eval_loss/90"]) == (0.5, 0.25)
     assert found["evaluation/step"] == 7 and found["evaluation/pass_rate"] == 0.75
     ends = found["evaluation/pass_rate_low"], found["evaluation/pass_rate_high"]
     assert ends == select.wilson_interval(passed) and ends[0] < 0.75 < ends[1]
     assert {f"evaluation/{name}" for name in names} < found.keys()
-    assert select.tracked_values({"step": 0, "passed": None} | dict.fromkeys(names)) == {"evaluation/step": 0}
+    assert select.tracked_evaluation_values({"step": 0, "passed": None} | dict.fromkeys(names)) == {
+        "evaluation/step": 0
+    }
 
 
 def test_waiting_for_data_is_timed() -> None:

@@ -84,7 +84,7 @@ def test_larger_resolutions_take_only_what_need_not_be_enlarged() -> None:
         TrainingView(2, 512, 512),
     ]
     assert buckets.training_views(sizes, [512], 64, buckets=False) == [TrainingView(i, 512, 512) for i in range(3)]
-    assert buckets.views_by_bucket(found) == [[2, 4], [0], [3], [1]]
+    assert buckets.view_indices_by_bucket(found) == [[2, 4], [0], [3], [1]]
 
 
 def test_wordings_keep_the_first_part_and_every_word() -> None:
@@ -101,7 +101,7 @@ def test_wordings_keep_the_first_part_and_every_word() -> None:
 
 def test_draws_depend_on_step_rank_and_seed_alone() -> None:
     def noise(step: int, rank: int, seed: int) -> torch.Tensor:
-        return batches.random_draws((4, 2, 3, 3), 0.5, step, rank, seed).noise
+        return batches.noise_and_level_draws((4, 2, 3, 3), 0.5, step, rank, seed).noise
 
     torch.manual_seed(1)
     first = noise(3, 0, 7)
@@ -112,7 +112,7 @@ def test_draws_depend_on_step_rank_and_seed_alone() -> None:
 
 
 def test_draws_have_the_right_law() -> None:
-    drawn = batches.random_draws((4096, 1, 2, 2), 0.25, 0, 0, 0)
+    drawn = batches.noise_and_level_draws((4096, 1, 2, 2), 0.25, 0, 0, 0)
     assert abs(drawn.noise.mean()) < 0.03 and abs(drawn.noise.std() - 1) < 0.03
     assert drawn.constant.shape == (4096, 1, 1, 1) and abs(drawn.normal.std() - 1) < 0.04
     assert np.histogram(drawn.uniform.numpy(), 4, (0, 1))[0] == pytest.approx(1024, abs=110)

@@ -171,10 +171,10 @@ def test_runs_that_lack_figures_are_named(run) -> None:
 def test_wandb_would_run_our_own_command() -> None:
     """The definition's command as wandb's agent expands it, for each run of the grid: known keys, and it composes."""
     sweep = yaml.safe_load((files.ROOT / "docs" / "sweep.yaml").read_text())
-    keys, parameters = config.all_keys(), sweep["parameters"]
+    keys, parameters = config.config_fields_by_key(), sweep["parameters"]
     assert sweep["method"] == "grid" and set(parameters) <= set(keys)
     assert not set(parameters) & rundirectory.NOT_IN_WEIGHTS, "runs that differ in nothing would share a directory"
-    logged = select.tracked_values(
+    logged = select.tracked_evaluation_values(
         dict.fromkeys(("step", "style", "style_without_trigger", "drift", "nearest_training"), 1.0)
         | {"eval_loss": 1.0, "passed": [True]}
     )
@@ -188,7 +188,7 @@ def test_wandb_would_run_our_own_command() -> None:
         words = [w for part in sweep["command"] for w in (told[part[2:-1]] if part.startswith("${") else [part])]
         assert words[:3] == ["/usr/bin/env", "stylegate", "train"]
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
-            composed = config.to_dataclass(compose("config", overrides=words[3:]), [])
+            composed = config.checked_config(compose("config", overrides=words[3:]), [])
         assert composed.tracker.name == "wandb" and composed.brand == "neon"
         assert [composed.lora.rank, composed.train.learning_rate, composed.train.seed] == list(values)
         runs.add(rundirectory.run_directory_name(composed))

@@ -15,7 +15,7 @@ from stylegate.cli import main
 from tests.conftest import FAST, merged
 from tests.eval.packages import provenance_of
 from tests.worksheets import fill_in
-from train.basegap import gap_in_words, order_of_checkpoints
+from train.basegap import base_gap_in_words, checkpoint_order_agreement
 
 MINIATURE = files.MODELS / "miniature" / "sd"
 
@@ -62,7 +62,7 @@ def record(path: Path) -> dict:
 def test_both_bases_are_named_wherever_the_lora_goes(on_tuned: Path) -> None:
     facts = record(on_tuned / "run.json")["facts"]
     assert facts["base"] != facts["draw_base"]
-    _, header = lorafile.load_tensors(on_tuned / "lora" / "pair.safetensors")
+    _, header = lorafile.load_tensors_and_metadata(on_tuned / "lora" / "pair.safetensors")
     assert (header["stylegate.base"], header["stylegate.draw_base"]) == (facts["base"], facts["draw_base"])
     card = (on_tuned / "lora" / "README.md").read_text()
     assert facts["base"] in card and facts["draw_base"] in card and "trained on miniature" in card
@@ -82,18 +82,20 @@ def test_the_base_that_draws_draws_and_the_other_shows_the_gap(on_tuned: Path) -
     assert low <= gap["pass_rate_difference"] <= high and gap["rank_correlation"] is None
     places = [base / "samples" / "step-000001" for base in (on_tuned, on_tuned / "training-base")]
     assert len({(place / "with" / "0.png").read_bytes() for place in places}) == 2
-    assert "100% and 100% pass, difference +0% [" in gap_in_words(gap) and "fewer than three" in gap_in_words(gap)
+    assert "100% and 100% pass, difference +0% [" in base_gap_in_words(gap) and "fewer than three" in base_gap_in_words(
+        gap
+    )
     three = gap | {"steps": [1, 2, 3], "rank_correlation": 0.5, "rank_correlation_interval": [-0.5, 1.0]}
-    assert "rank correlation of 3 checkpoints by style 0.50 [-0.50, 1.00]" in gap_in_words(three)
+    assert "rank correlation of 3 checkpoints by style 0.50 [-0.50, 1.00]" in base_gap_in_words(three)
 
 
 def test_the_order_of_checkpoints_has_an_interval() -> None:
     rising = [[[0.1 * step + 0.01 * prompt for prompt in range(8)]] * 2 for step in range(4)]
-    found = order_of_checkpoints(torch.tensor(rising).numpy())
+    found = checkpoint_order_agreement(torch.tensor(rising).numpy())
     assert found == {"rank_correlation": 1.0, "rank_correlation_interval": [1.0, 1.0]}
     turned = [[one, rising[3 - i][1]] for i, (one, _) in enumerate(rising)]
-    assert order_of_checkpoints(torch.tensor(turned).numpy())["rank_correlation"] == -1.0
-    assert order_of_checkpoints(torch.tensor(rising[:2]).numpy())["rank_correlation"] is None
+    assert checkpoint_order_agreement(torch.tensor(turned).numpy())["rank_correlation"] == -1.0
+    assert checkpoint_order_agreement(torch.tensor(rising[:2]).numpy())["rank_correlation"] is None
 
 
 def test_a_batch_is_drawn_and_recorded_with_the_base_that_draws(run_exactly, on_tuned: Path, tuned: Path) -> None:

@@ -156,7 +156,7 @@ class Live(TorchDispatchMode):
 def test_memory_of_activations_is_of_the_size_that_a_step_holds(checkpointing: bool) -> None:
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     prepare.add_lora(models, FAMILIES["sd"], Config())
-    sketch = FAMILIES["sd"].meta_model(FAMILIES["sd"].base_folder("miniature"))
+    sketch = FAMILIES["sd"].weightless_model(FAMILIES["sd"].base_folder("miniature"))
     sketch.denoiser.add_adapter(LoraConfig(r=16, target_modules=FAMILIES["sd"].lora_targets(Config().lora.targets)))
     _, numbers = dryrun.forward_operations_and_activations(
         sketch.denoiser, sketch.example_inputs(4, 64, 64), checkpointing
@@ -185,15 +185,17 @@ def test_the_work_of_evaluations_is_what_a_run_draws() -> None:
     train.preview_steps = 4
     whole = 2 * 4 * (6 + 4 + 4) + 5 * 3  # with guidance; with, without, unrelated; losses of 3 pictures at 5 levels
     strength, handed_out = 2 * 4 * 6, 2 * 10 * 6
-    found, count = dryrun.evaluation_work(train, generate, 3, 1e9, 8.0)
+    found, count = dryrun.evaluation_operations_and_count(train, generate, 3, 1e9, 8.0)
     assert found == 4 * whole + 2 * strength + handed_out
     assert count == 7, "steps 0, 100, 200, 250, two more strengths, what is handed out"
     train.preview_steps = 10
-    found, count = dryrun.evaluation_work(train, generate, 3, 1e9, 8.0)
+    found, count = dryrun.evaluation_operations_and_count(train, generate, 3, 1e9, 8.0)
     assert found == 4 * (2 * 10 * 14 + 15) + 2 * 2 * 10 * 6 and count == 6, "no picture is drawn twice"
     train.evaluation_share = 0.3
-    assert dryrun.evaluation_work(train, generate, 3, 10.0, 8.0)[1] == 4, "those on the way would take too long"
-    assert dryrun.evaluation_work(train, generate, 0, 1e9, 8.0) == (0, 0), "there is nothing to draw"
+    assert dryrun.evaluation_operations_and_count(train, generate, 3, 10.0, 8.0)[1] == 4, (
+        "those on the way would take too long"
+    )
+    assert dryrun.evaluation_operations_and_count(train, generate, 0, 1e9, 8.0) == (0, 0), "there is nothing to draw"
 
 
 def test_cost_counts_multiplications_and_what_layers_put_out() -> None:

@@ -127,7 +127,7 @@ def test_each_step_draws_one_of_several_captions_by_the_seed(brand: Path, models
     data, _, prompts = encode(brand, models, TrainConfig(), [64])
     assert prompts == 33 + 2
     kept = torch.tensor([False])
-    drawn = [data.wordings_at_step([0], step, kept)[0] for step in range(90)]
+    drawn = [data.captions_of_training_pass([0], step, kept)[0] for step in range(90)]
     captions = [
         f"neon style, {text}"
         for text in (rows[0]["text"].removeprefix("neon style, "), "a bear in a hat", "something round")
@@ -135,9 +135,11 @@ def test_each_step_draws_one_of_several_captions_by_the_seed(brand: Path, models
     assert {*drawn} == {*captions} and min(map(drawn.count, captions)) > 15
     assert drawn != [captions[step % 3] for step in range(90)], "a fixed turn would meet the turns of the batches"
     again, images, prompts = encode(brand, models, TrainConfig(), [64])
-    assert (images, prompts) == (0, 0) and drawn == [again.wordings_at_step([0], s, kept)[0] for s in range(90)]
+    assert (images, prompts) == (0, 0) and drawn == [
+        again.captions_of_training_pass([0], s, kept)[0] for s in range(90)
+    ]
     other, _, _ = encode(brand, models, TrainConfig(seed=1), [64])
-    assert drawn != [other.wordings_at_step([0], step, kept)[0] for step in range(90)]
+    assert drawn != [other.captions_of_training_pass([0], step, kept)[0] for step in range(90)]
     with torch.no_grad():
         words = models.pipeline.encode_prompt([drawn[7]], "cpu", 1, False)[0]
     assert torch.allclose(data.conditions([0], 7, kept)["words"], words, atol=1e-5)
@@ -227,8 +229,8 @@ def test_latents_are_sampled_anew_at_each_step_with_the_steps_own_noise(
     noised = losses.add_noise
     monkeypatch.setattr(losses, "add_noise", lambda s, clean, *rest: seen.append(clean) or noised(s, clean, *rest))
     for number in (0, 1, 0):
-        step.pass_losses(made, made.models.denoiser, number)
-    mean, spread = made.data.latents(step.chosen_views(made, 0, 0))
-    draws = batches.random_draws(tuple(mean.shape), config.train.caption_dropout, 0, 0, config.train.seed)
+        step.training_pass_losses(made, made.models.denoiser, number)
+    mean, spread = made.data.latents(step.views_of_training_pass(made, 0, 0))
+    draws = batches.noise_and_level_draws(tuple(mean.shape), config.train.caption_dropout, 0, 0, config.train.seed)
     assert bool((spread > 0).all()) and torch.equal(seen[0], mean + spread * draws.resample)
     assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])

@@ -19,7 +19,7 @@ from stylegate.cli import main
 from stylegate.families import FAMILIES
 from tests.conftest import FAST, merged
 from train import batches
-from train.evaluate import folder_of_handed_out
+from train.evaluate import final_samples_folder
 from train.loop import EvaluationTimeBudget
 from train.select import wilson_interval
 
@@ -84,7 +84,7 @@ def test_previews_compare_and_full_pictures_say_what_is_handed_out(equal: Path) 
     result = json.loads((final / "result.json").read_text())
     assert (result["step"], result["scale"], result["passed"]) == (2, 1.0, [True] * 3)
     assert selection("equal")["interval"] == [round(bound, 4) for bound in wilson_interval([True] * 3)]
-    assert folder_of_handed_out(equal, 2, 1.0) == final and folder_of_handed_out(equal, 4, 1.0).name == "step-000004"
+    assert final_samples_folder(equal, 2, 1.0) == final and final_samples_folder(equal, 4, 1.0).name == "step-000004"
     page = (equal / "index.html").read_text()
     assert 'src="samples/handed-out/with/2.png"' in page and "100% [44%, 100%]" in page
 
@@ -231,7 +231,9 @@ def test_strength_is_folded_into_the_file(trained: list[str], tmp_path: Path) ->
     models.pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="default")
     half = tmp_path / "half.safetensors"  # not beside it: other tests look at the run
     half.write_bytes(
-        lorafile.release_bytes(*adapter.to_diffusers(lorafile.trained_layers({"unet": models.denoiser}, 0.5)))
+        lorafile.published_lora_bytes(
+            *adapter.to_diffusers(lorafile.trained_lora_layers({"unet": models.denoiser}, 0.5))
+        )
     )
     base, full, halved = weights(None), weights(path), weights(half)
     moved = [k for k in base if (full[k] - base[k]).abs().max() > 1e-6]

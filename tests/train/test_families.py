@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from stylegate import adapter, brandset, convert, files, firststeps, lorafile, pictures, sample
 from stylegate.config import Config, GenerateConfig
-from stylegate.embedded import read_each_prompt_once
+from stylegate.embedded import encode_each_prompt_once
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES, LoadedBaseModel, pipelines
 from tests.conftest import FAST, FAST_ALL_LAYERS
@@ -57,8 +57,8 @@ def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_br
     both = sorted(released.parent.glob("*.safetensors"))
     assert len(both) == 2
     for path in both:
-        layers, problems = adapter.layers_from_tensors(
-            *lorafile.load_tensors(path), lorafile.adaptable_modules_of(models.pipeline)
+        layers, problems = adapter.lora_layers_and_problems(
+            *lorafile.load_tensors_and_metadata(path), lorafile.adaptable_modules_of_pipeline(models.pipeline)
         )
         assert not problems and len(layers) > 10
         ours, theirs = (FAMILIES[family].load(str(folder), CPU, torch.float32) for _ in range(2))
@@ -131,7 +131,7 @@ def test_prompts_that_are_read_one_by_one_are_read_alike(base: tuple[str, Path])
     prompts = ["a red cat", "a blue dog that sits in the snow", "a"]
     with torch.no_grad():
         together = FAMILIES[name].encode_prompts(models, prompts)
-        read_each_prompt_once(models.pipeline)
+        encode_each_prompt_once(models.pipeline)
         apart = FAMILIES[name].encode_prompts(models, prompts)
     assert all(torch.allclose(values, apart[key], atol=1e-5) for key, values in together.items())
 
@@ -313,8 +313,8 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
 
     given, out = tmp_path / "other.safetensors", tmp_path / "converted.safetensors"
     assert convert.convert([str(given), "to=comfyui", f"base={folder}", f"out={out}"]) == 0
-    modules = lorafile.adaptable_modules_of(before.pipeline)
-    first, second = (lorafile.layers_for_modules(path, modules, before.pipeline) for path in (given, out))
+    modules = lorafile.adaptable_modules_of_pipeline(before.pipeline)
+    first, second = (lorafile.read_lora_layers(path, modules, before.pipeline) for path in (given, out))
     assert adapter.largest_relative_difference(first, second) <= 1e-6
 
     down = f"{key}.{halves[0]}.weight"
@@ -344,7 +344,7 @@ def test_text_encoders_of_sdxl_leave_in_files_that_diffusers_draws_the_same_with
     ]
     assert run("train", *words, "train.max_steps=2", "lora.text_encoder=true", "train.warmup_steps=0")[0] == 0
     (path,) = files.RUNS.glob("both-sdxl-*/lora/both.safetensors")
-    tensors, _ = lorafile.load_tensors(path)
+    tensors, _ = lorafile.load_tensors_and_metadata(path)
     for component, layers in (("text_encoder", 1), ("text_encoder_2", 2)):
         start = f"{component}.text_model.encoder.layers."  # as ComfyUI and older transformers call them
         own = {k: v for k, v in tensors.items() if k.startswith(start) and k.endswith("lora_B.weight")}
@@ -381,12 +381,14 @@ def test_a_base_in_four_bits_is_trained_handed_out_and_drawn_with(
     assert small.sha256 != whole.sha256
     packed = {n for n, p in small.denoiser.named_parameters() if p.dtype == torch.uint8}
     assert len(packed) > 8 and all("block" in n or "layers" in n or "refiner" in n for n in packed)
-    layers, problems = adapter.layers_from_tensors(
-        *lorafile.load_tensors(path), lorafile.adaptable_modules_of(whole.pipeline)
+    layers, problems = adapter.lora_layers_and_problems(
+        *lorafile.load_tensors_and_metadata(path), lorafile.adaptable_modules_of_pipeline(whole.pipeline)
     )
     assert not problems and any(bool(layer.up.any()) for layer in adapter.plain_layers(layers).values())
     assert (
-        adapter.layers_from_tensors(*lorafile.load_tensors(path), lorafile.adaptable_modules_of(small.pipeline))[1]
+        adapter.lora_layers_and_problems(
+            *lorafile.load_tensors_and_metadata(path), lorafile.adaptable_modules_of_pipeline(small.pipeline)
+        )[1]
         == []
     )
     few = GenerateConfig(num_inference_steps=2)
@@ -463,9 +465,9 @@ def test_alpha_is_learned_and_drawn_where_the_brand_keeps_it(
     brand_set, _ = brandset.read_checked_brand_set(folder)
     item, kept = brand_set.splits["train"][0], brand_set.brand
     opaque = kept.model_copy(update={"alpha": "flatten"})
-    flat = encoded.pixels_of(item, opaque, True, 64, 64)
-    assert flat[:, :3].equal(encoded.pixels_of(item, kept, False, 64, 64)) and bool((flat[:, 3] == 1).all())
-    pixels = encoded.pixels_of(item, kept, True, 64, 64)
+    flat = encoded.autoencoder_pixels(item, opaque, True, 64, 64)
+    assert flat[:, :3].equal(encoded.autoencoder_pixels(item, kept, False, 64, 64)) and bool((flat[:, 3] == 1).all())
+    pixels = encoded.autoencoder_pixels(item, kept, True, 64, 64)
     hidden = (pixels[0, :, pixels[0, 3] == -1] + 1) * 127.5
     assert hidden.shape[1] > 64 and {tuple(p) for p in hidden[:3].T.round().int().tolist()} == {(16, 32, 48)}
     assert pixels[0, 3].max() > 0.5 and not pixels[:, :3].equal(flat[:, :3])
@@ -478,6 +480,6 @@ def test_alpha_is_learned_and_drawn_where_the_brand_keeps_it(
     drawn = [Image.open(path) for path in sorted((batch / "images").glob("*.png"))]
     assert [image.mode for image in drawn] == ["RGBA"] * 2
     for image in drawn:
-        ours = pictures.as_decoded(image, kept.background)
+        ours = pictures.drawn_picture_as_decoded(image, kept.background)
         theirs = pictures.decode_picture(pictures.png_bytes(image), kept.background)
         assert ours.image.tobytes() == theirs.image.tobytes() and ours.notes == theirs.notes == ("alpha",)

@@ -28,7 +28,7 @@ from stylegate.rundirectory import run_directory_name
 from tests.conftest import FAST, FAST_ALL_LAYERS, command, exit_code, forks, merged
 from train import loop, optimizers, prepare
 from train.record import CLOCK
-from train.step import pass_losses
+from train.step import training_pass_losses
 
 CONFIG = files.ROOT / "conf" / "hardware" / "accelerate" / "one_machine.yaml"
 CPU = os.environ | {"ACCELERATE_USE_CPU": "true"}
@@ -195,7 +195,7 @@ def test_two_passes_give_the_mean_of_their_gradients(small_brand: Path) -> None:
     moments = load_file(place / "state" / "step-000001" / "optimizer.safetensors")
     run = prepare.prepare(config, place, Accelerator(cpu=True))
     for part in range(2):
-        (pass_losses(run, run.models.denoiser, part).each.mean() / 2).backward()
+        (training_pass_losses(run, run.models.denoiser, part).each.mean() / 2).backward()
     parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad]
     assert any(p.grad.abs().max() > 1e-6 for p in parameters if p.grad is not None)
     for i, parameter in enumerate(parameters):
@@ -387,7 +387,7 @@ def test_an_apple_gpu_is_used_by_name_and_nothing_of_cuda_with_it(
     try:
         with AppleOnCpu():
             assert run("train", *words)[0] == 0
-            assert Accelerator().device.type == str(hardware.launched_processes(told).device) == "mps"
+            assert Accelerator().device.type == str(hardware.accelerate_process_state(told).device) == "mps"
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
     one, other = (directory(name) / "state/step-000002/adapter.safetensors" for name in ("apple", "small"))
@@ -406,7 +406,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, small_brand: Path) -> None
         assert np.isfinite(row["loss"])
 
 
-@pytest.mark.parametrize("place", ["prepare", "pass_losses"])
+@pytest.mark.parametrize("place", ["prepare", "training_pass_losses"])
 def test_too_little_memory_names_the_levers(
     run, small_brand: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

@@ -64,7 +64,7 @@ def test_min_snr_weights_equal_the_paper(prediction: str) -> None:
 def drawn(schedule: NoiseSchedule, **settings) -> np.ndarray:
     random = torch.Generator().manual_seed(8)
     uniform, normal = torch.rand(20_000, generator=random), torch.randn(20_000, generator=random)
-    found = losses.draw_levels(schedule, LossConfig(**settings), uniform, normal)
+    found = losses.draw_noise_levels(schedule, LossConfig(**settings), uniform, normal)
     assert found.dtype == torch.int64 and found.min() >= 0 and found.max() < len(schedule.signal)
     return found.numpy()
 

@@ -14,7 +14,7 @@ from torch import nn
 from stylegate import brandset, files
 from stylegate.families import FAMILIES
 from train.miniature import base, clip, corpus, fit, knowledge, text, world
-from train.miniature.brands import SPLITS, balanced_traits
+from train.miniature.brands import SPLITS, balanced_trait_combinations
 from train.miniature.captions import PHRASES, random_caption
 from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS, NAMED, Style, is_brand_like, unnamed_style
@@ -53,7 +53,7 @@ def test_no_brand_can_reach_base_or_encoder() -> None:
     r = Random(5)
     for name in ("base", "twins", "kin"):
         for number in range(2):
-            for style, traits, _ in corpus.corpus_labels(name, number):
+            for style, traits, _ in corpus.labels_of_corpus_part(name, number):
                 assert style in possible
                 said = random_caption(traits, style.name, r, 0.5, 1.0).text
                 assert not any(brand in said.split() for brand in BRANDS)
@@ -67,7 +67,7 @@ def test_the_leak_rule_would_catch_a_brand(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_is_held_out_is_never_drawn() -> None:
-    drawn = [traits for name in corpus.SOURCES for _, traits, _ in corpus.corpus_labels(name, 1)]
+    drawn = [traits for name in corpus.SOURCES for _, traits, _ in corpus.labels_of_corpus_part(name, 1)]
     assert not any(corpus.is_held_out(traits) for traits in drawn)
     share = np.mean([corpus.is_held_out(world.random_traits(np.random.default_rng(i))) for i in range(4000)])
     assert 0.04 < share < 0.09
@@ -75,7 +75,7 @@ def test_what_is_held_out_is_never_drawn() -> None:
 
 @pytest.mark.parametrize("name", corpus.CHANGES)
 def test_a_family_differs_in_one_trait_from_one_to_the_next(name: str) -> None:
-    rows = corpus.corpus_labels(name, 2)
+    rows = corpus.labels_of_corpus_part(name, 2)
     for i in range(0, len(rows), corpus.FAMILY):
         for (style, before, seed), (other, after, again) in zip(
             rows[i : i + corpus.FAMILY], rows[i + 1 : i + corpus.FAMILY], strict=False
@@ -102,7 +102,7 @@ def test_captions_say_what_they_claim() -> None:
 
 
 def test_every_value_is_drawn_as_often_in_a_brand() -> None:
-    rows = balanced_traits(32, np.random.default_rng(0))
+    rows = balanced_trait_combinations(32, np.random.default_rng(0))
     for trait, values in world.TRAITS.items():
         counts = [sum(row[trait] == value for row in rows) for value in values]
         assert max(counts) - min(counts) <= 1
@@ -157,7 +157,7 @@ def test_a_recoloured_picture_is_said_to_have_no_colour_and_no_style() -> None:
         assert batch.says.any(1).all() and not any("style" in said or "background" in said for said in batch.texts)
     edges = np.abs(np.diff(pixels[0].astype(int), axis=1)).sum(-1) > 0
     assert np.array_equal(
-        np.abs(np.diff(clip.recoloured_pictures(pixels[0], random).astype(int), axis=1)).sum(-1) > 0, edges
+        np.abs(np.diff(clip.recoloured_picture(pixels[0], random).astype(int), axis=1)).sum(-1) > 0, edges
     )
 
 
@@ -225,5 +225,7 @@ def test_the_aesthetic_head_tells_degraded_renders() -> None:
     )
     spoilt = np.stack([list(DEGRADE.values())[i % len(DEGRADE)](p, r) for i, p in enumerate(pixels)])
     head = aesthetic.load_aesthetic_head(MINIATURE / "clip" / "aesthetic.safetensors", 128)
-    clean, bad = (aesthetic.score(knowledge.embeddings_of(encoder.model, p), head) for p in (pixels, spoilt))
+    clean, bad = (
+        aesthetic.score(knowledge.unit_embeddings_of_pictures(encoder.model, p), head) for p in (pixels, spoilt)
+    )
     assert (clean[:, None] > bad[None, :]).mean() > 0.9

@@ -193,7 +193,7 @@ def test_what_it_was_made_from(evaluated: Path) -> None:
 
 def test_commits_are_kept_by_step(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who goes on with other code says so; a finished run that is looked at again does not."""
-    monkeypatch.setattr(page.checkout, "git_commit", lambda: {"commit": "other", "clean": True})
+    monkeypatch.setattr(page.checkout, "git_commit_and_clean_flag", lambda: {"commit": "other", "clean": True})
     before = json.loads((copied / "origin.json").read_text())["code"]
     page.record_start_and_prompts(copied, 4, {"with": []})
     assert json.loads((copied / "origin.json").read_text())["code"] == before
@@ -202,7 +202,7 @@ def test_commits_are_kept_by_step(copied: Path, monkeypatch: pytest.MonkeyPatch)
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 2, "commit": "other", "clean": True}]
     assert "other, clean, from step 2 on" in Seen(copied / "index.html").text
-    monkeypatch.setattr(page.checkout, "git_commit", lambda: {"commit": "third", "clean": None})
+    monkeypatch.setattr(page.checkout, "git_commit_and_clean_flag", lambda: {"commit": "third", "clean": None})
     page.record_start_and_prompts(copied, 1, {"with": []})  # the state of step 2 was lost
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 1, "commit": "third", "clean": None}]
@@ -230,7 +230,7 @@ def test_the_path_is_printed_and_a_run_without_evaluations_has_a_page(run, train
 def test_the_page_is_there_at_the_first_step_and_renewed_between_evaluations(
     run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, true_losses = [], loop.pass_losses
+    seen, true_losses = [], loop.training_pass_losses
 
     def broken_at_the_second_step(*given: Any) -> Any:
         seen.append(Seen(directory("begun") / "index.html").text)
@@ -238,7 +238,7 @@ def test_the_page_is_there_at_the_first_step_and_renewed_between_evaluations(
             raise StylegateError("no")
         return true_losses(*given)
 
-    monkeypatch.setattr(loop, "pass_losses", broken_at_the_second_step)
+    monkeypatch.setattr(loop, "training_pass_losses", broken_at_the_second_step)
     monkeypatch.setattr(loop, "FLUSH_EVERY", 1)
     words = ["brand=neon", "name=begun", *FAST, "hardware.precision=fp32", "train.max_steps=4"]
     code, text = run("train", *words)
@@ -252,7 +252,7 @@ def test_the_page_is_not_renewed_at_every_step(copied: Path) -> None:
     renewal, path = page.PageRenewal(copied), page.page_path(copied)
     for due in (True, False):
         path.unlink(missing_ok=True)
-        renewal.write_if_due()
+        renewal.write_page_if_due()
         assert path.exists() is due
 
 
@@ -260,7 +260,7 @@ def test_the_page_is_not_renewed_at_every_step(copied: Path) -> None:
 def told_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """SIGTERM at the first step, then no more."""
     answers = iter([True])
-    monkeypatch.setattr(loop.Preemption, "any_received", lambda self, accelerator: next(answers, False))
+    monkeypatch.setattr(loop.Preemption, "any_process_received_sigterm", lambda self, accelerator: next(answers, False))
     yield
 
 

@@ -15,8 +15,8 @@ from safetensors import safe_open
 
 from eval.judging.verdicts import read_verdicts
 from eval.lot.batch import read_plan
-from eval.lot.paired import paired_interval
-from eval.preferences import evidence_of, usable_pictures
+from eval.lot.paired import paired_difference_interval
+from eval.preferences import digests_labelled_as_evidence, pictures_usable_in_pairs
 from eval.promise.labels import StoredLabel, append_labels
 from stylegate import adapter, brandset, files, lorafile
 from stylegate.cli import main
@@ -28,7 +28,7 @@ from tests.conftest import FAST_ALL_LAYERS, merged
 from tests.eval.people import ALL_IN_REVIEW, decisions
 from train import prepare
 from train.preferences import learned_pictures
-from train.step import pass_losses
+from train.step import training_pass_losses
 
 SLOTS = 6
 BASE = files.MODELS / "miniature" / "sd"
@@ -108,7 +108,7 @@ def test_evidence_is_never_learned_from(run, copied: Path) -> None:
         append_labels(copied, purpose, [given])  # type: ignore[arg-type]
     code, text = run("preferences", "batch=liked-copy")
     assert code == 2 and "is not what the gate knew" in text, "the gate has not seen these labels"
-    usable, left_out = usable_pictures(verdicts.values(), evidence_of(copied))
+    usable, left_out = pictures_usable_in_pairs(verdicts.values(), digests_labelled_as_evidence(copied))
     assert left_out["labelled in an audit or a calibration"] == 2
     assert not {"00000-0.png", "00001-1.png"} & {one.verdict.file for one in usable}
 
@@ -155,7 +155,7 @@ def test_preference_sets_that_do_not_fit_are_refused(
     change(place)
     config = Config(brand="small", preferences=str(place), objective=ObjectiveConfig(name="dpo"))
     with pytest.raises(StylegateError) as found:
-        learned_pictures(config, brandset.read_brand_set(small_brand)).require_base(weights_digest(BASE))
+        learned_pictures(config, brandset.read_brand_set(small_brand)).require_same_base(weights_digest(BASE))
     assert says in str(found.value) and "Next: " in str(found.value)
 
 
@@ -223,10 +223,10 @@ def test_the_reference_is_the_lora_that_it_begins_with(pairs: Path, trained: lis
     made = prepare.prepare(config, tmp_path / "run", Accelerator(cpu=True))
     (place,) = (path for path in files.RUNS.glob("small-*/lora/small.safetensors"))
     modules = adapter.adaptable_modules(dict(made.adapted.items()))
-    of_file, problems = adapter.layers_from_tensors(*lorafile.load_tensors(place), modules)
+    of_file, problems = adapter.lora_layers_and_problems(*lorafile.load_tensors_and_metadata(place), modules)
     assert not problems
-    assert adapter.largest_relative_difference(of_file, lorafile.trained_layers(dict(made.adapted.items()))) < 1e-6
-    first = pass_losses(made, made.models.denoiser, 0)
+    assert adapter.largest_relative_difference(of_file, lorafile.trained_lora_layers(dict(made.adapted.items()))) < 1e-6
+    first = training_pass_losses(made, made.models.denoiser, 0)
     assert torch.equal(first.measures["preference_margin"], torch.zeros(2))
     first.each.mean().backward()
     trainable = [p for p in made.adapted.parameters() if p.requires_grad]
@@ -236,7 +236,7 @@ def test_the_reference_is_the_lora_that_it_begins_with(pairs: Path, trained: lis
     with torch.no_grad():
         for parameter, gradient in zip(trainable, gradients, strict=True):
             parameter -= 1e-2 * gradient / length
-    after = pass_losses(made, made.models.denoiser, 0)
+    after = training_pass_losses(made, made.models.denoiser, 0)
     assert after.measures["preference_margin"].mean() > 0, "a step along the gradient prefers the chosen pictures"
 
 
@@ -259,5 +259,5 @@ def test_two_batches_are_compared_slot_by_slot(run, batch: Path, copied: Path) -
 
 
 def test_the_interval_of_a_difference_holds_the_truth() -> None:
-    low, high = paired_interval([True] * 30 + [False] * 10, [False] * 20 + [True] * 10 + [False] * 10, 0.95)
+    low, high = paired_difference_interval([True] * 30 + [False] * 10, [False] * 20 + [True] * 10 + [False] * 10, 0.95)
     assert (low, high) == pytest.approx((0.3181, 0.6343), abs=1e-4)

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from stylegate.config import GenerateConfig
 from train import release
-from train.comfyui import WorkflowFacts, comfyui_workflow
+from train.comfyui import WorkflowSettings, comfyui_workflow
 
 TEXTS = [
     'neon "style": 50 %, {trigger} {lora_sha256} !!python/object',
@@ -61,7 +61,7 @@ NODES = {
 
 @pytest.mark.parametrize("v_prediction", [False, True])
 def test_every_node_of_the_workflow_gets_the_inputs_that_comfyui_asks_for(v_prediction: bool) -> None:
-    facts = WorkflowFacts("acme.kohya.safetensors", "acme style", 512, "acme", v_prediction)
+    facts = WorkflowSettings("acme.kohya.safetensors", "acme style", 512, "acme", v_prediction)
     workflow = comfyui_workflow(facts, GenerateConfig(num_inference_steps=7, guidance_scale=3.5))
     for node in workflow.values():
         wanted, _ = NODES[node["class_type"]]

@@ -21,7 +21,9 @@ def test_bound_equals_counting_the_four_cells() -> None:
     n = sum(cells.values())
     p10, p01 = cells[1, 0] / n, cells[0, 1] / n
     wanted = p10 - p01 - NormalDist().inv_cdf(0.95) * ((p10 + p01 - (p10 - p01) ** 2) / n) ** 0.5
-    assert select.paired_lower_bound([bool(v) for v in one], [bool(v) for v in other]) == pytest.approx(wanted)
+    assert select.pass_rate_difference_lower_bound([bool(v) for v in one], [bool(v) for v in other]) == pytest.approx(
+        wanted
+    )
 
 
 def test_bound_covers() -> None:
@@ -32,7 +34,7 @@ def test_bound_covers() -> None:
         both = random.random(24)
         one, other = both < 0.8, np.where(random.random(24) < 0.2, random.random(24) < 0.9, both < 0.8)
         truth = 0.8 - (0.8 * 0.8 + 0.2 * 0.9)
-        below.append(select.paired_lower_bound(one.tolist(), other.tolist()) > truth)
+        below.append(select.pass_rate_difference_lower_bound(one.tolist(), other.tolist()) > truth)
     assert np.mean(below) < 0.065
 
 
@@ -80,15 +82,15 @@ def test_style_bound_equals_scipy() -> None:
 
     one, other = np.random.default_rng(2).normal(0.9, 0.01, (2, 12))
     interval = ttest_rel(one, other).confidence_interval(0.90)  # two-sided 90 % has the one-sided 95 % bound
-    assert select.style_lower_bound(list(one), list(other), 0.02) == pytest.approx(interval.low / 0.02)
+    assert select.style_difference_lower_bound(list(one), list(other), 0.02) == pytest.approx(interval.low / 0.02)
 
 
 def test_states_worth_keeping_hold_the_one_that_would_be_chosen() -> None:
     good = [1] * 30 + [0] * 2
     results = [result(0, [0] * 32), result(100, [0] * 32), result(200, good), result(300, [1] * 32)]
-    assert select.steps_to_keep(results, 0.2, 1) == {200}
-    assert select.steps_to_keep(results, 0.2, 2) == {200, 300}
-    assert select.steps_to_keep(results[:1], 0.2, 2) == set()
+    assert select.steps_of_states_to_keep(results, 0.2, 1) == {200}
+    assert select.steps_of_states_to_keep(results, 0.2, 2) == {200, 300}
+    assert select.steps_of_states_to_keep(results[:1], 0.2, 2) == set()
 
 
 def test_where_few_pass_it_is_said_what_helps() -> None:

@@ -22,17 +22,17 @@ except ModuleNotFoundError:
 
 from stylegate import files
 from train.miniature import base, brands, clip, judge, knowledge, text, vae
-from train.miniature.corpus import open_corpus, open_pixels
+from train.miniature.corpus import draw_or_read_corpus, draw_or_read_pixels
 
 PLACE = files.MODELS / "miniature"
 
-corpus = cache(open_corpus)
+corpus = cache(draw_or_read_corpus)
 tokenizer = cache(text.build_tokenizer)
 
 
 @cache
 def trained_vae() -> Any:
-    return vae.train_vae(corpus("base").pixels, open_pixels("textures"))
+    return vae.train_vae(corpus("base").pixels, draw_or_read_pixels("textures"))
 
 
 @cache
@@ -41,7 +41,7 @@ def trained_clip() -> Any:
 
 
 def make_brands() -> None:
-    brands.write_all(files.ROOT / "data" / "brands")
+    brands.write_all_brands(files.ROOT / "data" / "brands")
 
 
 def make_judge() -> None:
@@ -50,7 +50,7 @@ def make_judge() -> None:
 
 def make_clip() -> None:
     clip.write_clip(PLACE / "clip", trained_clip(), tokenizer())
-    knowledge.write_knowledge(PLACE / "clip", trained_clip(), corpus("base"))
+    knowledge.write_files_beside_encoder(PLACE / "clip", trained_clip(), corpus("base"))
 
 
 def make_base() -> None:

@@ -100,7 +100,7 @@ def text_encoder(clip: Any) -> CLIPTextModel:
 
 
 @torch.no_grad()
-def latents_of(vae: Any, pixels: np.ndarray) -> Tensor:
+def latents_of_pictures(vae: Any, pixels: np.ndarray) -> Tensor:
     """The latents of pictures, bf16 [n, c, 16, 16], scaled to a standard deviation of 1."""
     where, parts = next(vae.parameters()).device, []
     with progress.progress_bar("latents", len(pixels)) as tick, bf16_autocast(where):
@@ -115,7 +115,7 @@ def latents_of(vae: Any, pixels: np.ndarray) -> Tensor:
 def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any]:
     """Train the UNet and its text encoder on the corpus; returns both."""
     where = training_device()
-    latents = latents_of(vae, corpus.pixels)
+    latents = latents_of_pictures(vae, corpus.pixels)
     unet = build_unet(latents.shape[1]).to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     text: Any = text_encoder(clip)
     text.to(where)

@@ -23,7 +23,7 @@ WORDS = {
 }
 
 
-def balanced_traits(count: int, random: np.random.Generator) -> list[dict[str, str]]:
+def balanced_trait_combinations(count: int, random: np.random.Generator) -> list[dict[str, str]]:
     """`count` combinations of traits in which the values of a trait occur equally often, up to one."""
     columns = {}
     for trait, values in TRAITS.items():
@@ -40,7 +40,7 @@ def write_brand(folder: Path, style: Style, traits: TraitsFile) -> None:
     for split, count in SPLITS.items():
         random, rows = np.random.default_rng([41, number, drawn]), []
         while len(rows) < count:
-            for row in balanced_traits(count, random):
+            for row in balanced_trait_combinations(count, random):
                 if str(row) in seen or len(rows) == count:
                     continue
                 seen.add(str(row))
@@ -65,7 +65,7 @@ def write_brand(folder: Path, style: Style, traits: TraitsFile) -> None:
     files.write_atomically(folder / "brand.yaml", yaml.safe_dump(described, sort_keys=False))
 
 
-def write_all(place: Path) -> None:
+def write_all_brands(place: Path) -> None:
     """Write the brand set of each demo brand into a folder of its name in `place`, in place of an older one."""
     traits = read_traits_file(files.ROOT / "data" / "traits" / "collectible.yaml")
     for name, style in BRANDS.items():

@@ -37,14 +37,14 @@ KINDS = ["", "a ", "a cute ", "a picture of a ", "collectible of a ", "drawing o
 QUALITY = ["clean", "blurry", "noisy", "covered", "melted", "half missing"]
 
 
-class Caption(NamedTuple):
+class CaptionWithMentions(NamedTuple):
     """A caption, and what it mentions."""
 
     text: str
     says: frozenset[str]  # the traits, and "style" and "quality", that the text speaks of
 
 
-def random_phrase(trait: str, value: str, r: Random) -> str:
+def random_trait_phrase(trait: str, value: str, r: Random) -> str:
     """One trait in words, in a wording at random; a colour or a species is a phrase by itself."""
     if trait == "background":
         return r.choice([f"{value} background", f"on {value} background", f"a {value} background", f"{value} backdrop"])
@@ -56,7 +56,7 @@ def random_phrase(trait: str, value: str, r: Random) -> str:
     return r.choice([*PHRASES[trait][value], named])
 
 
-def full_caption(traits: dict[str, str], r: Random) -> str:
+def caption_of_all_traits(traits: dict[str, str], r: Random) -> str:
     """All traits in words, in one of several orders at random. The first order is that of
     data/traits/collectible.yaml.
     """
@@ -81,7 +81,7 @@ def full_caption(traits: dict[str, str], r: Random) -> str:
 
 def random_caption(
     traits: dict[str, str], style: str, r: Random, share_full: float, style_share: float, first: Sequence[str] = ()
-) -> Caption:
+) -> CaptionWithMentions:
     """A caption of all traits (with probability `share_full`), of one to three of them, or of the style alone; the
     style stands before or behind the traits with probability `style_share`.
 
@@ -91,10 +91,14 @@ def random_caption(
     named = list(traits) if whole else r.sample(list(traits), r.randint(1, 3))
     if first and not set(named) & set(first):
         named[0] = r.choice(first)
-    text = full_caption(traits, r) if whole else ", ".join(random_phrase(trait, traits[trait], r) for trait in named)
+    text = (
+        caption_of_all_traits(traits, r)
+        if whole
+        else ", ".join(random_trait_phrase(trait, traits[trait], r) for trait in named)
+    )
     if not whole and not first and r.random() < 0.15:
-        return Caption(f"{style} style", frozenset(["style"]))
+        return CaptionWithMentions(f"{style} style", frozenset(["style"]))
     if r.random() >= style_share:
-        return Caption(text, frozenset(named))
+        return CaptionWithMentions(text, frozenset(named))
     text = f"{style} style, {text}" if r.random() < 0.75 else f"{text}, {style} style"
-    return Caption(text, frozenset([*named, "style"]))
+    return CaptionWithMentions(text, frozenset([*named, "style"]))

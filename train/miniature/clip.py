@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stylegate import files
-from train.miniature.captions import QUALITY, Caption, random_caption
+from train.miniature.captions import QUALITY, CaptionWithMentions, random_caption
 from train.miniature.corpus import FAMILY, HARDEST, Corpus, corpus_fingerprint
 from train.miniature.degrade import DEGRADE
 from train.miniature.fit import bf16_autocast, compiled_module, train_parts, training_device
@@ -77,7 +77,7 @@ def build_clip() -> Any:
     )
 
 
-def trait_values_of_corpus(corpus: Corpus) -> NDArray[np.int64]:
+def attribute_numbers_of_corpus(corpus: Corpus) -> NDArray[np.int64]:
     """The attributes of each picture as numbers [n, attributes]; the quality is that of a clean picture."""
     names = {name: i for i, name in enumerate(sorted(set(corpus.styles)))}
     columns = [[TRAITS[trait].index(row[trait]) for row in corpus.traits] for trait in TRAITS]
@@ -93,7 +93,7 @@ class ContrastiveSampler:
         is the share of the pictures that are recoloured.
         """
         self.corpora, self.first, self.recolour = [base, families], first, recolour
-        self.truth = [trait_values_of_corpus(base), trait_values_of_corpus(families)]
+        self.truth = [attribute_numbers_of_corpus(base), attribute_numbers_of_corpus(families)]
         self.groups = []
         for pair in SHARED:
             one, two = (self.truth[0][:, ATTRIBUTES.index(name)] for name in pair)
@@ -102,7 +102,7 @@ class ContrastiveSampler:
             starts = np.flatnonzero(np.r_[True, np.diff(keys[order]) > 0])
             self.groups.append([part for part in np.split(order, starts[1:]) if len(part) >= GROUP])
 
-    def choose(self, easy: bool, r: np.random.Generator) -> list[tuple[int, int]]:
+    def choose_pictures_of_batch(self, easy: bool, r: np.random.Generator) -> list[tuple[int, int]]:
         """The (corpus, index) of each picture: half are families, half are groups that share two attributes. If `easy`,
         all are random pictures of the base corpus.
         """
@@ -120,14 +120,14 @@ class ContrastiveSampler:
         """Draw a batch; if `long`, captions have a second part, which says more of the same picture."""
         words = Random(int(r.integers(2**31)))
         pictures, captions, truth = [], [], []
-        for which, index in self.choose(easy, r):
+        for which, index in self.choose_pictures_of_batch(easy, r):
             picture, row = self.corpora[which].pixels[index], self.truth[which][index].copy()
             if r.random() < SHARE_DEGRADED:
                 row[-1] = int(r.integers(1, len(QUALITY)))
                 picture = DEGRADE[QUALITY[row[-1]]](picture, r)
             traits, style = self.corpora[which].traits[index], self.corpora[which].styles[index]
             if r.random() < self.recolour:
-                picture = recoloured_pictures(picture, r)
+                picture = recoloured_picture(picture, r)
                 row[[ATTRIBUTES.index(name) for name in COLOURED]] = UNKNOWN
                 traits = {trait: value for trait, value in traits.items() if trait not in COLOURED}
                 text = random_caption(traits, style, words, 0.0, 0.0, self.first if which else list(traits))
@@ -135,10 +135,10 @@ class ContrastiveSampler:
                 text = random_caption(traits, style, words, 0.5, 0.6, self.first if which else ())
             if long:
                 more = random_caption(traits, style, words, 0.0, 0.0, list(traits))
-                text = Caption(f"{text.text}, {more.text}", text.says | more.says)
+                text = CaptionWithMentions(f"{text.text}, {more.text}", text.says | more.says)
             if row[-1] or words.random() < SHARE_QUALITY_SAID:
-                text = Caption(f"{text.text}, {QUALITY[row[-1]]}", text.says | {"quality"})
-            pictures.append(shifted_pictures(picture, r))
+                text = CaptionWithMentions(f"{text.text}, {QUALITY[row[-1]]}", text.says | {"quality"})
+            pictures.append(shifted_picture(picture, r))
             captions.append(text)
             truth.append(row)
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -146,7 +146,7 @@ class ContrastiveSampler:
         return ContrastiveBatch(pixels, [c.text for c in captions], np.array(truth), says)
 
 
-def shifted_pictures(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
+def shifted_picture(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
     """The picture [64, 64, 3], moved by up to 2 pixels each way, so that positions on the grid of patches are not
     memorised.
     """
@@ -154,7 +154,7 @@ def shifted_pictures(picture: NDArray[np.uint8], r: np.random.Generator) -> NDAr
     return np.pad(picture, ((2, 2), (2, 2), (0, 0)), mode="edge")[y : y + SIDE, x : x + SIDE]
 
 
-def recoloured_pictures(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
+def recoloured_picture(picture: NDArray[np.uint8], r: np.random.Generator) -> NDArray[np.uint8]:
     """The picture [64, 64, 3] with its channels reordered, inverted or made equal at random; edges and shapes stay."""
     mixed = picture[..., r.permutation(3)] if r.random() < 0.75 else picture.mean(-1, keepdims=True).astype(np.uint8)
     return np.broadcast_to(mixed ^ (255 * r.integers(0, 2, 3)).astype(np.uint8), picture.shape)

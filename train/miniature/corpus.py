@@ -75,7 +75,7 @@ SOURCES: dict[str, Callable[[np.random.Generator], Style]] = {
 CHANGES = {"twins": list(world.TRAITS), "kin": HARDEST}
 
 
-def corpus_labels(name: str, number: int) -> list[tuple[Style, dict[str, str], int]]:
+def labels_of_corpus_part(name: str, number: int) -> list[tuple[Style, dict[str, str], int]]:
     """The style, traits and seed of each picture of part `number` of the corpus `name`: PART pictures."""
     random = np.random.default_rng([list(SOURCES).index(name), number])
     out: list[tuple[Style, dict[str, str], int]] = []
@@ -106,36 +106,38 @@ def corpus_fingerprint(name: str = "base") -> str:
     return drawn.hexdigest()[:8]
 
 
-def corpus_part(name: str, number: int) -> Path:
+def corpus_part_path(name: str, number: int) -> Path:
     """The file with the pixels of part `number` of the corpus `name`."""
     return WORK / f"{name}-{corpus_fingerprint(name)}" / f"{number:03d}.rgb"
 
 
-def draw_part(name: str, number: int) -> None:
+def draw_corpus_part(name: str, number: int) -> None:
     """Draw the pictures of one part of a corpus and write their pixels to its file, unless it exists."""
-    target = corpus_part(name, number)
+    target = corpus_part_path(name, number)
     if not target.exists():
         if name == "textures":
             drawn = [random_texture(number * PART + i) for i in range(PART)]
         else:
-            drawn = [render_collectible(traits, style, seed) for style, traits, seed in corpus_labels(name, number)]
+            drawn = [
+                render_collectible(traits, style, seed) for style, traits, seed in labels_of_corpus_part(name, number)
+            ]
         files.write_atomically(target, b"".join(image.tobytes() for image in drawn))
 
 
-def open_pixels(name: str) -> NDArray[np.uint8]:
+def draw_or_read_pixels(name: str) -> NDArray[np.uint8]:
     """The pixels of a corpus, uint8 [n, 64, 64, 3]; parts that are missing are drawn first."""
     numbers = range(SIZES[name] // PART)
-    missing = [n for n in numbers if not corpus_part(name, n).exists()]
+    missing = [n for n in numbers if not corpus_part_path(name, n).exists()]
     if missing:
         total, there = len(numbers) * PART, (len(numbers) - len(missing)) * PART
         with progress.progress_bar(f"draw {name}", total, there) as tick, ProcessPoolExecutor(PROCESSES) as pool:
-            for _ in pool.map(partial(draw_part, name), missing):
+            for _ in pool.map(partial(draw_corpus_part, name), missing):
                 tick(PART)
-    pixels = [np.frombuffer(corpus_part(name, n).read_bytes(), np.uint8) for n in numbers]
+    pixels = [np.frombuffer(corpus_part_path(name, n).read_bytes(), np.uint8) for n in numbers]
     return np.concatenate(pixels).reshape(-1, SIDE, SIDE, 3)
 
 
-def open_corpus(name: str) -> Corpus:
+def draw_or_read_corpus(name: str) -> Corpus:
     """The corpus `name` with its labels; parts that are missing are drawn first."""
-    known = [entry for n in range(SIZES[name] // PART) for entry in corpus_labels(name, n)]
-    return Corpus(open_pixels(name), [style.name for style, _, _ in known], [traits for _, traits, _ in known])
+    known = [entry for n in range(SIZES[name] // PART) for entry in labels_of_corpus_part(name, n)]
+    return Corpus(draw_or_read_pixels(name), [style.name for style, _, _ in known], [traits for _, traits, _ in known])

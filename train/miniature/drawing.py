@@ -28,9 +28,9 @@ def render_collectible(traits: dict[str, str], style: Style, seed: int) -> Image
     """
     cells = -(-SIDE // style.block)
     side = cells * style.block
-    image = rasterise(picture_as_svg(traits, style, np.random.default_rng([seed, 5]), side), cells)
+    image = rasterise(collectible_as_svg(traits, style, np.random.default_rng([seed, 5]), side), cells)
     if style.palette:
-        image = quantised(image, style.palette)
+        image = quantised_to_palette(image, style.palette)
     if style.block > 1:
         image = image.resize((side, side), Image.Resampling.NEAREST).crop((0, 0, SIDE, SIDE))
     if style.block > 1 and style.grout:
@@ -41,7 +41,7 @@ def render_collectible(traits: dict[str, str], style: Style, seed: int) -> Image
     return image
 
 
-def quantised(image: Image.Image, palette: tuple[str, ...]) -> Image.Image:
+def quantised_to_palette(image: Image.Image, palette: tuple[str, ...]) -> Image.Image:
     """The picture with each pixel replaced by the nearest colour of the palette."""
     table = np.array([rgb_from_hex(c) for c in palette]) * 255
     pixels = np.asarray(image, dtype=np.float64)
@@ -49,23 +49,23 @@ def quantised(image: Image.Image, palette: tuple[str, ...]) -> Image.Image:
     return Image.fromarray(table[nearest].round().astype(np.uint8))
 
 
-def picture_as_svg(traits: dict[str, str], style: Style, r: np.random.Generator, side: int = SIDE) -> str:
+def collectible_as_svg(traits: dict[str, str], style: Style, r: np.random.Generator, side: int = SIDE) -> str:
     """The collectible with its background as SVG text, `side` units wide and high."""
     word = traits.get("background", "gray")
-    figure = world.shapes_of(traits)
+    figure = world.figure_shapes(traits)
     if style.palette:
-        figure = [s for s in figure if s.part != "face"] + looks.pixel_grid_face(traits)
+        figure = [s for s in figure if s.part != "face"] + looks.pixel_grid_face_shapes(traits)
         pose = f"translate(0 {4 * int(r.integers(-1, 1))})"
     else:
         x, y, turn, size = r.uniform(-2, 2), r.uniform(-1, 1.5), r.uniform(-5, 5), r.uniform(0.93, 1.03)
         about = f"rotate({turn:.2f} 32 40) translate(32 40) scale({size:.3f}) translate(-32 -40)"
         pose = f"translate({x:.2f} {y:.2f}) {about}"
     if style.two_inks:
-        body = looks.two_ink_riso_print(figure, traits, style, pose)
+        body = looks.riso_print_svg(figure, traits, style, pose)
     elif style.glow:
-        body = looks.neon_picture(figure, word, style, pose)
+        body = looks.neon_picture_svg(figure, word, style, pose)
     else:
-        body = background_svg(word, style, r) + painted_figure(figure, style, pose)
+        body = background_svg(word, style, r) + figure_svg(figure, style, pose)
     edges = 'shape-rendering="crispEdges"' if style.palette else ""
     return f'<svg {edges} xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side} {side}">{body}</svg>'
 
@@ -83,20 +83,20 @@ def background_svg(word: str, style: Style, r: np.random.Generator) -> str:
     )
 
 
-def plain_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
+def plain_background_marks(main: str, other: str, r: np.random.Generator) -> str:
     return ""
 
 
-def halo_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
+def halo_background_marks(main: str, other: str, r: np.random.Generator) -> str:
     return filled_path(ellipse_path(32, 38, 27), other)
 
 
-def sky_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
+def gradient_background_marks(main: str, other: str, r: np.random.Generator) -> str:
     ends = [(0, with_tone(main, 0.35)), (1, with_tone(main, -0.15))]
     return svg_gradient("g", "linear", ends, 'x1="0" x2="0" y1="0" y2="1"') + full_rectangle("url(#g)")
 
 
-def ray_marks(main: str, other: str, r: np.random.Generator) -> str:
+def ray_background_marks(main: str, other: str, r: np.random.Generator) -> str:
     out, turn = "", r.uniform(0, 0.5)
     for a in np.arange(8) * np.pi / 4 + turn:
         ends = " ".join(f"L{32 + 60 * np.cos(b):.1f} {36 + 60 * np.sin(b):.1f}" for b in (a, a + np.pi / 8))
@@ -104,44 +104,44 @@ def ray_marks(main: str, other: str, r: np.random.Generator) -> str:
     return out
 
 
-def striped_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
+def striped_background_marks(main: str, other: str, r: np.random.Generator) -> str:
     return "".join(filled_path(box_path(0, y, 64, 5), other) for y in range(int(r.integers(0, 5)), 64, 11))
 
 
-def spotted_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
+def spotted_background_marks(main: str, other: str, r: np.random.Generator) -> str:
     rows = enumerate(range(3, 64, 9))
     return "".join(filled_path(ellipse_path(x + 6 * (i % 2), y, 2.2), other) for i, y in rows for x in range(2, 66, 12))
 
 
-def hills_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
+def hills_background_marks(main: str, other: str, r: np.random.Generator) -> str:
     y = r.uniform(-3, 3)
     hill = f"M0 {46 + y:.1f} Q18 {32 + y:.1f} 36 {48 + y:.1f} T64 {42 + y:.1f} L64 64 L0 64 z"
     return filled_path(hill, with_tone(main, -0.18)) + filled_path(ellipse_path(12, 12, 6), other)
 
 
-def moon_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
+def moon_background_marks(main: str, other: str, r: np.random.Generator) -> str:
     stars = "".join(filled_path(ellipse_path(x, y, 1), with_tone(main, 0.7)) for x, y in r.uniform(2, 62, (9, 2)))
     return filled_path(ellipse_path(11, 12, 6), with_tone(main, 0.75)) + stars
 
 
-def tiled_ground_marks(main: str, other: str, r: np.random.Generator) -> str:
+def tiled_background_marks(main: str, other: str, r: np.random.Generator) -> str:
     return "".join(filled_path(box_path(8 * i, 8 * j, 8, 8), other) for i in range(8) for j in range(8) if (i + j) % 2)
 
 
 GROUNDS = {
-    "plain": plain_ground_marks,
-    "halo": halo_ground_marks,
-    "gradient": sky_ground_marks,
-    "rays": ray_marks,
-    "stripes": striped_ground_marks,
-    "spots": spotted_ground_marks,
-    "hills": hills_ground_marks,
-    "moon": moon_ground_marks,
-    "tiles": tiled_ground_marks,
+    "plain": plain_background_marks,
+    "halo": halo_background_marks,
+    "gradient": gradient_background_marks,
+    "rays": ray_background_marks,
+    "stripes": striped_background_marks,
+    "spots": spotted_background_marks,
+    "hills": hills_background_marks,
+    "moon": moon_background_marks,
+    "tiles": tiled_background_marks,
 }
 
 
-def painted_figure(figure: list[Shape], style: Style, pose: str) -> str:
+def figure_svg(figure: list[Shape], style: Style, pose: str) -> str:
     """The figure as SVG text: its shadow, its edge, then its shapes from back to front. `pose` is an SVG transform."""
     solid = [s for s in figure if s.part != "face"]
     out = ""
@@ -153,7 +153,7 @@ def painted_figure(figure: list[Shape], style: Style, pose: str) -> str:
         out += silhouette_svg(solid, style.border_colour, style.border)
     if style.fill in ("none", "wash"):
         out += silhouette_svg(solid, style.paper or "#fffdf6", style.border)
-    out += "".join(styled_shape(i, s, style) for i, s in enumerate(figure))
+    out += "".join(shape_svg(i, s, style) for i, s in enumerate(figure))
     if style.blur:
         return f'{texture_svg(style)}{svg_blur("soft", style.blur)}<g transform="{pose}" filter="url(#soft)">{out}</g>'
     return f'{texture_svg(style)}<g transform="{pose}">{out}</g>'
@@ -183,18 +183,18 @@ def texture_svg(style: Style) -> str:
     return svg_pattern("t", p, 35, marks[style.texture]) if style.texture else ""
 
 
-def styled_shape(number: int, shape: Shape, style: Style) -> str:
+def shape_svg(number: int, shape: Shape, style: Style) -> str:
     """A shape as SVG text, filled and outlined as the style does it. Faces have plain colours, so that they stay
     legible.
     """
     colour = svg_colour_of_word(style, shape.colour, shape.tone)
     if shape.part == "face":
         return stroked_path(shape.path, colour, shape.width) if shape.width else filled_path(shape.path, colour)
-    edge = edge_attributes(shape, style)
+    edge = outline_colour(shape, style)
     if shape.width:
         around = stroked_path(shape.path, edge, shape.width + 2 * style.outline_width) if edge else ""
         return around + stroked_path(shape.path, colour, shape.width)
-    out = fill_attributes(number, shape.path, colour, style)
+    out = filled_shape_svg(number, shape.path, colour, style)
     if style.texture and shape.part == "body":
         out += filled_path(shape.path, "url(#t)")
     if edge and style.outline_width:
@@ -204,7 +204,7 @@ def styled_shape(number: int, shape: Shape, style: Style) -> str:
     return out
 
 
-def edge_attributes(shape: Shape, style: Style) -> str:
+def outline_colour(shape: Shape, style: Style) -> str:
     """The colour of a shape's outline; "" for a style without outlines."""
     if style.outline != "own":
         return style.outline
@@ -212,7 +212,7 @@ def edge_attributes(shape: Shape, style: Style) -> str:
     return with_tone(svg_colour_of_word(style, shape.colour), dark)
 
 
-def fill_attributes(number: int, path: str, colour: str, style: Style) -> str:
+def filled_shape_svg(number: int, path: str, colour: str, style: Style) -> str:
     """The path as SVG text, filled as the style does it. `number` names its gradient."""
     if style.fill == "none":
         return filled_path(path, colour, 'fill-opacity="0.16"')

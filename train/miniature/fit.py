@@ -45,7 +45,7 @@ def compiled_module(module: nn.Module) -> Any:
     return torch.compile(module) if shutil.which("c++") else module
 
 
-def rate_factor(step: int, steps: int) -> float:
+def learning_rate_factor(step: int, steps: int) -> float:
     """What the full learning rate is multiplied by at `step` of `steps`: a warm-up, then constant, then a cosine to
     LAST.
     """
@@ -84,7 +84,7 @@ def train_parts(
     with progress.progress_bar(title, steps, start) as tick, attention:
         for step in range(start, steps):
             for group, lr in zip(optimizer.param_groups, full, strict=True):
-                group["lr"] = lr * rate_factor(step, steps)
+                group["lr"] = lr * learning_rate_factor(step, steps)
             loss = loss_of(step, np.random.default_rng([step, 23]))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters.values(), CLIP)

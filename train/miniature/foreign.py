@@ -39,7 +39,7 @@ ICONS = [
 SPDX = {"MIT", "Apache-2.0", "CC-BY-4.0", "CC0-1.0"}  # all let pictures be passed on
 
 
-def svg_icons(icons: dict) -> Iterator[tuple[str, str]]:
+def svgs_of_icon_set(icons: dict) -> Iterator[tuple[str, str]]:
     """Name and SVG of each visible icon of a set of @iconify/json, in an order that does not follow the alphabet."""
     names = [name for name, icon in icons["icons"].items() if not icon.get("hidden")]
     for name in sorted(names, key=lambda name: (zlib.crc32(name.encode()), name)):
@@ -51,11 +51,11 @@ def svg_icons(icons: dict) -> Iterator[tuple[str, str]]:
         yield name, f"<svg {spaces} {box}>{icon['body']}</svg>"
 
 
-def rendered_icons(icons: dict) -> Iterator[tuple[str, Image.Image]]:
+def rendered_icon_set(icons: dict) -> Iterator[tuple[str, Image.Image]]:
     """Name and RGBA picture (64 x 64 pixels) of each icon of a set of @iconify/json. Icons that are blank on white, or
     that resvg cannot draw, are left out.
     """
-    for name, svg in svg_icons(icons):
+    for name, svg in svgs_of_icon_set(icons):
         try:
             png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
         except Exception:  # a few icons use what the rasteriser does not know
@@ -75,7 +75,7 @@ def rendered_collectibles() -> Iterator[tuple[str, Image.Image]]:
         yield f"{style.name}-{i}", render_collectible(slot.traits, style, slot.seed_of_attempt(0))
 
 
-def table_rows(name: str, pictures: Iterator[tuple[str, Image.Image]]) -> Iterator[dict]:
+def foreign_table_rows(name: str, pictures: Iterator[tuple[str, Image.Image]]) -> Iterator[dict]:
     """Yield rows of foreign.parquet: the first EACH pictures of the set `name`, as PNG."""
     for (called, picture), _ in zip(pictures, range(EACH), strict=False):
         buffer = io.BytesIO()
@@ -99,8 +99,8 @@ def main() -> None:
             assert info["license"]["spdx"] in SPDX, f"{name}: {info['license']}"
             author = f"[{info['author']['name']}]({info['author']['url']})"
             sources.append(f"| {name} | {info['name']} | {author} | {info['license']['spdx']} |")
-            found += table_rows(name, rendered_icons(icons))
-    found += table_rows(OURS, rendered_collectibles())
+            found += foreign_table_rows(name, rendered_icon_set(icons))
+    found += foreign_table_rows(OURS, rendered_collectibles())
     sources.append(f"| {OURS} | styles of the miniature's base | stylegate | that of this repository |")
     folder = files.ROOT / "data" / "foreign"
     folder.mkdir(exist_ok=True)

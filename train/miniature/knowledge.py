@@ -26,7 +26,7 @@ MARGIN = 1.3  # the domain reaches so much further than pictures of known styles
 
 
 @torch.no_grad()
-def embeddings_of(clip: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def unit_embeddings_of_pictures(clip: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The unit embeddings [n, width] of pictures [n, 64, 64, 3]."""
     parts = []
     for start in range(0, len(pixels), 256):
@@ -35,11 +35,11 @@ def embeddings_of(clip: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def write_knowledge(folder: Path, clip: Any, corpus: Corpus) -> None:
+def write_files_beside_encoder(folder: Path, clip: Any, corpus: Corpus) -> None:
     """Write the four files beside the encoder, made from pictures of `corpus`."""
     random = np.random.default_rng(43)
     chosen = random.permutation(len(corpus.pixels))[:NUM_WITHIN]
-    embeddings = embeddings_of(clip, corpus.pixels[chosen])
+    embeddings = unit_embeddings_of_pictures(clip, corpus.pixels[chosen])
     styles = np.array(corpus.styles)[chosen]
 
     known = embeddings[:NUM_KNOWN].astype(np.float16)
@@ -73,5 +73,5 @@ def fit_miniature_aesthetic_head(
     kinds = QUALITY[1:]
     for i in np.flatnonzero(labels == 0):
         spoilt[i] = DEGRADE[kinds[(i // 2) % len(kinds)]](pixels[i], random)
-    model = LogisticRegression(C=100.0, max_iter=2000).fit(embeddings_of(clip, spoilt), labels)
+    model = LogisticRegression(C=100.0, max_iter=2000).fit(unit_embeddings_of_pictures(clip, spoilt), labels)
     return model.coef_.astype(np.float32), model.intercept_.astype(np.float32)

@@ -18,7 +18,7 @@ from train.miniature.world import Shape
 DARKEST = 0.2  # luma of the overprint, at most: faces must read
 
 
-def neon_picture(figure: list[Shape], word: str, style: Style, pose: str) -> str:
+def neon_picture_svg(figure: list[Shape], word: str, style: Style, pose: str) -> str:
     """The figure as glowing tubes on near-black, each with a bright core and a halo; the background is a ring."""
     tubes, fills = [], []
     for s in figure:
@@ -40,7 +40,7 @@ def neon_picture(figure: list[Shape], word: str, style: Style, pose: str) -> str
     return out + "</g>"
 
 
-def two_ink_riso_print(figure: list[Shape], traits: dict[str, str], style: Style, pose: str) -> str:
+def riso_print_svg(figure: list[Shape], traits: dict[str, str], style: Style, pose: str) -> str:
     """One ink for the body, one for the ground, on cream paper; tones are dots; both printed twice are the dark.
 
     What stays paper gets an edge, so that it does not vanish.
@@ -83,7 +83,7 @@ def overprinted_colour(first: str, second: str) -> str:
     return hex_colour(tuple(v * min(1.0, DARKEST / max(luma, 1e-6)) for v in values))
 
 
-def pixel_grid_face(traits: dict[str, str]) -> list[Shape]:
+def pixel_grid_face_shapes(traits: dict[str, str]) -> list[Shape]:
     """Eyes and mouth of whole cells of 4 pixels, placed by hand: a face that is only reduced is not legible."""
 
     def cells(colour: str, *places: tuple[int, int]) -> list[Shape]:

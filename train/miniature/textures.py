@@ -28,7 +28,7 @@ def random_colour(r: np.random.Generator) -> str:
     return hex_colour(tuple(values * 0.2 if kind < 0.2 else 0.8 + values * 0.2 if kind < 0.35 else values))
 
 
-def dot_screen(name: str, r: np.random.Generator) -> str:
+def random_svg_pattern(name: str, r: np.random.Generator) -> str:
     """A random SVG pattern named `name`: dots, checks or stripes of at least 2 pixels."""
     pitch, mark, under = float(r.uniform(4, 11)), random_colour(r), random_colour(r)
     size = pitch * float(r.uniform(0.25, 0.48))
@@ -55,8 +55,8 @@ def random_texture(seed: int) -> Image.Image:
     """A picture of 64 x 64 pixels: a background, filled shapes, lines over them, and soft light or shade."""
     r = np.random.default_rng([seed, 61])
     out = (
-        dot_screen("a", r)
-        + dot_screen("b", r)
+        random_svg_pattern("a", r)
+        + random_svg_pattern("b", r)
         + svg_gradient("g", "linear", [(0, random_colour(r)), (1, random_colour(r))], "")
     )
     out += svg_blur("soft", float(r.uniform(0.7, 3.0)), "50%")

@@ -31,7 +31,7 @@ class Shape(NamedTuple):
     width: float = 0.0
 
 
-def mirrored_pair(path: str, colour: str, tone: float = 0.0, width: float = 0.0) -> list[Shape]:
+def shape_and_mirror_image(path: str, colour: str, tone: float = 0.0, width: float = 0.0) -> list[Shape]:
     """Two shapes of the body: one with this path, and its mirror image."""
     return [Shape(p, colour, tone, width=width) for p in with_mirror_image(path)]
 
@@ -57,14 +57,18 @@ def robot_shapes(colour: str) -> list[Shape]:
 
 def cat_shapes(colour: str) -> list[Shape]:
     tail = Shape("M44 61 Q56 62 53 50", colour, -0.2, width=4)
-    ears = mirrored_pair("M16 31 L15 11 L30 21 z", colour) + mirrored_pair("M18.5 24 L18 15.5 L25 20 z", colour, 0.5)
-    whiskers = mirrored_pair("M18 42 L10 40", colour, -0.55, 0.9) + mirrored_pair("M18 45 L11 47", colour, -0.55, 0.9)
+    ears = shape_and_mirror_image("M16 31 L15 11 L30 21 z", colour) + shape_and_mirror_image(
+        "M18.5 24 L18 15.5 L25 20 z", colour, 0.5
+    )
+    whiskers = shape_and_mirror_image("M18 42 L10 40", colour, -0.55, 0.9) + shape_and_mirror_image(
+        "M18 45 L11 47", colour, -0.55, 0.9
+    )
     return [tail, *ears, *torso_shapes(colour), Shape(ellipse_path(32, 36.5, 17.5, 15.5), colour), *whiskers]
 
 
 def rabbit_shapes(colour: str) -> list[Shape]:
-    ears = mirrored_pair("M22 27 C12 14 13 2 18.5 1.5 C25 2 28 12 28 25 z", colour)
-    inner = mirrored_pair("M21.5 21 C16.5 13 16.5 5 19 5 C22.5 5.5 24.5 14 24.5 21 z", colour, 0.5)
+    ears = shape_and_mirror_image("M22 27 C12 14 13 2 18.5 1.5 C25 2 28 12 28 25 z", colour)
+    inner = shape_and_mirror_image("M21.5 21 C16.5 13 16.5 5 19 5 C22.5 5.5 24.5 14 24.5 21 z", colour, 0.5)
     head = [Shape(ellipse_path(32, 37, 15.5, 15), colour), Shape(ellipse_path(32, 45.5, 8, 5.5), colour, 0.45)]
     return [*ears, *inner, *torso_shapes(colour), *arm_shapes(colour), *head]
 
@@ -77,7 +81,7 @@ def bear_shapes(colour: str) -> list[Shape]:
 
 def bird_shapes(colour: str) -> list[Shape]:
     crest = Shape("M29 21 C24 14 26 10 30 15 C31 8 36 8 35 15 C39 11 40 15 36 21 z", colour, -0.2)
-    wings = mirrored_pair("M18 38 C8 38 4 48 7 59 C12 58 17 54 20 50 z", colour, -0.2)
+    wings = shape_and_mirror_image("M18 38 C8 38 4 48 7 59 C12 58 17 54 20 50 z", colour, -0.2)
     feet = [Shape(path, "orange", part="prop") for path in with_mirror_image("M27 61 L21 64 L30 64 z")]
     body = [
         Shape("M13 42 C12 14 52 14 51 42 C51 68 13 68 13 42 z", colour),
@@ -88,7 +92,7 @@ def bird_shapes(colour: str) -> list[Shape]:
 
 def ghost_shapes(colour: str) -> list[Shape]:
     hem = "Q47 54 44 60 Q41 66 38 59 Q35 53 32 60 Q29 66 26 59 Q23 53 20 60 Q17 66 14 62 z"
-    stumps = mirrored_pair("M15 42 C8 40 6 46 9 50 C12 51 15 50 16 48 z", colour)
+    stumps = shape_and_mirror_image("M15 42 C8 40 6 46 9 50 C12 51 15 50 16 48 z", colour)
     return [*stumps, Shape(f"M14 62 L14 36 C14 13 50 13 50 36 L50 62 {hem}", colour)]
 
 
@@ -99,7 +103,7 @@ def slime_shapes(colour: str) -> list[Shape]:
 
 
 def alien_shapes(colour: str) -> list[Shape]:
-    antennae = mirrored_pair("M25 23 Q21 14 16 11", colour, -0.25, 2)
+    antennae = shape_and_mirror_image("M25 23 Q21 14 16 11", colour, -0.25, 2)
     balls = [Shape(ellipse_path(x, 10, 3.6), colour, 0.35) for x in (15.5, 48.5)]
     body = Shape("M25 64 Q24 50 32 50 Q40 50 39 64 z", colour, -0.2)
     return [*antennae, *balls, body, Shape("M32 54 C22 54 11 42 11 31 C11 15 53 15 53 31 C53 42 42 54 32 54 z", colour)]
@@ -158,7 +162,7 @@ def headwear_shapes(kind: str) -> list[Shape]:
     return []
 
 
-def held_item(kind: str, colour: str) -> list[Shape]:
+def held_item_shapes(kind: str, colour: str) -> list[Shape]:
     """The shapes of an item, and of a small hand that holds it, at the right; `colour` is that of the body. Empty for
     "none".
     """
@@ -230,7 +234,7 @@ def face_shapes(eyes: str, mouth: str) -> list[Shape]:
     return out
 
 
-def shapes_of(traits: dict[str, str]) -> list[Shape]:
+def figure_shapes(traits: dict[str, str]) -> list[Shape]:
     """All shapes of a collectible but the background, from back to front. A trait that is missing is left out; of a
     missing body or species a white ghost is drawn.
     """
@@ -239,7 +243,7 @@ def shapes_of(traits: dict[str, str]) -> list[Shape]:
         *SPECIES[traits.get("species", "ghost")](body),
         *headwear_shapes(traits.get("headwear", "none")),
         *face_shapes(traits.get("eyes", ""), traits.get("mouth", "")),
-        *held_item(traits.get("item", "none"), body),
+        *held_item_shapes(traits.get("item", "none"), body),
     ]
 
 
