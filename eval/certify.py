@@ -95,7 +95,7 @@ def certify(config: Config) -> int:
         after = judge(config, lot)  # the rejects that were found leave the lot
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
-        code = print_audit_state_and_exit_code(lot, plan, given, answers, attempts, proven)
+        code = print_audit_state(lot, plan, given, answers, attempts, proven)
     if code == ExitCode.PASS and (left := after.outcome.exit_code) != ExitCode.PASS:
         print(f"note: the gate on this lot still ends with exit code {left}; stylegate gate says why")
     return code
@@ -211,7 +211,7 @@ def ask_and_store_audit_labels(lot: Lot, plan: AuditPlan, given: list[Label], po
     return given
 
 
-def print_audit_state_and_exit_code(
+def print_audit_state(
     lot: Lot,
     plan: AuditPlan,
     given: Sequence[Label],

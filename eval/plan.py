@@ -115,7 +115,7 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
     warn_of_slots_beyond_supply(config, folder, slots)
     for note in notes_on_values_without_slot(file, slots):
         print(f"note: {note}")
-    print_plan_and_draw_counts(slots, file, files.CACHE / "plans" / f"{folder.name}.png")
+    print_plan_and_write_chart(slots, file, files.CACHE / "plans" / f"{folder.name}.png")
     print_rarity_intervals(config, folder, slots)
     if config.out:
         print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
@@ -245,7 +245,7 @@ def traits_file_path(config: Config) -> Path:
     return files.resolve_name(config.traits or "", files.TRAITS, "traits", ".yaml")
 
 
-def print_plan_and_draw_counts(slots: list[PlanSlot], file: TraitsFile | None, path: Path) -> None:
+def print_plan_and_write_chart(slots: list[PlanSlot], file: TraitsFile | None, path: Path) -> None:
     """Print how many slots the plan has, and their counts of traits; write the counts as a picture to `path` if the
     plan has traits.
     """

@@ -76,7 +76,7 @@ def audit_traits(config: Config) -> int:
         after = judge(config, lot)  # what was found wrong is no longer stated
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
-        return print_audit_state_and_exit_code(lot.out, plan, attempt)
+        return print_audit_state(lot.out, plan, attempt)
 
 
 def trait_statements_of_exportable(judged: JudgedLot) -> dict[str, TraitStatement]:
@@ -184,7 +184,7 @@ def ask_which_value_is_seen(trait: str, others: Sequence[str]) -> dict[str, str]
             return {trait: answer} if answer else {}
 
 
-def print_audit_state_and_exit_code(out: Path, plan: AuditPlan, attempt: AuditAttempt) -> int:
+def print_audit_state(out: Path, plan: AuditPlan, attempt: AuditAttempt) -> int:
     """Print the state of the audit. Returns the exit code: 0 if the promise is proven, else 13."""
     print(f"promise: {plan.promise_in_words()}")
     if plan.earlier:

@@ -47,7 +47,9 @@ class JudgedSetting(NamedTuple):
 
 
 def trial(config: Config) -> int:
-    """Draw and judge the settings, write down the best one, print all of them. Returns 0."""
+    """Draw and judge the same slots with fewer denoising steps and without guidance, write down the best setting, print
+    all of them. Returns 0.
+    """
     told = config.generate
     first = SamplerSetting(num_inference_steps=told.num_inference_steps, guidance_scale=told.guidance_scale)
     reference = draw_and_judge_setting(config, first)

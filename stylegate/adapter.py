@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegate import loranames, lycoris
-from stylegate.loraheader import ADAPTER_METADATA, PEFT_CONFIG, LoraHeader, escape_control_characters
+from stylegate.loraheader import ADAPTER_METADATA, PEFT_CONFIG, StatedLoraSettings, escape_control_characters
 from stylegate.lycoris import FactoredLayer
 
 
@@ -47,8 +47,8 @@ def plain_layers(layers: Mapping[str, AnyLayer]) -> dict[str, PlainLoraLayer]:
 
 
 def with_alpha_equal_to_rank(layer: PlainLoraLayer) -> PlainLoraLayer:
-    """The layer rescaled to alpha = rank, which changes the weight as before: programs assume this alpha where a file
-    has none.
+    """The layer with alpha = rank and `up` rescaled, so that it adds the same to the weight: programs assume this alpha
+    where a file has none.
     """
     return layer._replace(up=layer.up.float() * (layer.alpha / layer.rank), alpha=float(layer.rank))
 
@@ -125,7 +125,7 @@ def lora_layers_and_problems(
     """
     problems = [] if tensors else ["it holds no LoRA weights"]
     flat = loranames.canonical_names_by_flat_name(modules)
-    header = LoraHeader(metadata)
+    header = StatedLoraSettings(metadata)
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         key_parts = loranames.parse_lora_key(key)
@@ -169,7 +169,7 @@ def why_no_module(key_parts: loranames.KeyParts, modules: Mapping[str, Any]) -> 
 
 
 def lacks_alpha_of_peft(
-    key_parts: loranames.KeyParts, key: str, tensors: Mapping[str, Tensor], header: LoraHeader
+    key_parts: loranames.KeyParts, key: str, tensors: Mapping[str, Tensor], header: StatedLoraSettings
 ) -> bool:
     """Whether a key has the form that PEFT writes, and its alpha is unknown because PEFT's settings are not beside the
     file.
@@ -181,7 +181,9 @@ def lacks_alpha_of_peft(
     )
 
 
-def layer_of_parts(name: str, found: Mapping[str, Tensor], shape: tuple[int, ...], header: LoraHeader) -> AnyLayer:
+def layer_of_parts(
+    name: str, found: Mapping[str, Tensor], shape: tuple[int, ...], header: StatedLoraSettings
+) -> AnyLayer:
     """The layer made of the tensors `found`, by part (down, up, alpha, ...), for a weight of `shape` [out, in, ...].
 
     `name` is the canonical name. `tensor_shapes_problem` must have found no problem.

@@ -20,7 +20,7 @@ from stylegate.adapter import (
     tensor_shapes_problem,
     weight_shape_of,
 )
-from stylegate.loraheader import LoraHeader
+from stylegate.loraheader import StatedLoraSettings
 
 
 class FusedLayerPart(NamedTuple):
@@ -50,7 +50,7 @@ def layers_split_by_diffusers(
             known[key] = tensor
         else:
             parts.setdefault(key_parts.layer, {})[key_parts.part] = tensor
-    header, shapes = LoraHeader(metadata), {}
+    header, shapes = StatedLoraSettings(metadata), {}
     layers, problems = lora_layers_and_problems(known, metadata, modules) if known else ({}, list(header.problems))
     for layer, found in parts.items():
         try:
@@ -162,7 +162,7 @@ def dora_split_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], plac
     """Why a DoRA cannot be split as its place wants: its magnitudes are those of the fused layer; None if it can be."""
     if "dora_scale" not in found and "magnitude" not in found:
         return None
-    layer = layer_of_parts("", found, shape, LoraHeader({}))
+    layer = layer_of_parts("", found, shape, StatedLoraSettings({}))
     if layer.magnitude is not None and layer.magnitude.shape[0] == 1 and shape[0] != 1:
         whole = len(place.rows) == shape[0]
     else:

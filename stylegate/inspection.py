@@ -122,7 +122,7 @@ def ranks_of_layers(file: LoraContents) -> list[int | None]:
 
 def problems_of_lora_file(file: LoraContents) -> list[str]:
     """What is wrong with a file whoever reads it, and that it has layers which change nothing, a sentence each."""
-    found = list(loraheader.LoraHeader(file.metadata).problems)
+    found = list(loraheader.StatedLoraSettings(file.metadata).problems)
     for problem, layers in loracontents.layers_by_problem(file).items():
         found.append(f"{problem}: {counted(len(layers), 'layer')}, {loraheader.escape_control_characters(layers[0])}")
     idle = layers_without_effect(file)

@@ -34,7 +34,7 @@ def parse_lora_contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, st
     parts_by_key = {key: found for key in tensors if (found := loranames.parse_lora_key(key))}
     kinds = {key: kind for key in tensors if (kind := loranames.layer_and_other_adapter_kind(key))}
     styles = {p.layer: p.style for p in parts_by_key.values() if p.part not in lycoris.BESIDE}
-    header, strengths, factored = loraheader.LoraHeader(metadata), {}, {}
+    header, strengths, factored = loraheader.StatedLoraSettings(metadata), {}, {}
     for layer, parts in tensors_by_layer(tensors, parts_by_key).items():
         alpha = parts.get("alpha")
         if alpha is not None and not is_scalar(alpha):
@@ -147,7 +147,7 @@ def wrong_strengths_without_header(file: LoraContents) -> dict[str, float]:
 
     The alpha that is meant, or LyCORIS' settings, are told in a header or in PEFT's adapter_config.json.
     """
-    alone, found = loraheader.LoraHeader({}), {}
+    alone, found = loraheader.StatedLoraSettings({}), {}
     for layer, parts in tensors_by_layer(file.tensors, file.parts_by_key).items():
         alpha = parts.get("alpha")
         if layer not in file.strengths or (alpha is not None and not is_scalar(alpha)):

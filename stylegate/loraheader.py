@@ -16,7 +16,7 @@ PEFT_ALPHA = 8  # in a header that has settings of a component, but no alpha
 LAYER_NAME = re.compile(r"\^?[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\$?")  # what a pattern of the header may be: a name
 
 
-class LoraHeader:
+class StatedLoraSettings:
     """Alpha and rank by layer as stated beside the tensors: in diffusers' `lora_adapter_metadata` in the safetensors
     header, or in PEFT's adapter_config.json beside the file (which lorafile.load_tensors_and_metadata puts into the
     metadata).

@@ -213,7 +213,8 @@ def best_of_each_row(
 
 
 def largest_of_each_row(products: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """[k, 2] (row, column) of the `count` largest products of each row of [r, m], or a few more; none that are ASIDE.
+    """[k, 2] (row, column) of the `count` largest values in each row of `products` [r, m], or a few more; never a value
+    that is ASIDE (a pair that is not to be compared).
 
     The line is the smallest of the `count` largest among the largest products of stripes of columns, so that hardly
     anything is sorted. Where many are as large as the line, TIES times as many are taken, those of the first columns.

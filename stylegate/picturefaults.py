@@ -91,7 +91,8 @@ def picture_touches_frame(pixels: NDArray[np.int16], box: BoxInsideFrame) -> boo
 
 
 def is_enlarged(image: Image.Image) -> bool:
-    """Whether the picture holds no detail as fine as its pixels: it was enlarged twice or more, or is out of focus.
+    """Whether the picture holds no detail as fine as its pixels: it was enlarged to at least twice its size, or is
+    out of focus.
 
     Of such a picture a half loses little of what a quarter loses (or a quarter of what an eighth loses) when it is
     scaled back. Enlarging by whole blocks (pixel art) keeps hard edges and is not found; nor is a small picture.

@@ -52,7 +52,7 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
     reasons = [f"holds {', '.join(unread)}"] if unread else []
     reasons += [f"has {counted(len(file.unknown), 'key')} of no known kind"] if file.unknown else []
     reasons += [f"{counted(len(layers), 'layer')}: {problem}" for problem, layers in layers_by_problem(file).items()]
-    header = loraheader.LoraHeader(file.metadata)
+    header = loraheader.StatedLoraSettings(file.metadata)
     reasons += header.problems
     if any(adapter.lacks_alpha_of_peft(h, key, file.tensors, header) for key, h in file.parts_by_key.items()):
         reasons.append("its names are PEFT's, and its alpha is not in the file")
@@ -65,7 +65,7 @@ def problems_in_diffusers(file: LoraContents) -> list[str]:
     plain = styles_of_plain_layers(file)
     if file.styles and not any(map(is_unet_or_text_encoder_layer, file.styles)):
         return found + problems_in_diffusers_of_transformer(file)
-    if any("regular expression" in problem for problem in loraheader.LoraHeader(file.metadata).problems):
+    if any("regular expression" in problem for problem in loraheader.StatedLoraSettings(file.metadata).problems):
         return [*found, "runs the header's patterns as regular expressions: its strengths are not known here"]
     try:
         strengths = diffusers_strengths(file)
@@ -161,7 +161,7 @@ def lora_settings_in_header(metadata: Mapping[str, str]) -> dict[str, Any] | Non
     """
     if loraheader.ADAPTER_METADATA not in metadata:
         return None
-    header = loraheader.LoraHeader(metadata)
+    header = loraheader.StatedLoraSettings(metadata)
     if header.problems:
         raise ValueError(header.problems[0])
     return header.values

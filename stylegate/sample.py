@@ -43,7 +43,8 @@ def draw_pictures(
     resolution: int,
     negatives: Sequence[str] = (),
 ) -> list[Image.Image]:
-    """One picture for each prompt, `resolution` pixels a side; each has its own noise, so neighbours do not matter.
+    """One picture for each prompt, `resolution` pixels a side; each has the noise of its own seed, whichever
+    pictures are drawn with it.
 
     `negatives`: for each prompt what guidance leads away from, empty for the family's own. Where all are empty, or the
     pipeline takes none (FLUX), it is not told any.

@@ -19,7 +19,7 @@ class PlottedRun(NamedTuple):
     interval: tuple[float, float]
 
 
-def pass_rate_by_cost_chart(runs: Sequence[PlottedRun]) -> Markup:
+def pass_rate_by_training_time_chart(runs: Sequence[PlottedRun]) -> Markup:
     """A chart as SVG: pass rate with its interval against seconds of training; each mark links to the page of its
     run.
     """

@@ -149,7 +149,7 @@ def write_comparison_page(
     content = page_template(Path(__file__).parent, "compare.html.j2").render(
         title="Runs side by side",
         marks=marks,
-        plot=charts.pass_rate_by_cost_chart(marks) if marks else "",
+        plot=charts.pass_rate_by_training_time_chart(marks) if marks else "",
         notes=[*remarks, *without_figures],
         heads=heads,
         rows=rows,

@@ -150,7 +150,7 @@ class Evaluation:
 
     def remove_pictures_of_other_settings(self, folder: Path, step: int, scale: float) -> None:
         """Remove pictures that were drawn with other steps, guidance, batch size, checkpoint or strength; drawn.json
-        says with which.
+        says with which, and is then written anew.
         """
         record, settings = folder / "drawn.json", self.settings | ({"step": step, "scale": scale} if self.final else {})
         if not record.exists() or files.read_json(record, "what an evaluation was drawn with") != settings:

@@ -66,8 +66,9 @@ class ReaderGain(NamedTuple):
 def gains_of_readers(
     decided: DecidedPictures, before: VerdictsByPolicy, after: VerdictsByPolicy, alpha: float
 ) -> list[ReaderGain]:
-    """What three rankings gain, by the lot's decided pictures: the learnt aesthetic head on the gate's own ranking (the
-    margin), the reader of the brand, and the readers of traits.
+    """How much three rankings of the lot's decided pictures improve by learning, in area under the ROC curve: the
+    learnt aesthetic head against the margin of the gate; the reader of the brand, and the readers of traits, against
+    themselves before.
 
     `alpha` is the promised share of rejects.
     """

@@ -224,7 +224,7 @@ def note_round(folder: Path, new: Round) -> None:
 
 
 def forget_previews(folder: Path, slots: Collection[int]) -> None:
-    """Take out the rows of slots that are other ones now."""
+    """Remove the rows of `slots`, whose plan has changed, from previews.jsonl of the batch in `folder`."""
     rows = files.read_jsonl(folder / PREVIEWS, "file")
     if rows:
         files.write_jsonl(folder / PREVIEWS, [row for row in rows if attempt_and_slot(row["file"])[1] not in slots])

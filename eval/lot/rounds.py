@@ -51,7 +51,8 @@ class BatchProgress(NamedTuple):
 
 
 def read_batch_progress(folder: Path, max_attempts: int, before_round: int | None = None) -> BatchProgress:
-    """The progress of the batch in a folder, with the attempts that were stopped early before a round, or all of them.
+    """The progress of the batch in a folder. Of the attempts that were stopped early those of rounds below
+    `before_round` count; without it all of them.
 
     Raises DataError if it has no plan, or its verdicts cannot be read.
     """

@@ -182,7 +182,7 @@ def cached_signatures_of_files(
     paths, prefix = dict(named), files.canonical_sha256([VERSION, "signature", background])
     keys = [f"{prefix}:{sha256[name]}" for name in names]
 
-    def row_of_file(i: int) -> Row | None:
+    def make_signature_row(i: int) -> Row | None:
         try:
             content = pictures.read_picture_file(paths[names[i]])
             if hashlib.sha256(content).hexdigest() != sha256[names[i]]:
@@ -195,7 +195,7 @@ def cached_signatures_of_files(
             return {"broken": np.frombuffer(str(error).encode(), np.uint8)}
 
     with ThreadPoolExecutor(num_threads()) as pool, progress.progress_bar(title, len(keys), 0, bool(title)) as tick:
-        cache.compute_missing(keys, batch_size, lambda those: list(pool.map(row_of_file, those)), tick)
+        cache.compute_missing(keys, batch_size, lambda those: list(pool.map(make_signature_row, those)), tick)
     signatures = np.empty((len(names), similarity.SIDE, similarity.SIDE, 3), np.uint8)
     good, broken = [], [BrokenFile(name, "", "cannot be read") for name, _ in named if not sha256[name]]
     for name, row in zip(names, cache.get_all(keys), strict=True):

@@ -104,7 +104,7 @@ def load_timm_tower(architecture: str, weights: Path) -> TimmTower:
     named = timm_config(architecture).classifier or ()
     classifier = tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
     tensors = {name: tensor for name, tensor in read_weight_tensors(weights).items() if not name.startswith(classifier)}
-    load_all_weights(model, tensors, weights, architecture)
+    load_weights_strictly(model, tensors, weights, architecture)
     return TimmTower(model)
 
 
@@ -142,7 +142,7 @@ def load_style_tower(weights: Path) -> StyleTower:
         output_dim=tensors[STYLE_HEAD].shape[1],
         act_layer=QuickGELU,  # the tower is OpenAI's
     )
-    load_all_weights(visual, inside | {"proj": tensors[STYLE_HEAD]}, weights, "CSD")
+    load_weights_strictly(visual, inside | {"proj": tensors[STYLE_HEAD]}, weights, "CSD")
     return StyleTower(visual)
 
 
@@ -154,7 +154,7 @@ def read_weight_tensors(weights: Path) -> dict[str, Tensor]:
         raise ModelError(f"{weights} cannot be read as safetensors: {error}") from None
 
 
-def load_all_weights(model: nn.Module, tensors: dict[str, Tensor], weights: Path, name: str) -> None:
+def load_weights_strictly(model: nn.Module, tensors: dict[str, Tensor], weights: Path, name: str) -> None:
     """Load the tensors into the model. Raises ModelError if one is missing, too many, or of another shape."""
     try:
         model.load_state_dict(tensors)

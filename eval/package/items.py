@@ -60,7 +60,9 @@ class PackageItem:
 
 
 class DrawingSettings(Record):
-    """How a picture was drawn: prompt, seed, sampler settings."""
+    """What is particular to the drawing of one picture: slot, attempt, seed, prompt. The sampler's settings are in
+    MadeFrom.
+    """
 
     slot: int
     """Its number in the plan."""

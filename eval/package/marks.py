@@ -154,7 +154,7 @@ def marks_report(found: Sequence[MarksOfPicture]) -> MarksReport:
 
 
 def marks_in_words(report: MarksReport) -> str:
-    """A sentence on the marks of pictures that were looked for: source type and content credentials."""
+    """A sentence on the marks that were looked for in pictures: source type, content credentials (C2PA), watermark."""
     watermarked = f"{report.watermarked} hold their watermark" if report.watermarked else ""
     if report.unmarked == report.pictures:
         bare = f"none of {report.pictures} pictures names a source type or has content credentials"

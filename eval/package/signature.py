@@ -20,8 +20,8 @@ MAKE = "openssl ecparam -name prime256v1 -genkey -noout -out KEY.pem makes one; 
 
 
 def signing_key(given: str | None) -> PrivateKey | None:
-    """The private key that `key=` names, by default that of this home, which is made, and said, if there is none; None
-    for key=none.
+    """The private key that `key=` names; by default that of STYLEGATE_HOME, which is made, with a printed note, if
+    there is none; None for key=none.
 
     Raises ConfigError for a file that is no unencrypted private key of the curve P-256.
     """

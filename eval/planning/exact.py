@@ -208,7 +208,7 @@ def allowed_combinations(problem: PlanProblem, rows: np.ndarray) -> np.ndarray:
 
 def random_candidate_combinations(problem: PlanProblem, random: np.random.Generator) -> np.ndarray:
     """[n, traits] random combinations to begin with, drawn by the shares of the values, and by shares nearer to equal
-    ones so that rare values occur.
+    ones so that rare values occur; and some with the values of each slot that is given in part or whole.
     """
     parts = []
     for power in (1.0, 0.5):

@@ -165,7 +165,7 @@ def traits_of_slots_to_keep(
         wrong |= (
             slot.slot not in fixed
             and any(pair in own for pair in slot.traits.items())
-            and not is_one_of_one_at_any_slot(file, slot)
+            and not is_one_of_one_without_fixed_slot(file, slot)
         )
         wrong |= any(rule.rows_with_combination(row[None])[0] for rule in problem.forbidden)
         wrong |= any(rule.rows_distance_from_rule(row[None])[0] for rule in problem.trait_count_rules)
@@ -186,6 +186,6 @@ def one_of_one_values(file: TraitsFile) -> set[tuple[str, str]]:
     return {pair for one in file.one_of_ones for pair in one.traits.items() if pair[1] not in file.traits[pair[0]]}
 
 
-def is_one_of_one_at_any_slot(file: TraitsFile, slot: PlanSlot) -> bool:
+def is_one_of_one_without_fixed_slot(file: TraitsFile, slot: PlanSlot) -> bool:
     """Whether the slot has the traits of a one-of-one for which the file names no slot."""
     return any(one.slot is None and one.traits.items() <= slot.traits.items() for one in file.one_of_ones)

@@ -27,7 +27,7 @@ def disagreements(out: Path, purpose: Purpose, policy: Policy) -> list[Disagreem
 
     A reviewer who changed a label agrees or disagrees by the last one. "unsure" counts as a reject.
     """
-    given = deciding_labels_under_policy(out, purpose, policy)
+    given = decision_labels_under_policy(out, purpose, policy)
     opinions: dict[str, list[StoredLabel]] = {}
     for label in last_label_of_each_reviewer(given):
         opinions.setdefault(label.sha256, []).append(label)
@@ -42,7 +42,7 @@ def disagreements(out: Path, purpose: Purpose, policy: Policy) -> list[Disagreem
 def agreement_of_reviewers(out: Path, purpose: Purpose, policy: Policy) -> agreement.AgreementCoefficients:
     """How far the reviewers agree about the pictures that several of them labelled for `purpose` under `policy`."""
     table: dict[str, dict[str, str]] = {}
-    for label in last_label_of_each_reviewer(deciding_labels_under_policy(out, purpose, policy)):
+    for label in last_label_of_each_reviewer(decision_labels_under_policy(out, purpose, policy)):
         table.setdefault(label.who, {})[label.sha256] = "reject" if label.is_reject else "accept"
     return agreement.measure_agreement(table)
 
@@ -78,7 +78,7 @@ def notes_on_disagreements(out: Path, policy: Policy) -> list[str]:
     ]
 
 
-def deciding_labels_under_policy(out: Path, purpose: Purpose, policy: Policy) -> list[StoredLabel]:
+def decision_labels_under_policy(out: Path, purpose: Purpose, policy: Policy) -> list[StoredLabel]:
     """The labels for `purpose` that were given under `policy` and say something about their pictures, in order."""
     given = labels.read_stored_labels(out, purpose)
     return [label for label in given if label.policy_sha256 == policy.sha256 and label.counts_as_decision]

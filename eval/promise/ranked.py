@@ -33,7 +33,9 @@ Amount = Annotated[float, Field(ge=0, le=100)]
 
 
 class BettingStrategy(Record):
-    """One of those whose wealths are added up: how much of it, and the doubt about each picture."""
+    """One of the bettors whose wealths are added up: its share of the wealth at the start, and what makes its doubt
+    about each picture.
+    """
 
     model_config = ConfigDict(frozen=True)
     share: Annotated[float, Field(gt=0, le=1)]

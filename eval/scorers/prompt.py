@@ -255,7 +255,8 @@ def prompt_column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 
 def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
-    """[n] log-odds that every planned trait is there; None where no trait can be read: then nothing can be asked.
+    """[n] log-odds that every planned trait is there. None in place of the column if no trait is planned, references
+    are too few, or no trait can be read.
 
     Writes into `measured` the readers, the area of each trait, and the traits that are seen. The readers are fitted on
     the references, and on the training pictures whose traits are known.

@@ -202,7 +202,7 @@ def test_text_encoder_layers_of_other_files_are_merged(tmp_path: Path) -> None:
     ],
 )
 def test_alpha_in_the_header_is_read_as_peft_reads_it(told: dict, alpha: float) -> None:
-    assert loraheader.LoraHeader({loraheader.ADAPTER_METADATA: json.dumps(told)}).alpha(TO_Q, 4) == alpha
+    assert loraheader.StatedLoraSettings({loraheader.ADAPTER_METADATA: json.dumps(told)}).alpha(TO_Q, 4) == alpha
 
 
 BROKEN_HEADERS = [
@@ -236,7 +236,7 @@ def test_a_pattern_from_outside_is_never_run(run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", BROKEN_HEADERS, ids=range(len(BROKEN_HEADERS)))
 def test_headers_that_are_not_understood_are_refused(text: str) -> None:
-    assert loraheader.LoraHeader({loraheader.ADAPTER_METADATA: text}).problems
+    assert loraheader.StatedLoraSettings({loraheader.ADAPTER_METADATA: text}).problems
 
 
 @pytest.mark.parametrize(

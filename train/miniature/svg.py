@@ -81,7 +81,9 @@ def svg_pattern(name: str, pitch: float, turn: float, marks: str) -> str:
 
 
 def svg_blur(name: str, deviation: float, reach: str = "10%") -> str:
-    """An SVG blur; `reach` is how far it may extend beyond the shape, as a share of its size (SVG's default: 10 %)."""
+    """An SVG blur; `reach` is how far it may extend beyond the shape, as text in whole percent of its
+    size (SVG's default: "10%").
+    """
     wide = f"{100 + 2 * int(reach[:-1])}%"
     where = f'x="-{reach}" y="-{reach}" width="{wide}" height="{wide}"'
     return f'<filter id="{name}" {where}><feGaussianBlur stdDeviation="{deviation:.2f}"/></filter>'
