@@ -32,9 +32,7 @@ def sha256(path):
 
 
 def read_manifest(folder, name, wrong):
-    """sha256 by file name, as a manifest lists them; if it is missing or holds anything else, `wrong`
-    gets a sentence.
-    """
+    """sha256 by file name, as a manifest lists them; else a sentence in `wrong`."""
     text = (folder / name).read_bytes().decode(errors="replace") if (folder / name).is_file() else ""
     listed = {file: digest for digest, file in re.findall(r"^([0-9a-f]{64})  (.+)$", text, re.MULTILINE)}
     if not text or text != "".join(f"{digest}  {file}\n" for file, digest in listed.items()):
@@ -43,10 +41,7 @@ def read_manifest(folder, name, wrong):
 
 
 def check_files(folder, wrong):
-    """Compare every file with the manifests; what is missing, added or changed is appended to `wrong`.
-
-    Returns the sha256 of each file that the manifests list, by name.
-    """
+    """Compare every file with the manifests. Returns the sha256 of each file that they list, by name."""
     listed = {**read_manifest(folder, MANIFEST, wrong), **read_manifest(folder, TAGMANIFEST, wrong)}
     present = {}  # whether it is a plain file, by name; of folders only those that hold nothing, with / at their end
     for place, folders, names in os.walk(folder):
@@ -71,10 +66,7 @@ def verified_by_openssl(key, file, signature):
 
 
 def check_signature(folder, wrong, is_signed):
-    """(proven, not proven): sentences on the signatures of the two manifests; what is wrong is appended to `wrong`.
-
-    `is_signed(key, file, signature)` of three paths gives True, False, or None if nothing here can check it.
-    """
+    """(proven, not proven) by the signatures of the two manifests: sentences; is_signed gives None if unknown."""
     if not (folder / SIGNER).is_file():
         wrong += [f"{path.name}: a signature, but {SIGNER} is missing" for path in sorted(folder.glob("*.s*sig"))]
         return [], ["who made the package: it is not signed, and whoever can write it can make another that holds"]
@@ -108,11 +100,7 @@ def root_of_path(leaf, index, size, path):
 
 
 def check_items(folder, listed, wrong):
-    """Compute the Merkle root from every item, and compare the counts with the items; `listed` has the manifests'
-    digests.
-
-    Returns sentences on what is proven; sentences on what is wrong are appended to `wrong`.
-    """
+    """Compute the Merkle root from every item, compare counts and items. Returns sentences on what is proven."""
     tree, rows = json.loads((folder / MERKLE).read_text()), (folder / INCLUSION).read_bytes().splitlines()
     images, hashes, traits, size = {}, "", {}, len(rows)
     for index, row in enumerate(map(json.loads, rows)):

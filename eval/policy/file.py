@@ -131,7 +131,7 @@ def lines_that_never_act(score: str, check: PolicyCheck) -> list[str]:
     return [
         f"checks.{score}.{name}: never acts, since what is below it is below {worse} already; write a higher number"
         for (worse, above), (name, line) in pairwise(lines)
-        if LINES[name] != "warn" and line.is_never_above(above)
+        if LINES[name] != "warn" and line.is_always_below(above)
     ]
 
 

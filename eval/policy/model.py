@@ -172,17 +172,17 @@ class Threshold(ImmutablePolicyPart):
         """Whether the line depends on the references."""
         return self.number is None
 
-    def is_never_above(self, other: "Threshold") -> bool:
-        """Whether this line is at or below the other one whatever the references are. Lines of different forms are not
-        compared.
+    def is_always_below(self, other: "Threshold") -> bool:
+        """Whether this line is below the other one, and never above it, whatever the references are. Lines of different
+        forms are not compared, and equal ones are one line.
         """
         if not self.relative or not other.relative:
-            return self.number is not None and other.number is not None and self.number <= other.number
+            return self.number is not None and other.number is not None and self.number < other.number
         form = next(name for name in RELATIVE if getattr(self, name) is not None)
         there = getattr(other, form)
         alone = self.alone is None or (other.alone is not None and self.alone <= other.alone)
         floors = (self.foreign or 0) <= (other.foreign or 0) and self.keep == other.keep
-        return there is not None and getattr(self, form) <= there and alone and floors
+        return there is not None and getattr(self, form) < there and alone and floors
 
     def value(
         self,

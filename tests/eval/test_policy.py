@@ -203,7 +203,7 @@ def test_a_check_that_cannot_be_computed_is_refused(tmp_path: Path) -> None:
             "checks.contrast.review_below: never acts, since what is below it is below reject_below already",
         ),
         ("  style: {reject_below: {spreads: -3}, review_below: {spreads: -4}}\n", "style.review_below: never acts"),
-        ("  style: {fail_batch_below: {quantile: 0.1}, reject_below: {quantile: 0.1}}\n", "reject_below: never acts"),
+        ("  style: {fail_batch_below: {quantile: 0.1}, reject_below: {quantile: 0.05}}\n", "reject_below: never acts"),
         ("  contrast: {reject_below: 6, warn_below: -1}\n", "checks.contrast.warn_below: nothing falls below -1"),
     ],
 )

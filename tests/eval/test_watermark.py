@@ -47,7 +47,7 @@ def marked(run, trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "weights.safetensors").write_bytes(b"weights")
     for module in (watermark, marking, marks):
         monkeypatch.setattr(module, "load_watermark", SpreadSpectrum)
-    monkeypatch.setattr("eval.generate.load_watermark", SpreadSpectrum)
+    monkeypatch.setattr("eval.lot.drawing.load_watermark", SpreadSpectrum)
     (tmp_path / "policy.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 0.001}}\n")
     words = [*trained, "traits=collectible", "plan.num_images=3", f"policy={tmp_path / 'policy.yaml'}"]
     words.append(f"watermark={tmp_path / 'weights.safetensors'}")

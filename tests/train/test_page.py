@@ -217,7 +217,7 @@ def test_the_same_files_give_the_same_bytes(evaluated: Path, copied: Path) -> No
 def test_the_path_is_printed_and_a_run_without_evaluations_has_a_page(run, trained: list[str]) -> None:
     code, text = run("train", *trained)
     path = directory("small") / "index.html"
-    assert code == 0 and f"page: {path}" in text.splitlines()[-3:]
+    assert code == 0 and f"page: {path}" in text.splitlines()[-5:]
     assert "grid.png" not in text, "nothing was drawn"
     seen = Seen(path)
     assert "4 of 4 steps, finished" in seen.text and "Nothing was drawn or judged" in seen.text
