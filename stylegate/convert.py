@@ -51,7 +51,7 @@ class ConversionDeviation(NamedTuple):
 
 
 def convert(words: Sequence[str]) -> int:
-    """Run `stylegate convert`: write_converted_file the converted file, and print how exact it is. Returns 0.
+    """Run `stylegate convert`: write the converted file, and print how exact it is. Returns 0.
 
     Raises ConfigError for bad arguments, and ModelError for a file that cannot be read or that has no form in the
     style.

@@ -73,7 +73,7 @@ class Work:
         return ObjectStorePlace(below(self.engine.store, note.read_text()))
 
     def take_finished(self, take: Taken) -> None:
-        """Take what workers pop_finished_results for an earlier start that was stopped."""
+        """Take what workers finished for an earlier start that was stopped."""
         for name in sorted(parts.finished_parts(self.place)):
             take(*parts.read_part_result(self.place, name))
             self.place.write(f"{name}.safetensors", b"")
@@ -90,11 +90,8 @@ class Work:
         left, futile = dict.fromkeys(names), 0
 
         def take_new() -> None:
-            for name in (
-                [name for name in left if name in pop_finished_results]
-                if (pop_finished_results := parts.finished_parts(place))
-                else []
-            ):
+            finished = parts.finished_parts(place)
+            for name in [name for name in left if name in finished]:
                 take(*parts.read_part_result(place, name))
                 del left[name]
 
