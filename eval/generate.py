@@ -56,13 +56,16 @@ from stylegate.cache import ArrayCache
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError, ExitCode, SurroundingsError
 
+NAMED = 5  # parts that an error names
+
 
 def generate(config: Config, first_slots: int | None = None) -> int:
     """Draw what is due; of several processes each draws its share of it.
 
     With `first_slots` only the first attempts at so many slots are drawn, for a trial.
 
-    Returns 0; 11 if nothing is due, slots are missing, and only a person can fill them.
+    Returns 0; 11 if nothing is due, slots are missing, and only a person can fill them. Raises ConfigError for an
+    engine beside accelerate launch or stop_early_at, DataError if the plan changes meanwhile.
     """
     folder, facts = batch_folder_and_facts(config)
     processes = hardware.accelerate_process_state(hardware.of_this_process(config))
@@ -120,9 +123,6 @@ def print_what_was_drawn(config: Config, folder: Path, before: int) -> int:
     for line in advice_on_exhausted_slots(standing.exhausted, standing.states):
         print(line)
     return ExitCode.REVIEW
-
-
-NAMED = 5  # parts that an error names
 
 
 def digests_of_plan_and_its_source(folder: Path, config: Config) -> tuple[str, str | None]:

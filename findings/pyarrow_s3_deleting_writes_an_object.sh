@@ -5,7 +5,7 @@
 #   objects as files and refuse such names (localbucket 1.2.1).
 # Date: 2026-11-29. Source: this run; the requests are those that the server logs.
 # Why it matters: a ledger in a bucket of which a finished mark is deleted pays a request more for each part, and leaves an object that
-#   nothing wrote. eval/engines/place.py overwrites with an empty object instead.
+#   nothing wrote. To overwrite with an empty object, and to count that as none, is one request.
 # Exits with 1 if the behaviour has changed.
 set -euo pipefail
 place=$(mktemp -d); trap 'kill "$server" 2>/dev/null || true; rm -rf "$place"' EXIT
@@ -13,7 +13,7 @@ python3 -m venv "$place/venv"
 "$place/venv/bin/python" -m pip install -q pyarrow==26.0.1 localbucket==1.2.1
 mkdir -p "$place/data/acme"
 "$place/venv/bin/python" -m localbucket --port 9377 "$place/data" > "$place/log" 2>&1 & server=$!
-sleep 2
+for _ in $(seq 60); do (exec 3<>/dev/tcp/127.0.0.1/9377) 2>/dev/null && break; sleep 0.5; done
 cat > "$place/delete.py" <<'PYTHON'
 import pyarrow
 from pyarrow import fs

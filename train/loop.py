@@ -158,9 +158,8 @@ def train(config: Config) -> int:
             tracker.finish()
         elif main:
             finish_run(run, selection, tracker)
-        stopped = stopped or preemption.any_process_received_sigterm(
-            accelerator
-        )  # the signal may also come while samples are drawn
+        # The signal may also come while samples are drawn.
+        stopped = stopped or preemption.any_process_received_sigterm(accelerator)
         accelerator.end_training()
     return ExitCode.PREEMPTED if stopped else ExitCode.PASS
 

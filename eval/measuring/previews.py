@@ -58,6 +58,7 @@ class PreviewScorer:
         return [{name: rounded(column[i]) for name, column in columns} for i in range(len(names))]
 
     def features(self, names: list[str], previews: Sequence[Image.Image]) -> PictureFeatures:
+        """What the gate would compute of the previews if they were pictures of these names; no digests."""
         shown = [pictures.drawn_picture_as_decoded(image, self.compared.background) for image in previews]
         rows = dict(enumerate(features_without_encoder(shown, self.encoder.preprocessing)))
         table = FeatureArrays(len(names))

@@ -203,7 +203,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             time.sleep(0.05)
-        yield "s3://acme/work"
+        yield "s3://acme/parts"
     finally:
         server.kill()
         server.wait()
@@ -236,7 +236,7 @@ def test_parts_pictures_and_results_lie_in_an_object_store(
         assert [name for name in work.place.sizes() if name.endswith(".tar")], "they were sent"
         assert not list((work.folder / "parts").glob("*")), "nothing of it lies here"
         work.place.write("settings.json", b"{}")
-        with pytest.raises(DataError, match=r"s3://acme/work/\w+/\w+.json was changed after it was made"):
+        with pytest.raises(DataError, match=r"s3://acme/parts/\w+/\w+.json was changed after it was made"):
             parts.run_unfinished_parts(work.place, ["0" * 24], lambda settings: reads)
             parts.read_rows_of_part(work.place, min(parts.finished_parts(work.place)))
     with pytest.raises(SurroundingsError, match=r"engine.store: s3://nowhere/x does not"):
