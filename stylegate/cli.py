@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from stylegate import config as configuration
 from stylegate.errors import (
@@ -26,6 +26,7 @@ from stylegate.errors import (
     most_important_exit_code,
 )
 from stylegate.files import RUNS
+from stylegate.verbs import VERBS, help_overview, unread_key_problem, verb_help
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,157 +35,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 # peft imports bitsandbytes, which warns on some processors that it lacks a faster kernel for 4 bits. Errors stay.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-
-
-class VerbHelp(NamedTuple):
-    """A verb of the command line: its help, and the configuration keys that it reads."""
-
-    does: str
-    example: str
-    keys: str = ""  # what the verb reads: parts of the configuration (train) and single keys (plan.seed)
-    finds: str = ""  # what it reads only to find the run or the batch that other verbs made
-    helps: tuple[tuple[str, str], ...] = ()  # (key, help) where the key means something of its own for this verb
-
-
-# The arguments that name a run and its LoRA, and those that name a batch.
-RUN = "name brand base draw_base family lora objective preferences train hardware.device hardware.precision"
-BATCH = f"{RUN} traits prompts lora_file plan.seed plan.exclude_training generate hardware.nf4 watermark"
-SCORE = "images batch out brand references foreign encoder score engine hardware.device hardware.threads"
-
-VERBS = {
-    "brand": VerbHelp(
-        "make a brand set from a folder of pictures",
-        "name=acme images=~/acme-art licence=own-work",
-        "name images trigger licence alpha background keep crop test validation out",
-        helps=(("out", "The folder to write to. null: data/brands/NAME."),),
-    ),
-    "caption": VerbHelp(
-        "write captions for pictures that have none, by a vision-language model",
-        "images=~/acme-art captioner=Salesforce/blip-image-captioning-base",
-        "images captioner ask background out hardware.device hardware.precision hardware.threads",
-        helps=(("out", "The sheet of pictures and captions. null: IMAGES-captions.png beside the folder."),),
-    ),
-    "check": VerbHelp(
-        "report everything wrong with a brand set at once",
-        "brand=acme",
-        "brand base family.name family.resolution train.resolutions train.buckets encoder score.batch_size show "
-        "hardware.device hardware.threads",
-        helps=(("show", "Print for each picture of train/ the shape in which it is trained."),),
-    ),
-    "train": VerbHelp(
-        "train a LoRA on a brand set",
-        "brand=neon",
-        f"{RUN} accept_licence generate encoder policy score dry_run tracker hardware.threads "
-        "hardware.gradient_checkpointing hardware.nf4 hardware.compile",
-    ),
-    "plan": VerbHelp(
-        "plan a batch: its slots with traits, prompts and seeds",
-        "brand=neon traits=collectible",
-        "name brand batch traits prompts plan show import_file keep_items repair audit out policy decisions promise "
-        "references foreign encoder score hardware.threads",
-        BATCH,
-        helps=(
-            (
-                "out",
-                "Besides the plan: a new file ITEMS.csv, or folder NAME.json or NAME.layers, for the items of traits=. "
-                "With import= the traits file to write; null: data/traits/NAME.yaml.",
-            ),
-        ),
-    ),
-    "generate": VerbHelp(
-        "draw the slots of a plan that are open",
-        "brand=neon traits=collectible",
-        "brand batch base draw_base family lora_file generate plan.max_attempts encoder references foreign score "
-        "policy engine hardware.device hardware.precision hardware.threads hardware.price_per_hour",
-        BATCH,
-    ),
-    "trial": VerbHelp(
-        "find how few denoising steps a LoRA needs to pass the gate",
-        "brand=neon traits=collectible",
-        f"brand references foreign encoder score policy plan hardware.threads {BATCH}",
-    ),
-    "score": VerbHelp("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE, BATCH),
-    "encoders": VerbHelp(
-        "compare encoders: how surely each recognises a brand, at what cost",
-        "brand=acme encoders=miniature,ViT-L-14-quickgelu:openai",
-        "brand foreign encoders choose score.batch_size hardware.device hardware.threads",
-    ),
-    "gate": VerbHelp(
-        "accept, review or reject each picture",
-        "images=DIR references=neon",
-        f"{SCORE} policy decisions calibration explain observe watch hardware.price_per_hour tracker",
-        BATCH,
-    ),
-    "review": VerbHelp(
-        "decide about pictures in review, in a browser",
-        "batch=NAME",
-        f"{SCORE} policy calibration queue promise host port open",
-        BATCH,
-    ),
-    "learn": VerbHelp(
-        "learn from decisions about pictures in review",
-        "batch=NAME",
-        f"{SCORE} policy",
-        BATCH,
-    ),
-    "preferences": VerbHelp(
-        "save accepted and rejected pictures of the same slots, for train objective=dpo",
-        "batch=NAME",
-        "brand batch out",
-        BATCH,
-        helps=(("out", "The folder to make. null: preferences/ in the folder of the batch."),),
-    ),
-    "calibrate": VerbHelp(
-        "choose a threshold of a policy by labels of a random sample",
-        "batch=NAME policy=FILE.yaml",
-        f"{SCORE} policy decisions promise",
-        BATCH,
-    ),
-    "certify": VerbHelp(
-        "audit accepted pictures until the promised share of rejects is proven",
-        "batch=NAME",
-        f"{SCORE} policy decisions calibration promise hardware.price_per_hour",
-        BATCH,
-    ),
-    "export": VerbHelp(
-        "package what was accepted, with provenance",
-        "batch=NAME",
-        "name brand batch images out key marks source_type credentials credentials_key "
-        "credentials_command accept_licence burn merge hardware.price_per_hour",
-        BATCH,
-    ),
-    "run": VerbHelp(
-        "one experiment: train, plan, generate, score, gate, export, report",
-        "experiment=demo",
-        f"{RUN} batch traits prompts accept_licence plan generate encoder references foreign score policy decisions "
-        "calibration observe engine hardware tracker key marks credentials credentials_key credentials_command "
-        "watermark",
-    ),
-    "demo": VerbHelp("the same as run experiment=demo", ""),
-    "compare": VerbHelp("put runs side by side, or two batches of the same slots", "checkpoints/neon-*"),
-    "dashboard": VerbHelp(
-        "make the W&B workspace of a project", "tracker.project=acme", "tracker.project tracker.entity"
-    ),
-    "replay": VerbHelp("send W&B the lineage of offline runs", "checkpoints/demo-* data/batches/demo-*"),
-    "inspect": VerbHelp(
-        "say what a LoRA file is, and which programs ignore parts of it", "checkpoints/*/lora/*.safetensors"
-    ),
-    "convert": VerbHelp(
-        "make a plain LoRA of any LoRA file, for one program, and say how exact it is",
-        "FILE to=diffusers|kohya|comfyui base=BASE rank=N out=NEW.safetensors",
-    ),
-    "marks": VerbHelp(
-        "say which marks pictures carry, and which survive an attack", "data/exports/demo-v1 attack=true"
-    ),
-    "rebase": VerbHelp(
-        "write a package's metadata with the address of its pictures", "data/exports/acme-v1 ipfs://CID/images ./out"
-    ),
-    "signals": VerbHelp(
-        "propose trait weights for the next collection from sales and other signals",
-        "sales.csv traits=collectible package=data/exports/neon-v1",
-    ),
-    "verify": VerbHelp("check a package or a certificate: bytes, counts, proof", "data/exports/demo-v1"),
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -356,28 +206,6 @@ def valid_overrides_and_problems(verb: str, overrides: list[str], sweep: bool) -
     return list(good.values()), problems
 
 
-def verb_reads_key(verb: str, name: str) -> bool:
-    """Whether the verb reads this key, or a key of this group. An experiment has keys of all verbs."""
-    keys = f"{VERBS[verb].keys} {VERBS[verb].finds}".split()
-    return verb_keys_contain(keys, name) or (name == "experiment" and bool(keys))
-
-
-def verb_keys_contain(keys: list[str], name: str) -> bool:
-    """Whether a key is in `keys`, the keys that a verb reads.
-
-    A part stands for all its keys: `train` for train.max_steps. A group is in the list if one of its keys is.
-    """
-    inside = name in configuration.GROUPS and any(key.startswith(f"{name}.") for key in keys)
-    return inside or any(name == key or name.startswith(f"{key}.") for key in keys)
-
-
-def unread_key_problem(verb: str, name: str) -> str | None:
-    """The problem with a key that the verb would ignore; None if it reads the key."""
-    if verb_reads_key(verb, name):
-        return None
-    return f"{name}: {verb} does not read it; it is read by {', '.join(v for v in VERBS if verb_reads_key(v, name))}"
-
-
 def print_config_or_run_sweep(verb: str, flags: list[str], overrides: list[str]) -> int:
     """Let Hydra print the configuration (--cfg job), or run a sweep (--multirun). Returns the worst exit code of the
     jobs.
@@ -544,43 +372,3 @@ def import_verb_function(verb: str) -> Callable[[configuration.Config], int]:
         case _:
             raise AssertionError(verb)
     return run
-
-
-def help_overview() -> str:
-    """The text of `stylegate --help`: every verb with its purpose, and the exit codes."""
-    width = max(map(len, VERBS))
-    lines = [f"  {name:<{width}}  {verb.does}" for name, verb in VERBS.items()]
-    return "\n".join(
-        [
-            "stylegate trains LoRAs in the style of a brand, judges pictures against it, and exports only what passes.",
-            "",
-            "usage: stylegate COMMAND key=value ...        stylegate COMMAND --help        stylegate COMMAND --cfg job",
-            "",
-            *lines,
-            "",
-            "exit codes: 0 pass, 2 bad input, 10 rejected by the policy, 11 review pending, 12 calibration stale,",
-            "13 too little evidence for the promise, 1 internal error,",
-            "143 stopped in training (SIGTERM), 130 stopped (Ctrl-C): the same command goes on where it was",
-        ]
-    )
-
-
-def verb_help(verb: str) -> str:
-    """The text of `stylegate VERB --help`: the verb's purpose, an example, and its keys with default and meaning."""
-    entry = VERBS[verb]
-    keys = entry.keys.split()
-    lines = [f"stylegate {verb}: {entry.does}", "", f"example: stylegate {verb} {entry.example}".rstrip(), ""]
-    defaults = configuration.config_as_dict(configuration.Config())
-    for dotted, spec in configuration.config_fields_by_key().items():
-        if verb_keys_contain(keys, dotted):
-            value: Any = defaults
-            for part in dotted.split("."):
-                value = value[part]
-            shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-            lines.append(f"  {dotted}={shown}\n      {dict(entry.helps).get(dotted, spec.metadata['help'])}")
-    for group in [g for g in configuration.GROUPS if keys and (g == "experiment" or verb_keys_contain(keys, g))]:
-        lines.append(f"  {group}={'|'.join(sorted(p.stem for p in (configuration.CONF / group).glob('*.yaml')))}")
-    if finding := [key for key in entry.finds.split() if not verb_keys_contain(keys, key)]:
-        lines += ["", f"  {' '.join(finding)}"]
-        lines += ["      These name what was trained, planned and drawn: give every command the same ones."]
-    return "\n".join(lines)

@@ -25,9 +25,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa:
 from PIL import Image  # noqa: E402
 
 from stylegate import brandset, cli, files  # noqa: E402
-from stylegate.cli import VERBS, main, verb_reads_key  # noqa: E402
+from stylegate.cli import main  # noqa: E402
 from stylegate.config import GROUPS, config_fields_by_key  # noqa: E402
 from stylegate.errors import ExitCode  # noqa: E402
+from stylegate.verbs import VERBS, verb_reads_key  # noqa: E402
 
 FAST_ALL_LAYERS = ["hardware=cpu", "train.num_samples=0", "train.batch_size=2", "generate.num_inference_steps=2"]
 FAST = [

@@ -134,8 +134,12 @@ def train(config: Config) -> int:
         average = [p.detach().clone() for p in parameters] if config.train.ema_decay else []
         first = state.restore_training(directory, run.adapted, optimizer, average)
         if main and first:
-            state_of_run = "was finished already" if first >= config.train.max_steps else "is resumed"
-            print(f"The run {state_of_run} at step {first}.")
+            all_done = first >= config.train.max_steps
+            print(
+                f"All {first} steps were done before; what is missing after them is done now."
+                if all_done
+                else f"The run is resumed at step {first}."
+            )
         tracker = make_tracker(
             config.tracker, directory, "train", config_as_dict(config) | {"digests": run.facts}, main
         )

@@ -10,8 +10,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from stylegate import config, rundirectory
-from stylegate.cli import VERBS, quote_text_value, valid_overrides_and_problems
+from stylegate.cli import quote_text_value, valid_overrides_and_problems
 from stylegate.errors import ConfigError
+from stylegate.verbs import VERBS
 from tests.conftest import command, composed_by_hydra, composed_once, process
 
 

@@ -344,7 +344,7 @@ def test_a_finished_run_tells_a_server_everything(run, bare: tuple[bytes, bytes]
     """Trained without W&B; the same arguments with it."""
     with FakeWandb() as server, speaking_to(server.url):
         code, text = run("train", *EVALUATED, "name=bare", "train.evaluation_share=1", "tracker=wandb")
-        assert code == 0 and "finished already" in text
+        assert code == 0 and "steps were done before" in text
         (told,) = [found for found in server.runs.values() if found.history]
         assert told.steps == [0, 1, 2, 3, 4] and told.history[4]["evaluation/step"] == 4
 
