@@ -88,7 +88,8 @@ def certify(config: Config) -> int:
             (lot.out / WORKSHEET).unlink(missing_ok=True)
             shutil.rmtree(lot.out / FOLDER, ignore_errors=True)
         else:
-            rows = next_audit_questions(lot, plan, given, answers, config.promise.num_labels)
+            known = known_rejects_to_answer(plan, given, answers)
+            rows = next_audit_questions(lot, plan, given, known, config.promise.num_labels)
             for row in rows:
                 picture_file_to_show(lot, plan, row)
             write_worksheet(lot.out / WORKSHEET, "audit", rows, policy, audit_digests_by_name(lot, plan))
@@ -103,7 +104,8 @@ def certify(config: Config) -> int:
 
 def audit_digests_by_name(lot: Lot, plan: AuditPlan) -> dict[str, str]:
     """The sha256 of each picture of an audit, by every name that a row of a worksheet may call the picture."""
-    asked = {sha256: name for name, sha256 in lot.sha256.items() if sha256 in set(plan.lot)}
+    of_audit = set(plan.lot)
+    asked = {sha256: name for name, sha256 in lot.sha256.items() if sha256 in of_audit}
     if not plan.known_rejects:
         return {name: sha256 for sha256, name in asked.items()}
     paths = dict(lot.files)
@@ -120,18 +122,20 @@ def name_hiding_known_rejects(lot: Lot, sha256: str, path: Path) -> str:
 
 
 def next_audit_questions(
-    lot: Lot, plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label], count: int
+    lot: Lot, plan: AuditPlan, given: Sequence[Label], known: Sequence[str], count: int, who: str = ""
 ) -> list[WorksheetQuestion]:
-    """The rows of the next worksheet: the `count` pictures to come, and among them the known rejects that a reviewer
-    has not answered.
+    """What is asked next: about the next `count` pictures of the lot after those `given`, and about those of the
+    `known` rejects (sha256, not answered yet) whose place is among them. The others come with later questions.
 
-    Where there are known rejects, every picture has a name that tells nothing (see `picture_file_to_show`).
+    `who` is the reviewer, "" where anybody may answer. Where there are known rejects, every picture has a name that
+    tells nothing (see `picture_file_to_show`).
     """
-    next_ones = plan.labelling_order[len(given) : len(given) + count]
+    left = plan.labelling_order[len(given) :]
     if not plan.known_rejects:
-        return worksheet_questions(lot, next_ones)
-    known, paths = unanswered_known_rejects(plan, given, answers), {lot.sha256[name]: path for name, path in lot.files}
-    shown = pictures_with_known_rejects(next_ones, len(given), known, plan.fewest_labels() or len(plan.lot), "")
+        return worksheet_questions(lot, left[:count])
+    paths = {lot.sha256[name]: path for name, path in lot.files}
+    window = plan.fewest_labels() or len(plan.lot)
+    shown = pictures_with_known_rejects(left, len(given), known, window, who, count)
     sources = worksheet_questions(lot, [plan.known_rejects.get(sha256, sha256) for sha256 in shown])
     return [
         WorksheetQuestion(name_hiding_known_rejects(lot, sha256, paths[source.sha256]), sha256, source.prompt)
@@ -156,13 +160,19 @@ def picture_file_to_show(lot: Lot, plan: AuditPlan, question: WorksheetQuestion)
     return place
 
 
-def unanswered_known_rejects(plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label]) -> list[str]:
-    """The sha256 of the known rejects that not every reviewer so far has answered; all of them before
-    the first label.
+def known_rejects_to_answer(plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label]) -> list[str]:
+    """The sha256 of the known rejects that not every reviewer so far has answered; all of them before the first
+    answer. Reviewers are those who gave a label of the lot, `given`.
     """
-    answered = {(answer.who, answer.sha256) for answer in answers}
-    reviewers = {label.who for label in given} or {answer.who for answer in answers} or {""}
-    return [known for known in plan.known_rejects if any((who, known) not in answered for who in reviewers)]
+    reviewers = {label.who for label in given} or {answer.who for answer in answers}
+    lacking = [set(known_rejects_without_answer_of(plan, answers, who)) for who in reviewers or {""}]
+    return [known for known in plan.known_rejects if any(known in some for some in lacking)]
+
+
+def known_rejects_without_answer_of(plan: AuditPlan, answers: Sequence[Label], who: str) -> list[str]:
+    """The sha256 of the known rejects that this reviewer has not answered."""
+    answered = {answer.sha256 for answer in answers if answer.who == who}
+    return [known for known in plan.known_rejects if known not in answered]
 
 
 def store_audit_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy: Policy) -> list[Label]:
@@ -192,7 +202,8 @@ def ask_and_store_audit_labels(lot: Lot, plan: AuditPlan, given: list[Label], po
     """
     print(f"{plan.promise.says()}: {counted(len(plan.lot), 'picture')}, labelled in random order until that is proven.")
     answers = answers_to_known_rejects(lot.out, plan, policy)
-    rows = next_audit_questions(lot, plan, given, [a for a in answers if a.who == getuser()], len(plan.lot))
+    known = known_rejects_without_answer_of(plan, answers, getuser())
+    rows = next_audit_questions(lot, plan, given, known, len(plan.lot), getuser())
     for number, question in enumerate(rows, start=len(given) + 1):
         attempts = plan.proof_attempts(given, answers)
         if index_of_first_proven_attempt(attempts) is not None:
@@ -236,7 +247,7 @@ def print_audit_state(
         print(f"  {who}: {test.missed - left} of {test.shown - left} known rejects not seen{shown}")
     if proven is None:
         print(f"certify: not proven yet with {counted(len(given), 'label')}, {counted(bad, 'reject')} among them")
-        if len(given) == len(plan.lot) and not unanswered_known_rejects(plan, given, answers):
+        if len(given) == len(plan.lot) and not known_rejects_to_answer(plan, given, answers):
             print(
                 "Every picture was looked at, and reviewers with these eyes may still have missed too many rejects. "
                 "Next: raise the policy's lines; or promise.known_rejects=0 with the same arguments, which takes the "

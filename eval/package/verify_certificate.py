@@ -40,7 +40,9 @@ def check_certificate(folder, wrong):
 def certificate_problems(found):
     """Sentences on what in a certificate does not follow from its lot, its terms and its labels."""
     lot, design, given = found["lot"]["pictures"], found.get("design"), found["labels"]
-    terms, problems = found["promise"], []
+    terms, problems = found["promise"], problems_with_terms(found)
+    if problems:
+        return problems
     if len(set(lot)) < len(lot) or canonical_json_sha256(lot) != found["lot"]["sha256"]:
         problems.append("the lot is not the one that it names")
     policy = found["policy"]["sha256"]
@@ -57,7 +59,7 @@ def certificate_problems(found):
     if set(known) & set(lot) or len(set(answered)) < len(answered):
         problems.append("a known reject is a picture of the lot, or was answered twice")
     eyes = (largest_miss_rate(missed_by_reviewer(found), len(known), 0.2 * delta), 0.05 * delta) if known else None
-    if abs(part.get("miss_rate", 0) - (eyes or (0,))[0]) > 1e-5:
+    if not abs(part.get("miss_rate", 0) - (eyes or (0,))[0]) <= 1e-5:  # NaN too
         problems.append("what the reviewers miss does not follow from their answers to known rejects")
     goal = 0.75 * delta if known else delta
     proven = labels_until_proven(
@@ -66,6 +68,25 @@ def certificate_problems(found):
     if proven is None or (part["size"], part["proven_after"], part["labels"]) != (size, proven, len(labels)):
         problems.append("the proof does not follow from the labels")
     return problems
+
+
+def problems_with_terms(found):
+    """Sentences on terms under which the labels would prove nothing, and on a promise in words that is not theirs."""
+    terms, design, ladder = found["promise"], found.get("design"), found["promise"]["ladder"]
+    shares = all(0.0005 <= terms[name] <= 0.5 for name in ("alpha", "delta"))
+    parts = len(ladder) == len(found["attempts"]) and all(0 < share <= 1 for share in ladder)
+    spent = 0 <= found["earlier_attempts"] < 1000 and 0 <= found["proven"] < len(ladder)
+    problems = [] if shares and parts and spent else ["its terms are none that an audit can have"]
+    if design:
+        bets = design["gamblers"]
+        fair = abs(sum(g["share"] for g in bets) - 1) <= 1e-9 and 0 <= design["draw"] <= 100
+        fair = fair and 0 <= design["steepness"] <= 2 and 0 < design["floor"] <= 1
+        named = [(g["share"], g["least_doubt"], g["doubt"]) for g in bets]
+        if not fair or not all(share > 0 and 0 <= least <= 100 and 0 <= more <= 100 for share, least, more in named):
+            problems.append("with its design, bets may win without any evidence")
+    alpha, delta = (math.ceil(1000 * terms[name] - 1e-6) / 10 for name in ("alpha", "delta"))
+    promise = f"at most {alpha:.1f}% of what is exported are rejects, with {round(100 - delta, 1):.1f}% confidence"
+    return problems if found["says"] == promise else [*problems, "it says something else than its terms"]
 
 
 def canonical_json_sha256(value):

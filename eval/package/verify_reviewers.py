@@ -17,7 +17,8 @@ def known_rejects_in_words(found):
     missed = [
         f"{who} did not see {count} of {len(known)} known rejects" for who, count in missed_by_reviewer(found).items()
     ]
-    return f"{', '.join(missed)}: at most {part['miss_rate']:.1%} of rejects are missed"
+    most = math.ceil(1000 * part["miss_rate"] - 1e-6) / 10  # rounded up, since it says "at most"
+    return f"{', '.join(missed)}: at most {most:.1f}% of rejects are missed"
 
 
 def missed_by_reviewer(found):

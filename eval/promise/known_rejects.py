@@ -9,7 +9,7 @@ gate rejects would be no measure: whether the gate is right about them is not kn
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,17 +147,22 @@ def write_known_rejects(out: Path, known: Iterable[tuple[str, str]], paths: dict
             files.write_atomically(path, content)
 
 
-def pictures_with_known_rejects(order: list[str], first: int, known: Iterable[str], window: int, who: str) -> list[str]:
-    """`order` with the `known` rejects in it, each at a random place of the reviewer's own among the first `window`.
+def pictures_with_known_rejects(
+    order: Sequence[str], first: int, known: Iterable[str], window: int, who: str, count: int | None = None
+) -> list[str]:
+    """The next `count` pictures of `order` (None: all), with those of the `known` rejects (sha256) that come before
+    them.
 
-    `order` holds the pictures that are still to come, and `first` of the reviewer's own came before them. A known
-    reject whose place has passed comes next.
+    `order` holds all pictures that are still to come, `known` the known rejects that the reviewer `who` has not
+    answered; `first` pictures came before. Each known reject has a random place, another one for each reviewer, among
+    the next `window` pictures, or among all that are left if they are fewer, so that the known rejects never come in
+    one run. Where no picture is left, they come alone.
     """
+    if not order:
+        return sorted(known)
     places: dict[int, list[str]] = {}
     for sha256 in known:
         draw = int(hashlib.sha256(f"known:{who}:{sha256}".encode(errors="replace")).hexdigest()[:8], 16) / 2**32
-        places.setdefault(max(0, int(draw * window) - first), []).append(sha256)
-    found: list[str] = []
-    for number, sha256 in enumerate(order):
-        found += [*sorted(places.pop(number, [])), sha256]
-    return found + [sha256 for number in sorted(places) for sha256 in sorted(places[number])]
+        place = (int(draw * window) - first) % window  # the same picture of the lot, whenever one asks
+        places.setdefault(place % len(order), []).append(sha256)
+    return [shown for number, sha256 in enumerate(order[:count]) for shown in (*sorted(places.get(number, [])), sha256)]

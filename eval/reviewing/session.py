@@ -375,10 +375,9 @@ class ReviewSession:
     def _remaining_fixed_order(self, who: str) -> list[str]:
         """The pictures of an audit or a calibration that are still to come, the reviewer's known rejects among them."""
         given, seen = self.labels_before_first_gap(), self.measured.get(who, set())
-        begun = next((i for i, label in enumerate(given) if label.who == who), len(given))
         known = [picture.sha256 for picture in self.queue.known_rejects if picture.sha256 not in seen]
         left = list(self.queue.fixed_order[len(given) :])
-        return pictures_with_known_rejects(left, len(given) - begun, known, self.queue.known_reject_window, who)
+        return pictures_with_known_rejects(left, len(given), known, self.queue.known_reject_window, who)
 
     def _repeats_for_self_agreement(self, who: str, num_open: int) -> set[str]:
         """sha256 of pictures that the reviewer decided before, to be shown again: they measure

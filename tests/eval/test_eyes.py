@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from eval import certify
 from eval.package import verify_certificate
 from eval.policy import file as policyfile
 from eval.policy.model import percentage_rounded_up
 from eval.promise import eyes
 from eval.promise.certificate import AuditPlan, certificate_problems, make_certificate
 from eval.promise.eyes import KnownRejectTest
+from eval.promise.known_rejects import pictures_with_known_rejects
 from eval.promise.label import Label, LabelName
 from eval.promise.ranked import BY_MARGIN, RankedAuditDesign
 from tests.bench import measured_eyes as bench
@@ -86,7 +88,7 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
         f"at most {percentage_rounded_up(attempts[0].miss_rate)} of rejects are missed"
     )
     assert certificate_problems(made) == [] and verify_certificate.certificate_problems(made.content()) == []
-    assert "bob did not see 0 of 40" in verify_certificate.known_rejects_in_words(made.content())
+    assert verify_certificate.known_rejects_in_words(made.content()) == made.assumes
     for change in (
         {"known_answers": made.known_answers[1:]},
         {"known_rejects": {}, "known_answers": []},
@@ -95,3 +97,45 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
         forged = made.model_copy(update=change)
         forged = forged.model_copy(update={"sha256": forged.computed_sha256()})
         assert certificate_problems(forged) and verify_certificate.certificate_problems(forged.content()), change
+
+
+LOT, HIDDEN = [f"{number:064x}" for number in range(1000)], [f"{number:064x}" for number in range(5000, 5040)]
+
+
+@pytest.mark.parametrize(
+    ("first", "size", "count"),
+    [
+        (0, 1000, 20),  # a worksheet with fewer rows than the pictures that known rejects are hidden among
+        (0, 1000, 200),
+        (100, 150, 50),  # a second reviewer, near the end of the lot
+        (200, 1000, 200),  # a second reviewer, after all of these pictures
+    ],
+)
+def test_known_rejects_come_in_no_run(first: int, size: int, count: int) -> None:
+    shown = pictures_with_known_rejects(LOT[first:size], first, HIDDEN, 117, "bob", count)
+    assert [s for s in shown if s in LOT] == LOT[first : first + count]
+    runs = "".join("k" if sha256 in HIDDEN else " " for sha256 in shown).split()
+    among = min(117, size - first)  # pictures that they are hidden among
+    expected = len(HIDDEN) * min(count, among) / among
+    assert 0.5 * expected <= sum(map(len, runs)) <= 1.5 * expected and max(map(len, runs)) <= 8, runs
+
+
+def test_worksheet_after_worksheet_every_known_reject_is_asked_about_once() -> None:
+    asked: list[str] = []
+    for first in range(0, 120, 20):
+        left = [sha256 for sha256 in HIDDEN if sha256 not in asked]
+        asked += [s for s in pictures_with_known_rejects(LOT[first:], first, left, 117, "", 20) if s in HIDDEN]
+    assert sorted(asked) == HIDDEN
+    whole = pictures_with_known_rejects(LOT, 0, HIDDEN, 117, "")
+    assert asked == [sha256 for sha256 in whole if sha256 in HIDDEN], "a place stays, whenever one asks"
+    assert pictures_with_known_rejects([], 1000, HIDDEN, 117, "") == HIDDEN, "no picture is left to hide them among"
+
+
+def test_a_reviewer_is_not_asked_again_what_he_answered() -> None:
+    plan = AuditPlan(LOT, bench.Lot(200, 40).plan.promise, 0, known_rejects=dict.fromkeys(HIDDEN, LOT[0]))
+    given = said(plan.labelling_order[:9], "accept") + said(plan.labelling_order[9:12], "accept", "bob")
+    answers = said(HIDDEN[:30], "reject") + said(HIDDEN[:5], "reject", "bob")
+    assert certify.known_rejects_without_answer_of(plan, answers, "bob") == HIDDEN[5:]
+    assert certify.known_rejects_to_answer(plan, given, answers) == HIDDEN[5:]
+    assert certify.known_rejects_to_answer(plan, given[:9], answers) == HIDDEN[30:], "bob gave no label of the lot"
+    assert certify.known_rejects_to_answer(plan, [], []) == HIDDEN

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -189,3 +190,32 @@ def test_wealth_that_is_audited_is_the_plans() -> None:
         assert (
             audit.upper_bound_on_reject_share_after_removal(labels[:count], 800, 0.05, 0.05, part) <= 0.05
         ) is proven
+
+
+@pytest.mark.parametrize(
+    ("forge", "says"),
+    [
+        (lambda c: c["design"]["gamblers"][0].update(share=10), "bets may win without any evidence"),
+        (lambda c: c["design"]["gamblers"][0].update(least_doubt=-0.5), "bets may win without any evidence"),
+        (lambda c: c["design"].update(draw=-1), "bets may win without any evidence"),
+        (lambda c: c.update(earlier_attempts=-3), "terms are none that an audit can have"),
+        (lambda c: c.update(proven=-3), "terms are none that an audit can have"),
+        (lambda c: c["promise"].update(ladder=[1.0]), "terms are none that an audit can have"),
+        (lambda c: c["promise"].update(delta=2), "terms are none that an audit can have"),
+        (lambda c: c.update(says=c["says"].replace("5.0%", "0.1%")), "it says something else than its terms"),
+        (lambda c: c["promise"].update(alpha=0.06), "it says something else than its terms"),
+    ],
+)
+def test_the_packages_own_check_believes_no_terms_that_prove_nothing(
+    forge: Callable[[dict], object], says: str
+) -> None:
+    """Labels, order and proof are those of the forged terms: only the terms are not those of an audit."""
+    policy, lot = policyfile.read_policy("default"), [f"{i:064x}" for i in range(1000)]
+    plan = certificate.AuditPlan(lot, policy.promise, 0, policy.sha256, BY_MARGIN)
+    given = [label(sha256, "accept") for sha256 in plan.labelling_order[:120]]
+    made = certificate.make_certificate(plan, given, plan.proof_attempts(given), 0, policy).content()
+    assert not verify_certificate.certificate_problems(made)
+    forge(made)
+    told = ["stylegate-audit-3", lot, policy.sha256, made["design"]]
+    made["order_seed"] = verify_certificate.canonical_json_sha256(told)
+    assert any(says in problem for problem in verify_certificate.certificate_problems(made))
