@@ -142,7 +142,7 @@ def cached_features_of_files(
 
     # On a CPU each core takes its part of a batch all the way: cores that share one encoding wait for each other, and
     # tests.bench.throughput finds this faster than encoding alone is. An accelerator encodes batches whole.
-    alone, cores = encoder.device.type == "cpu", num_threads()
+    alone = encoder.device.type == "cpu"
 
     def take(part: list[int], kept: Rows) -> Rows:
         new = [i for i in part if i not in kept]
@@ -152,7 +152,7 @@ def cached_features_of_files(
         return replace_pixels_by_embeddings(found, encoder) if alone else found
 
     # One more than there are cores: while one waits for Python's lock, the others compute.
-    with one_torch_thread_each(alone), ThreadPoolExecutor(cores + 1) as pool:
+    with one_torch_thread_each(alone) as cores, ThreadPoolExecutor(cores + 1) as pool:
 
         def begin(batch: list[int]) -> list[Future[Rows]]:
             kept = dict(zip(batch, cache.get_all([seen[i] for i in batch]), strict=True))
@@ -233,21 +233,25 @@ def pixel_feature_rows_of_files(
 
 
 def num_threads() -> int:
-    """The number of threads that torch computes with on a CPU (hardware.threads)."""
+    """The number of CPU threads that torch uses for one operation now: of `hardware.threads`, else torch's own choice;
+    1 inside `one_torch_thread_each`.
+    """
     import torch
 
     return torch.get_num_threads()
 
 
 @contextmanager
-def one_torch_thread_each(wanted: bool) -> Iterator[None]:
-    """A context in which torch computes with one thread in each new Python thread, if `wanted`."""
+def one_torch_thread_each(wanted: bool) -> Iterator[int]:
+    """Inside, if `wanted`, torch computes with one thread in each Python thread. Yields `num_threads` from before: how
+    many Python threads then keep all cores busy.
+    """
     import torch
 
-    before = torch.get_num_threads()
+    before = num_threads()
     torch.set_num_threads(1 if wanted else before)
     try:
-        yield
+        yield before
     finally:
         torch.set_num_threads(before)
 

@@ -20,7 +20,6 @@ from eval.measuring.encoder import LoadedEncoder
 from eval.measuring.features import (
     Row,
     Rows,
-    num_threads,
     one_torch_thread_each,
     pixel_features_key,
     replace_pixels_by_embeddings,
@@ -114,10 +113,10 @@ def features_of_foreign_pictures(
         )
 
     alone = encoder.device.type == "cpu"
-    with one_torch_thread_each(alone), ThreadPoolExecutor(num_threads() if alone else 1) as pool:
+    with one_torch_thread_each(alone) as cores, ThreadPoolExecutor(cores if alone else 1) as pool:
         for found in pool.map(take, [missing[start : start + TOGETHER] for start in range(0, len(missing), TOGETHER)]):
+            cache.put({keys[i]: row for i, row in found.items()})
             rows |= found
-    cache.put({keys[i]: rows[i] for i in missing})
     return [rows[i] for i in range(len(shown))]
 
 

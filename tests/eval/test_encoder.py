@@ -1,5 +1,7 @@
 """The encoder is shown what open_clip would show it, in the activation of its weights; a picture is decoded once."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from eval.lot.lot import sha256_by_name
 from eval.measuring import encoder as encoding
-from eval.measuring import features, weights
+from eval.measuring import features, foreign, weights
 from eval.measuring.encoder import LoadedEncoder
 from stylegate import basename, files, pictures
 from stylegate.cache import ArrayCache
@@ -259,6 +261,39 @@ def test_what_generate_kept_is_scored_without_decoding(
     assert all(np.array_equal(a, b) for a, b in zip(decoded, kept, strict=True))
     assert cache.database.execute("SELECT count(*) FROM entry").fetchone() == (5,)
     assert all(np.array_equal(a, b) for a, b in zip(decoded, extracted(), strict=True))
+
+
+@pytest.fixture
+def two_torch_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_pictures_and_foreign_pictures_are_encoded_on_every_core(
+    miniature: LoadedEncoder, tmp_path: Path, two_torch_threads: None
+) -> None:
+    def two_at_once(image: Image.Image) -> Image.Image:
+        if threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            both.wait(10)  # BrokenBarrierError where one thread does all
+        assert torch.get_num_threads() == 1
+        return miniature.preprocessing.geometry(image)
+
+    encoder = miniature._replace(preprocessing=miniature.preprocessing._replace(geometry=two_at_once))
+    image = Image.fromarray(np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8))
+    image.save(tmp_path / "a.png")
+    png = (tmp_path / "a.png").read_bytes()
+    shown = [foreign.ForeignPictureOnBackground("a", png, (i, 0, 0), False) for i in range(foreign.TOGETHER + 1)]
+    seen, both = set[int](), threading.Barrier(2)
+    assert len(foreign.features_of_foreign_pictures(shown, encoder, "#ffffff")) == len(shown)
+    named = [(f"{i}.png", tmp_path / f"{i}.png") for i in range(2)]
+    for i, (_, path) in enumerate(named):
+        image.rotate(i).save(path)
+    seen, both = set[int](), threading.Barrier(2)
+    features.cached_features_of_files(named, sha256_by_name(named), encoder, "#ffffff", 64, "")
+    assert torch.get_num_threads() == 2
 
 
 def test_batches_that_are_begun_ahead_come_in_order() -> None:
