@@ -30,11 +30,11 @@ def lot_measures(verdicts: list[Verdict], whole: BatchMeasures, lot: Lot) -> dic
 def planned_share_agreement(verdicts: list[Verdict], lot: Lot) -> float | None:
     """How well the accepted slots keep the planned shares of trait values, 0 to 1 (the same shares).
 
-    It is 1 less the largest difference between a value's share of planned slots and its share of accepted slots. None
-    without planned traits or without an accepted slot.
+    It is 1 less the largest difference between a value's share of all planned slots, drawn or not, and its share of
+    accepted slots. None without planned traits or without an accepted slot.
     """
     filled = slots_with_verdict(verdicts, "accept") if lot.slots else set()
-    planned = {slot.slot: slot.traits for slot in (lot.slots or {}).values() if slot.traits}
+    planned = {slot.slot: slot.traits for slot in lot.plan if slot.traits}
     there = [planned[slot] for slot in filled if slot in planned]
     if not there:
         return None
@@ -84,7 +84,7 @@ def folder_exit_code(verdicts: list[Verdict], policy: Policy) -> int:
     else 0.
     """
     failed = sum(v.verdict in ("reject", "error") for v in verdicts)
-    if failed > policy.max_failed_share * len(verdicts):
+    if failed and failed / len(verdicts) > policy.max_failed_share:  # a product rounds: 0.29 * 100 is below 29
         return ExitCode.REJECTED
     return ExitCode.REVIEW if any(v.verdict == "review" for v in verdicts) else ExitCode.PASS
 

@@ -36,6 +36,7 @@ RECORD = "batch.json"
 PLAN = "plan.parquet"
 SLOTS_A_FOLDER = 2500  # with 4 attempts at each, plan.max_attempts' default, a folder holds 10,000 pictures at most
 NAMED = 5  # batches at most that an error message names
+DAMAGED_PLAN = "restore it from a copy, or plan again under another batch= name."
 COLUMNS = pa.schema(
     [
         ("slot", pa.int32()),
@@ -62,7 +63,6 @@ class PlanSlot(Record):
 
     def file(self, attempt: int) -> str:
         """The name of the picture's file for one attempt, such as 00012-0.png for slot 12."""
-        """The name of an attempt's picture below images/."""
         return attempt_file_name(self.slot, attempt)
 
     def seed_of_attempt(self, attempt: int) -> int:
@@ -264,7 +264,7 @@ def read_plan(folder: Path) -> list[PlanSlot]:
         return [PlanSlot.model_validate(row | {"traits": json.loads(row["traits"])}) for row in rows]
     except ValidationError as error:
         raise DataError(
-            f"{files.display_path(path)} is not as stylegate writes it:", validation_problems(error)
+            f"{files.display_path(path)} is not as stylegate writes it:", validation_problems(error), DAMAGED_PLAN
         ) from None
-    except (pa.ArrowInvalid, ValueError, OSError, TypeError) as error:
-        raise DataError(f"{files.display_path(path)} cannot be read: {error}") from None
+    except (pa.ArrowException, ValueError, OSError, TypeError) as error:
+        raise DataError(f"{files.display_path(path)} cannot be read: {error}", next_step=DAMAGED_PLAN) from None

@@ -126,7 +126,8 @@ def foreign_pictures_by_style(
             few,
             "add pictures, or put them all in one folder.",
         )
-    own = {sha256: name for name, sha256 in sha256_by_name([*references, *training]).items() if sha256}
+    of_brand = (sha256_by_name(references), sha256_by_name(training))  # both may hold one name
+    own = {sha256: name for digests in of_brand for name, sha256 in digests.items() if sha256}
     shared = [
         f"{style}/{name} is {own[sha256]}"
         for style, named in found.items()

@@ -43,6 +43,7 @@ class Lot:
     notes: tuple[str, ...] = ()  # on the files of the folder that are not judged
     drawn: dict[str, set[str]] | None = None  # by name the sha256 of what was drawn; None where nobody wrote it down
     stopped: tuple[str, ...] = ()  # attempts that were stopped early, by the name that a picture of them would have
+    plan: tuple[PlanSlot, ...] = ()  # every slot of the plan, with or without a picture; empty for a foreign folder
 
     def planned_traits(self) -> dict[str, dict[str, str]]:
         """The planned traits of each picture, by name; {} for a foreign folder."""
@@ -102,7 +103,8 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
         raise DataError(
             f"{files.display_path(folder)} has no pictures", next_step="stylegate generate with the same arguments."
         )
-    by_number = {slot.slot: slot for slot in read_plan(folder)}
+    plan = tuple(read_plan(folder))
+    by_number = {slot.slot: slot for slot in plan}
     slots = {name: by_number[slot] for name in found if (slot := attempt_and_slot(name)[1]) in by_number}
     named = [(name, images / name) for name in found if name in slots]
     if not named:
@@ -115,7 +117,7 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     notes = (f"not judged, as no pictures of the plan: {file_count_and_names(images, others)}",) if others else ()
     digests = sha256_by_name(named, remember)
     stopped = tuple(name for name in stopped_files(folder) if attempt_and_slot(name)[1] in by_number)
-    return Lot(images, folder, named, digests, slots, record, notes, read_drawn_digests(folder), stopped)
+    return Lot(images, folder, named, digests, slots, record, notes, read_drawn_digests(folder), stopped, plan)
 
 
 def lot_of_folder(config: Config, remember: bool, only: set[Path] | None = None) -> Lot:
@@ -127,7 +129,8 @@ def lot_of_folder(config: Config, remember: bool, only: set[Path] | None = None)
         raise DataError(f"images={config.images} is not a folder", next_step="name a folder of pictures.")
     listing = list_folder(images)
     waiting = [path for path in listing.pictures if only is not None and path not in only]
-    named = [(relative_name(images, path), path) for path in listing.pictures if path not in waiting]
+    ready = (path for path in listing.pictures if only is None or path in only)
+    named = [(relative_name(images, path), path) for path in ready]
     if not named:
         raise DataError(f"images={config.images} holds no pictures", next_step="name the folder that holds them.")
     digests = sha256_by_name(named, remember)

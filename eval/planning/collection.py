@@ -183,6 +183,7 @@ def one_value_per_trait(found: CollectionItems) -> tuple[list[dict[str, str]], d
         known[name] = valid_trait_name_from(name, list(known.values()))
         if known[name] != name:
             notes.append(f"the trait {name!r} is called {known[name]!r}: a prompt has it in brackets")
+    taken = list(known.values())
     for name in names:
         values = [item[name] for item in items]
         if max(map(len, values)) <= 1:
@@ -190,7 +191,10 @@ def one_value_per_trait(found: CollectionItems) -> tuple[list[dict[str, str]], d
                 row[known[name]] = there[0] if there else NONE
             continue
         groups = group_exclusive_values(values)
-        parts = [f"{known[name]} {i}" for i in range(1, len(groups) + 1)]
+        parts: list[str] = []
+        for i in range(1, len(groups) + 1):
+            parts.append(valid_trait_name_from(f"{known[name]} {i}", taken))
+            taken.append(parts[-1])
         notes.append(f"{name} has up to {max(map(len, values))} values: {len(parts)} traits, {parts[0]} to {parts[-1]}")
         part_of = {value: parts[i] for i, group in enumerate(groups) for value in group}
         for row, there in zip(rows, values, strict=True):

@@ -69,9 +69,13 @@ def check_commitment(path: Path) -> str:
     """
     found, folder = PlanCommitment.read(path, "the commitment"), path.parent
     plan = PLAN_TEXT if found.algorithm == ALGORITHM else PLAN
-    missing = [name for name in {SALT, PLAN, plan} if not (folder / name).is_file()]
+    names = sorted({SALT, PLAN, plan})
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise DataError(f"{path} cannot be opened: {' and '.join(sorted(missing))} is not beside it")
+        raise DataError(
+            f"{path} cannot be opened: {' and '.join(missing)} is not beside it",
+            next_step=f"copy {', '.join(names[:-1])} and {names[-1]} from the batch's folder beside it.",
+        )
     slots = read_plan(folder)
     if compute_commitment(folder, plan) != found.commitment or len(slots) != found.slots:
         raise DataError(f"{path} does not hold: {plan} or {SALT} is not the one that was committed to")
@@ -81,8 +85,11 @@ def check_commitment(path: Path) -> str:
 
 
 def is_commitment_file(path: Path) -> bool:
-    """Whether a file is JSON that names an algorithm, as commitment.json does."""
+    """Whether a file is a JSON object with the key `algorithm`, as commitment.json is. Raises OSError if it cannot be
+    read.
+    """
     try:
-        return "algorithm" in json.loads(path.read_bytes())
-    except ValueError:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
         return False
+    return isinstance(found, dict) and "algorithm" in found

@@ -109,7 +109,8 @@ def trait_count_problems(file: TraitsFile) -> list[str]:
         unknown = [name for name in [trait, *counted] if name not in file.traits]
         problems += [f"rules.tally.{trait}: there is no trait {name}" for name in unknown]
         if not unknown:
-            odd = [name for name in file.traits[trait] if not WHOLE.fullmatch(name)]
+            own = [one.traits[trait] for one in file.one_of_ones if trait in one.traits]
+            odd = [name for name in dict.fromkeys([*file.traits[trait], *own]) if not WHOLE.fullmatch(name)]
             problems += [f"rules.tally.{trait}: its value {name} is no number" for name in odd]
         if not counted or trait in counted or len(set(counted)) < len(counted):
             problems.append(f"rules.tally.{trait}: needs a list of other traits, each once")

@@ -329,16 +329,16 @@ def limits_as_inequalities(problem: PlanProblem, rows: np.ndarray) -> tuple[Any,
     """
     lines, most = [], []
     for limit in problem.limits:
-        holds = limit.rows_with_combination(rows).astype(float)
+        holds = sparse.csr_matrix(limit.rows_with_combination(rows).astype(float))
         lines += [holds, -holds]
         most += [limit.high, -limit.low]
     given = problem.given[(problem.given != OPEN).any(axis=1)]
     for row, times in zip(*np.unique(given, axis=0, return_counts=True), strict=True):
-        lines.append(-((row == OPEN) | (row == rows)).all(axis=1).astype(float))
+        lines.append(-sparse.csr_matrix(((row == OPEN) | (row == rows)).all(axis=1).astype(float)))
         most.append(-times)
     if not lines:
         return None, np.zeros(0)
-    return sparse.csr_matrix(np.array(lines)), np.array(most, float)
+    return sparse.vstack(lines, format="csr"), np.array(most, float)
 
 
 def most_valuable_combinations(

@@ -59,8 +59,12 @@ def import_collection(config: Config) -> int:
         notes += notes_on_values_like_none({trait: list(values) for trait, values in found["traits"].items()})
     command = f"stylegate plan import={source.name}{' keep_items=true' if config.keep_items else ''}"
     text = traits_file_text(found, command, len(items), items if config.keep_items else [])
-    if not config.show and target.exists() and target.read_text(encoding="utf-8") != text:
-        raise DataError(f"{files.display_path(target)} exists already", next_step="give another name= or out=.")
+    charts = [target.with_suffix(".rarity.csv"), target.with_suffix(".png")] if items else []
+    same = target.exists() and target.read_text(encoding="utf-8") == text
+    taken = [path for path in (target, *charts) if path.exists()] if not (config.show or same) else []
+    if taken:
+        listed, verb = " and ".join(map(files.display_path, taken)), "exists" if len(taken) == 1 else "exist"
+        raise DataError(f"{listed} {verb} already", next_step="give another name= or out=.")
     for note in notes:
         print(f"note: {note}")
     if items:
@@ -192,8 +196,9 @@ def export_items(target: Path, items: Sequence[Mapping[str, str]]) -> str:
     if target.suffix == ".csv":
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["id", *items[0]])
-        table.writerows([number, *item.values()] for number, item in enumerate(items))
+        names = list(dict.fromkeys(name for item in items for name in item))
+        table.writerow(["id", *names])
+        table.writerows([number, *(item.get(name, "") for name in names)] for number, item in enumerate(items))
         files.write_atomically(target, text.getvalue())
     elif target.suffix == ".json":
         files.write_folder_atomically(target, lambda folder: write_opensea_items(folder, items))

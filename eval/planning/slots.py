@@ -1,6 +1,7 @@
 """The slots of a plan from a traits file: combinations, prompts, seeds."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -72,8 +73,8 @@ def notes_on_values_without_slot(file: TraitsFile | None, slots: Sequence[PlanSl
     for trait, written in file.traits.items():
         values = {name: value_with_tier_weight(value, file) for name, value in written.items() if value.count is None}
         weights = {name: 1.0 if value.weight is None else value.weight for name, value in values.items()}
-        given = [slot.traits[trait] for slot in slots if slot.traits[trait] in weights]
-        total = f"{sum(weights.values()):g} in {counted(len(given), 'slot')}"
+        given = Counter(slot.traits[trait] for slot in slots if slot.traits[trait] in weights)
+        total = f"{sum(weights.values()):g} in {counted(given.total(), 'slot')}"
         found += [
             f"no slot has {trait}: {name} (weight {weights[name]:g} of {total}); at_least: 1 keeps it"
             for name, value in values.items()
@@ -126,7 +127,12 @@ def place_one_of_ones(
     order = [int(n) for n in np.random.default_rng([seed, problem.size]).permutation(free)]
     for one in (one for one in ones if one.slot is None):
         held = [n for n, traits in kept.items() if n not in placed and one.traits.items() <= traits.items()]
-        slot = held[0] if held else next(n for n in order if n not in placed and n not in kept)
+        slot = held[0] if held else next((n for n in order if n not in placed and n not in kept), None)
+        if slot is None:
+            raise DataError(
+                f"no slot is left for the one-of-one {one.name or one.traits}: all keep the traits that they had",
+                next_step="stylegate plan with the same arguments without repair=.",
+            )
         placed[slot] = one
     for slot, one in placed.items():
         problem.given[slot] = problem.row_of_traits(one.traits)
@@ -151,7 +157,11 @@ def traits_of_slots_to_keep(
     """
     problem = make_plan_problem(file, plan.num_images, map(dict, excluded))
     fixed = {one.slot: problem.row_of_traits(one.traits) for one in file.one_of_ones if one.slot is not None}
-    left = [count.copy() for count in problem.counts]
+    whole = {tuple(row): slot for slot, row in fixed.items() if OPEN not in row}
+    waiting = [problem.row_of_traits(one.traits) for one in file.one_of_ones if one.slot is None]
+    left = [count.copy() for count in problem.counts]  # what neither one-of-ones nor kept slots take
+    for t, v in ((t, v) for row in (*fixed.values(), *waiting) for t, v in enumerate(row) if v != OPEN):
+        left[t][v] -= 1
     highs = [limit.high for limit in problem.limits]
     own = one_of_one_values(file)
     kept: dict[int, dict[str, str]] = {}
@@ -160,8 +170,10 @@ def traits_of_slots_to_keep(
         row = np.array(problem.row_of_traits(slot.traits), np.int32)
         if slot.slot >= problem.size or set(slot.traits) != set(problem.traits) or (row == OPEN).any():
             continue
-        given = np.array(fixed.get(slot.slot, [OPEN] * len(row)))
+        home = next((one for one in waiting if all(v in (OPEN, row[t]) for t, v in enumerate(one))), [OPEN] * len(row))
+        given = np.array(fixed.get(slot.slot, home))
         wrong = ((given != OPEN) & (given != row)).any() or tuple(row.tolist()) in seen
+        wrong |= whole.get(tuple(row.tolist()), slot.slot) != slot.slot
         wrong |= (
             slot.slot not in fixed
             and any(pair in own for pair in slot.traits.items())
@@ -170,10 +182,13 @@ def traits_of_slots_to_keep(
         wrong |= any(rule.rows_with_combination(row[None])[0] for rule in problem.forbidden)
         wrong |= any(rule.rows_distance_from_rule(row[None])[0] for rule in problem.trait_count_rules)
         inside = [i for i, limit in enumerate(problem.limits) if limit.rows_with_combination(row[None])[0]]
-        if wrong or any(left[t][v] == 0 for t, v in enumerate(row)) or any(highs[i] == 0 for i in inside):
+        taken = [(t, v) for t, v in enumerate(row) if given[t] == OPEN]
+        if wrong or any(left[t][v] == 0 for t, v in taken) or any(highs[i] == 0 for i in inside):
             continue
-        for t, v in enumerate(row):
+        for t, v in taken:
             left[t][v] -= 1
+        if slot.slot not in fixed and home in waiting:
+            waiting.remove(home)
         for i in inside:
             highs[i] -= 1
         seen.add(tuple(row.tolist()))

@@ -177,8 +177,9 @@ def threshold_in_words(threshold: Threshold) -> str:
     alone = f" ({threshold.alone:g} without references)" if threshold.alone is not None else ""
     if threshold.number is not None:
         return f"{threshold.number:g}"
-    floor = f", and at most what {percentage(threshold.keep)} of them reach" if threshold.keep else ""
-    floor += f", at least the {percentage(threshold.foreign)} quantile of foreign pictures" if threshold.foreign else ""
+    keep, foreign = threshold.keep, threshold.foreign
+    floor = f", and at most what {percentage(keep)} of them reach" if keep is not None else ""
+    floor += f", at least the {percentage(foreign)} quantile of foreign pictures" if foreign is not None else ""
     if threshold.copies is not None:
         return f"the {percentage(threshold.copies)} quantile of altered copies of the references{floor}{alone}"
     if threshold.quantile is not None:

@@ -115,7 +115,8 @@ def report_subtitle(outcome: GateRecord) -> str:
         "." if outcome.observe else " and may be exported."
     )
     text += f" The verdicts are {observed}." if (observed := note_if_only_observed(outcome)) else ""
-    return text + (f" {slots.accepted} of the {slots.wanted} planned slots are filled." if slots else "")
+    filled = f" {counted(slots.accepted, 'slot is', 'slots are')} filled, {slots.wanted} are wanted." if slots else ""
+    return text + filled
 
 
 def promise_in_words(promise: PromiseState, policy: Policy) -> dict[str, str]:

@@ -184,12 +184,21 @@ def test_a_style_that_cannot_be_read_is_refused_and_says_from_what(run: Call, ju
     assert found["readability"]["nearest"] == "theirs" and found["why"]["review"]["style-unreadable"] >= 24
 
 
+def references_named_as_training_pictures(place: Path) -> None:
+    """Pictures of references/, and the same ones in `place`; train/0000.png is the name of a training picture too."""
+    for path, taken in zip(of_split("test")[:8], of_split("train"), strict=False):
+        for folder in (place, place.parent / "references" / "train"):
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / taken.name)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
         (lambda place: None, "is not a folder"),
         (lambda place: place.mkdir(), "holds no pictures"),
         (lambda place: copied(place, of_split("train")), "the brand's own"),
+        (lambda place: references_named_as_training_pictures(place), "the brand's own"),
         (lambda place: copied(place, of_split("validation")[:3]), "theirs: 3"),
         (lambda place: (copied(place, of_split("validation")) / "x.png").write_bytes(b"no"), "theirs/x.png"),
     ],
@@ -198,9 +207,9 @@ def test_foreign_folders_that_say_nothing_are_refused(
     run: Call, judged: Path, tmp_path: Path, make: Callable[[Path], object], says: str
 ) -> None:
     make(tmp_path / "theirs")
-    code, text = run(
-        "gate", f"images={judged}", "brand=neon", f"foreign={tmp_path / 'theirs'}", f"out={tmp_path / 'o'}"
-    )
+    words = [f"images={judged}", "brand=neon", f"foreign={tmp_path / 'theirs'}", f"out={tmp_path / 'o'}"]
+    words += [f"references={tmp_path / 'references'}"] * (tmp_path / "references").exists()
+    code, text = run("gate", *words)
     assert code == 2 and says in text and "Traceback" not in text
 
 

@@ -59,6 +59,8 @@ def test_folder_exit_codes() -> None:
     assert code(0, "accept", "review") == 11
     assert code(0, "reject", "review") == 10 == code(0, "error", "accept")
     assert code(0.5, "reject", "accept") == 0 and code(0.4, "reject", "accept") == 10
+    assert code(0.29, *["reject"] * 29, *["accept"] * 71) == 0, "0.29 * 100 is a little below 29"
+    assert code(0.29, *["reject"] * 30, *["accept"] * 70) == 10
 
 
 def verdicts_of(out: Path) -> dict[str, dict]:

@@ -15,14 +15,21 @@ from eval.lot.comparison import traits_spelled_as_planned
 from eval.package import verify_traits
 from eval.plan import training_combinations_to_exclude
 from eval.planning import exact
-from eval.planning.collection import notes_on_equal_items, notes_on_values_like_none, read_collection
+from eval.planning.collection import (
+    CollectionItems,
+    notes_on_equal_items,
+    notes_on_values_like_none,
+    one_value_per_trait,
+    read_collection,
+)
 from eval.planning.deal import fill_by_swaps
+from eval.planning.interchange import export_items
 from eval.planning.open_slots import rarity_intervals, scores_and_ranks, scores_and_ranks_if_added, value_number_table
 from eval.planning.picture import counts_and_rarity_in_words
 from eval.planning.problem import OPEN, PlanProblem, exact_counts_and_problems, make_plan_problem
 from eval.planning.rarity import missing_pairs, rarest_pairs, rarity_of_each_item
 from eval.planning.repair import repaired_plan_rows
-from eval.planning.slots import notes_on_values_without_slot, slots_from_traits
+from eval.planning.slots import notes_on_values_without_slot, slots_from_traits, traits_of_slots_to_keep
 from eval.planning.solve import solve_plan
 from eval.planning.traits import TraitsFile, TraitValue
 from eval.planning.traitsfile import read_traits_file
@@ -246,12 +253,47 @@ def test_rules_that_conflict_are_named_and_no_others(tmp_path: Path) -> None:
         ("one_of_ones: [{traits: {hat: CROWN}}]", "crown and CROWN look alike"),
         ("tiers: {rare: 0}", "tiers.rare: 0 is not a number above 0"),
         ("more: {hat: {x: 1, X: 1}}", "more: unknown key"),
+        ("rules: {tally: {kind: [hat]}}", "rules.tally.kind: its value cat is no number"),
     ],
 )
 def test_bad_rules(tmp_path: Path, change: str, says: str) -> None:
     with pytest.raises(DataError) as error:
         file_of(f"prompt: x\ntraits: {{hat: {{none: 1, crown: 1}}, kind: {{cat: 1, dog: 1}}}}\n{change}", tmp_path)
     assert says in str(error.value)
+
+
+def test_a_one_of_one_has_a_number_where_a_tally_is_counted(tmp_path: Path) -> None:
+    text = "prompt: x\ntraits: {hat: {none: 1, cap: 1}, n: {'0': 1, '1': 1}}\nrules: {tally: {n: [hat]}}\n"
+    with pytest.raises(DataError, match=r"rules\.tally\.n: its value many is no number"):
+        file_of(f"{text}one_of_ones: [{{traits: {{n: many}}}}]", tmp_path)
+
+
+def test_a_one_of_one_that_comes_later_takes_the_slot_of_an_earlier_plan(run, tmp_path: Path) -> None:
+    text = "prompt: '{a} {b}'\ntraits: {a: {x: 1, y: 1}, b: {k: 1, l: 1}}\n"
+    (tmp_path / "t.yaml").write_text(text)
+    words = [f"traits={tmp_path / 't.yaml'}", "lora_file=none", "batch=late", "plan.num_images=2"]
+    assert run("plan", *words)[0] == 0
+    earlier = read_plan(files.BATCHES / "late")
+    new = {"a": earlier[0].traits["a"], "b": earlier[1].traits["b"]}
+    (tmp_path / "t.yaml").write_text(f"{text}one_of_ones: [{{traits: {{a: {new['a']}, b: {new['b']}}}}}]\n")
+    code, said = run("plan", *words, "repair=0")
+    assert code == 2 and "no slot is left for the one-of-one" in said and "Traceback" not in said
+    assert run("plan", *words)[0] == 0
+    assert new in [slot.traits for slot in read_plan(files.BATCHES / "late")]
+
+
+def test_a_one_of_one_costs_no_more_earlier_slots_than_those_whose_values_it_takes(tmp_path: Path) -> None:
+    text = "prompt: x\nnumbers: counts\ntraits: {a: {x: 1, y: 7}, b: {k: 4, l: 4}, c: {m: 2, n: 2, o: 2, p: 2}}\n"
+    before = slots_from_traits(file_of(text, tmp_path), NO_BRAND, PlanConfig(num_images=8))
+    owner = next(slot for slot in before if slot.traits["a"] == "x")
+    other = {"b": "l" if owner.traits["b"] == "k" else "k"}
+    for slot in ("", "slot: 5, "):  # the value x has one slot, which the one-of-one takes with another b
+        file = file_of(f"{text}one_of_ones: [{{{slot}traits: {{a: x, b: {other['b']}}}}}]\n", tmp_path)
+        plan = PlanConfig(num_images=8)
+        kept = traits_of_slots_to_keep(file, before, plan, set(), {slot.slot for slot in before})
+        assert owner.slot not in kept and len(kept) >= 6
+        after = slots_from_traits(file, NO_BRAND, plan, (), dict(list(kept.items())[:-1]))
+        assert [one.traits["b"] for one in after if one.traits["a"] == "x"] == [other["b"]]
 
 
 def test_all_problems_of_a_traits_file_come_at_once(tmp_path: Path) -> None:
@@ -405,7 +447,12 @@ def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path)
     assert len(ranked) == 6 and ranked[0]["rank"] == "1"
     assert "combines the values anew" in text and "rank 1: line " in text and "slot" not in text.split("rank 1")[1][:40]
     code, again = run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'c.yaml'}", "keep_items=true")
-    assert code == 2 and "exists already" in again and "rarity" not in again
+    assert code == 2 and "exist already" in again and "OpenRarity" not in again
+    (tmp_path / "art.png").write_bytes(b"a person's picture")
+    code, again = run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'art.yaml'}")
+    assert code == 2 and "art.png exists already" in again and not (tmp_path / "art.yaml").exists()
+    assert (tmp_path / "art.png").read_bytes() == b"a person's picture"
+    assert run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'c.yaml'}")[0] == 0, "the same once more"
     assert "keep_items=true out=./kept.yaml each item stays" in text and "of its own; " in text
     code, text = run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'kept.yaml'}", "keep_items=true")
     assert code == 0 and "line 2 is slot 0, and line 6 is slot 4" in text, "line 7 is line 5 again"
@@ -416,6 +463,20 @@ def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path)
         shown = list(csv.DictReader(file))
     assert [row["face"] for row in shown] == ["happy", "sad", "happy", "sad", "happy"]
     assert [row["skin tone"] for row in shown] == ["dark", "light", "none", "dark", "light"]
+
+
+def test_a_column_of_several_values_takes_no_name_of_another_column() -> None:
+    items: list[dict[str, list[str]]] = [{"hat": ["a", "b"], "hat 1": ["x"]}, {"hat": ["b"], "hat 1": ["y"]}]
+    rows, _, _ = one_value_per_trait(CollectionItems(items, ["line 2", "line 3"], []))
+    assert [row["hat 1"] for row in rows] == ["x", "y"] and len(rows[0]) == 3
+    assert [set(row.values()) - {"none"} for row in rows] == [{"x", "a", "b"}, {"y", "b"}]
+
+
+def test_items_of_unlike_traits_go_out_under_their_headings(tmp_path: Path) -> None:
+    export_items(tmp_path / "o.csv", [{"hat": "cap", "eyes": "red"}, {"eyes": "blue", "hat": "none"}, {"eyes": "red"}])
+    with (tmp_path / "o.csv").open() as file:
+        rows = [(row["hat"], row["eyes"]) for row in csv.DictReader(file)]
+    assert rows == [("cap", "red"), ("none", "blue"), ("", "red")]
 
 
 def test_layers_and_json_come_in(run, tmp_path: Path) -> None:
@@ -479,6 +540,12 @@ def test_a_commitment_holds_until_the_plan_changes(run, tmp_path: Path) -> None:
     opened = hashlib.sha256(salt + path.with_name("plan.parquet").read_bytes()).hexdigest()
     path.write_text(json.dumps(older | {"commitment": opened}))
     assert run("verify", str(path))[0] == 0, "of before there was plan.jsonl"
+    path.with_name("commitment.salt").unlink()
+    code, text = run("verify", str(path))
+    assert code == 2 and "copy commitment.salt and plan.parquet from the batch's folder" in text
+    path.write_text("5")
+    code, text = run("verify", str(path))
+    assert code == 2 and "Traceback" not in text, "no commitment, and no certificate"
 
 
 def test_a_plan_that_is_made_longer_or_edited_keeps_what_still_fits(run, tmp_path: Path) -> None:

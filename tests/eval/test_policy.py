@@ -116,6 +116,8 @@ def test_a_line_that_nothing_falls_below_is_lifted() -> None:
     assert lifted.value("style", references, foreign) == pytest.approx(0.45)
     assert lifted.value("style", references) == alone
     assert Threshold(spreads=0, foreign=0.9).value("style", references, foreign) == pytest.approx(0.5)
+    words = policyfile.threshold_in_words(Threshold(spreads=-14, keep=0.0, foreign=0.0))
+    assert words.endswith(", and at most what 0% of them reach, at least the 0% quantile of foreign pictures")
 
 
 def test_what_the_references_show_themselves_is_no_fault() -> None:
