@@ -42,7 +42,7 @@ class LoadedBaseModel(NamedTuple):
 
 
 class WeightlessModel(NamedTuple):
-    """A base without weights, on torch's meta device: its shapes alone."""
+    """A base without weights, to count its numbers and try its shapes: the denoiser is on torch's meta device."""
 
     denoiser: Any
     resolution: int
@@ -62,9 +62,10 @@ class Family(Protocol):
     COMPONENT: str  # of the pipeline, which gets the LoRA; keys of LoRA files begin with it
 
     def base_folder(self, base: str, weights: bool = True) -> Path:
-        """Folder of a shipped name, a path or a hub id (`owner/name@revision`); from the hub also without weights.
+        """The folder of a base: a shipped name, a path, or a hub id (`owner/name@revision`), which is downloaded;
+        without its weights if `weights` is False.
 
-        Raises ModelError.
+        Raises ModelError if there is none, or if it is of another family.
         """
         ...
 
@@ -86,11 +87,15 @@ class Family(Protocol):
         ...
 
     def encode_prompts(self, models: LoadedBaseModel, prompts: list[str]) -> Conditions:
-        """What the denoiser is told of the prompts, on the autoencoder's device; captions that are too long are cut."""
+        """The embeddings that tell the denoiser the prompts, a row for each prompt, on the autoencoder's device;
+        prompts that are too long are cut.
+        """
         ...
 
     def latent_distribution(self, models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the scaled latents, [n, c, h/f, w/f] each (0 for a deterministic encoder)."""
+        """Mean and standard deviation of the scaled latents of `pixels`, [n, c, h/f, w/f] each (deviation 0 for a
+        deterministic encoder).
+        """
         ...
 
     def predict(
@@ -104,7 +109,9 @@ class Family(Protocol):
         ...
 
     def base_metadata(self, models: LoadedBaseModel) -> dict[str, str]:
-        """The LoRA header entries about the base: ModelSpec's architecture and implementation, and kohya's ss_ keys."""
+        """The entries about the base that go into a LoRA file's header: ModelSpec's architecture and implementation,
+        and kohya's ss_ keys.
+        """
         ...
 
     def lora_targets(self, kinds: list[str]) -> list[str]:
@@ -114,8 +121,8 @@ class Family(Protocol):
         ...
 
     def text_encoder_lora_targets(self, models: LoadedBaseModel) -> dict[str, list[str]]:
-        """Endings of the names of the attention modules in each text encoder that may be trained, by the encoder's
-        component.
+        """For each text encoder that may be trained, by its component in the pipeline: endings of the names of its
+        attention modules.
 
         The mapping is empty for a family whose text encoders are not trained.
         """

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from stylegate import files
-from stylegate.errors import ModelError
+from stylegate.families import pipelines
 from stylegate.families.base import Conditions, LoadedBaseModel, NoiseSchedule
 
 COMPONENT = "transformer"
@@ -35,32 +34,28 @@ def flow_matching_schedule() -> NoiseSchedule:
 
 
 def token_limit_and_caption_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
-    """MAX_TOKENS, and each caption's length in tokens within the chat that the pipeline makes of it."""
-    tokenizer = load_tokenizer(folder / "tokenizer")
+    """MAX_TOKENS, and each caption's number of tokens, counted with the chat that FLUX.2's and Z-Image's pipelines put
+    around it.
+
+    The empty thought that FLUX.2's pipeline puts behind the chat is not counted.
+    """
+    tokenizer = pipelines.load_tokenizer(AutoTokenizer, folder / "tokenizer")
     asked = [[{"role": "user", "content": caption}] for caption in captions]
     texts = [tokenizer.apply_chat_template(a, tokenize=False, add_generation_prompt=True) for a in asked]
     return MAX_TOKENS, [len(tokenizer(text).input_ids) for text in texts]
 
 
 def token_limit_and_lengths(folder: Path, tokenizer: str, captions: Sequence[str]) -> tuple[int, list[int]]:
-    """MAX_TOKENS, and each caption's length in tokens, by the tokenizer in the subfolder `tokenizer` of the base."""
-    return MAX_TOKENS, [len(ids) for ids in load_tokenizer(folder / tokenizer)(list(captions)).input_ids]
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer that is saved in `folder`. Raises ModelError if it cannot be loaded."""
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"base={files.display_path(folder.parent)}: its tokenizer cannot be loaded: {reason}"
-        ) from None
+    """MAX_TOKENS, and each caption's number of tokens without any chat around it, by the tokenizer in the subfolder
+    `tokenizer` of the base.
+    """
+    loaded = pipelines.load_tokenizer(AutoTokenizer, folder / tokenizer)
+    return MAX_TOKENS, [len(ids) for ids in loaded(list(captions)).input_ids]
 
 
 def encode_to_normalised_latents(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of latents [n, c, h/f, w/f], centred and scaled by two numbers of the autoencoder's
-    config.
+    """Mean and standard deviation of the latents of `pixels`, [n, c, h/f, w/f] each, by the shift and the scale in the
+    autoencoder's config.
     """
     found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     scale = vae.config.scaling_factor
@@ -68,8 +63,8 @@ def encode_to_normalised_latents(vae: Any, pixels: Tensor) -> tuple[Tensor, Tens
 
 
 def encode_as_one_frame_video(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of latents [n, c, h/f, w/f], normalised channel by channel, by a video
-    autoencoder.
+    """Mean and standard deviation of the latents of `pixels`, [n, c, h/f, w/f] each, by a video autoencoder, with a
+    shift and a scale for each channel.
 
     `pixels` are [n, c, h, w]: each picture is encoded as a video of one frame.
     """
@@ -93,7 +88,9 @@ def prompt_embeddings_and_mask(conditions: Conditions) -> tuple[Tensor, Tensor |
 
 
 def pack_latents(latents: Tensor) -> Tensor:
-    """[n, c, h, w] to [n, h/2 w/2, 4 c]: a token for each 2 x 2 patch, its channels first."""
+    """Latents [n, c, h, w] as tokens [n, h/2 w/2, 4 c], one for each 2 x 2 patch; the four numbers of a channel stand
+    together.
+    """
     n, c, h, w = latents.shape
     return latents.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w // 4, 4 * c)
 

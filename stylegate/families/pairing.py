@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegate import files
+from stylegate import files, hub
 from stylegate.errors import ModelError
 from stylegate.families.base import Family, LoadedBaseModel
 
@@ -69,7 +69,9 @@ def differing_parts_in_words(trains: Path, draws: Path) -> list[str]:
 
 
 def kind_of_part(entry: Any) -> str:
-    """The class that a pipeline's index names for a part; "none" where it has no such part."""
+    """The class in a part's `entry` of model_index.json, which is [library, class]; "none" where the pipeline has no
+    such part.
+    """
     return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[1] else "none"
 
 
@@ -105,7 +107,7 @@ def differing_layers_in_words(family: Family, trains: Path, draws: Path) -> list
             for f in (trains, draws)
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # whatever a config of another kind breaks
-        return [f"{family.COMPONENT}: its config makes no model of this family ({str(error).splitlines()[0]})"]
+        return [f"{family.COMPONENT}: its config makes no model of this family ({hub.first_line_of_error(error)})"]
     missing = [name for name in one if name not in other]
     odd = [name for name in one if name in other and one[name] != other[name]]
     reasons = []

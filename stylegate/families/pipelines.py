@@ -16,11 +16,12 @@ from stylegate.errors import ConfigError, ModelError
 from stylegate.families.base import LoadedBaseModel
 
 WEIGHTS = re.compile(r"(model|diffusion_pytorch_model)(-\d+-of-\d+)?\.safetensors")  # no variant, such as fp16
+DOWNLOAD_AGAIN = "copy or download the base again."
 PLAIN = ["*.json", "*.txt", "*.md", "*.model", "*.jinja"]  # all of a pipeline but its weights
 
 
 def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Path:
-    """The folder of a base: a shipped name, a path (files.is_path), or a hub id.
+    """The folder of a base: a shipped name, a path (files.is_path), or a hub id, which is downloaded.
 
     A hub id is downloaded once into the hub's cache, without `weights` all but the weights. Raises ModelError if there
     is nothing of that name, and if it belongs to another family.
@@ -48,14 +49,18 @@ def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Pa
         )
     kind = files.read_json(index, "the base's index", "_class_name")["_class_name"]
     if kind != pipeline.__name__:
-        raise ModelError(f"base={base} is a {kind}, family={family} takes a {pipeline.__name__}")
+        raise ModelError(
+            f"base={base} is a {kind}, family={family} takes a {pipeline.__name__}",
+            next_step="give the family of this base, or a base of this family.",
+        )
     return folder.resolve()
 
 
 def load_pipeline(
     folder: Path, pipeline: Any, parts: Sequence[str], device: torch.device, dtype: torch.dtype, **told: Any
 ) -> Any:
-    """Load a pipeline of the class `pipeline` to `device`, without progress bars; its `parts`, by name, are frozen.
+    """Load the pipeline of the class `pipeline` in `folder` to `device`; its `parts`, by name, are frozen. Its
+    libraries print no progress and no warnings from then on.
 
     The autoencoder stays in fp32: SDXL's overflows in fp16, and it is small. `told` are further arguments of the class.
     Raises ModelError for what is missing or broken.
@@ -68,10 +73,9 @@ def load_pipeline(
         kinds = {"default": dtype, "vae": torch.float32}
         loaded = pipeline.from_pretrained(folder, dtype=kinds, use_safetensors=True, **told)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = hub.first_line_of_error(error)
         raise ModelError(
-            f"base={files.display_path(folder)} cannot be loaded: {reason}",
-            next_step="copy or download the base again.",
+            f"base={files.display_path(folder)} cannot be loaded: {reason}", next_step=DOWNLOAD_AGAIN
         ) from None
     loaded.set_progress_bar_config(disable=True)
     loaded.to(device)
@@ -165,9 +169,17 @@ def clip_token_limit_and_lengths(folder: Path, captions: Sequence[str]) -> tuple
     limit_key = "max_position_embeddings"
     limit = files.read_json(folder / "text_encoder" / "config.json", "the text encoder's config", limit_key)[limit_key]
     transformers.logging.set_verbosity_error()  # it warns of long captions in words of its own
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"base={files.display_path(folder)}: its tokenizer cannot be loaded: {reason}") from None
+    tokenizer = load_tokenizer(CLIPTokenizer, folder / "tokenizer")
     return limit, [len(tokenizer(caption).input_ids) for caption in captions]
+
+
+def load_tokenizer(kind: Any, folder: Path) -> Any:
+    """The tokenizer of the class `kind` in `folder`, a part of a base. Raises ModelError if it cannot be loaded."""
+    try:
+        return kind.from_pretrained(folder)
+    except Exception as error:
+        raise ModelError(
+            f"base={files.display_path(folder.parent)}: its tokenizer cannot be loaded: "
+            f"{hub.first_line_of_error(error)}",
+            next_step=DOWNLOAD_AGAIN,
+        ) from None

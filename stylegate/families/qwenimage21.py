@@ -90,7 +90,7 @@ def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor
 
 
 def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
-    """The denoiser's output; it is called for each picture by itself.
+    """The velocity, noise minus latents; the denoiser is called for each picture by itself.
 
     The transformer counts a picture's position from the words before it, padding included: beside a longer prompt a
     picture would stand elsewhere than it does when it is drawn. Prompts of one length are not computed together, since
@@ -106,7 +106,7 @@ def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tenso
 def predict_for_one_picture(
     models: LoadedBaseModel, denoiser: Any, noisy: Tensor, words: Tensor, level: Tensor
 ) -> Tensor:
-    """The output [1, c, h, w] for one picture, with its words [1, tokens, width] without padding and its level [1]."""
+    """The velocity [1, c, h, w] for one picture, by its words [1, tokens, width] without padding and its level [1]."""
     rows, columns = noisy.shape[2:]
     found = denoiser(
         hidden_states=noisy.flatten(2).transpose(1, 2),

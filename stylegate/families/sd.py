@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and the shipped miniature: one CLIP text encoder, a UNet, epsilon or v prediction."""
+"""Stable Diffusion 1.x and 2.x, and the shipped miniature: one CLIP text encoder, a UNet, epsilon or v prediction."""
 
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,8 @@ def text_encoder_lora_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
 
 
 def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
-    """What the headers of LoRA files say of the base: 1.x or 2.x, which are told apart by the width of the words.
-
-    The text encoder of Stable Diffusion 2.x gives 1,024 numbers for each token, that of 1.x gives 768.
+    """The entries about the base that go into a LoRA file's header: 1.x or 2.x, told apart by the width of the prompt
+    embeddings, 768 or 1,024.
     """
     named = {"modelspec.implementation": "diffusers", "modelspec.architecture": "stable-diffusion-v1/lora"}
     if models.pipeline.unet.config.cross_attention_dim != 1024:

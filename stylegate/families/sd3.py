@@ -97,7 +97,8 @@ def lora_targets(kinds: list[str]) -> list[str]:
 
 
 def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
-    """What the headers of LoRA files say of the base, which is told by its layers.
+    """The entries about the base that go into a LoRA file's header: 3 medium, 3.5 medium or 3.5 large, told apart by
+    the transformer's config.
 
     3.5 medium attends twice in some layers; 3.5 large normalises queries and keys; 3 medium does neither.
     """

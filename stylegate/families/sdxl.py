@@ -56,7 +56,8 @@ def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tenso
 
 
 def text_encoder_lora_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
-    """Endings of the names of the attention modules in both text encoders, by the encoder's component.
+    """For each of the two text encoders, by its component: endings of the names of the attention modules that may get a
+    LoRA.
 
     The last layer of the first one is left out, since its output is not used.
     """

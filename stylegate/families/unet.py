@@ -23,11 +23,13 @@ TARGETS = {
 
 
 def unet_model_from_pipeline(pipeline: Any, folder: Path) -> LoadedBaseModel:
-    """The parts of a loaded pipeline that the trainer needs. Raises ModelError if the UNet does not name its size."""
+    """The LoadedBaseModel of a loaded pipeline with a UNet; the files in `folder` give its digest. Raises ModelError if
+    the UNet does not name its size.
+    """
     if not isinstance(pipeline.unet.config.sample_size, int):
         raise ModelError(
             f"base={files.display_path(folder)}: its unet names no sample_size",
-            next_step="copy or download the base again.",
+            next_step=pipelines.DOWNLOAD_AGAIN,
         )
     return LoadedBaseModel(
         pipeline=pipeline,
@@ -47,7 +49,10 @@ def noise_schedule_of(config: Any) -> NoiseSchedule:
     kept: Any = DDPMScheduler.from_config(config)
     prediction = {"epsilon": "epsilon", "v_prediction": "v"}.get(kept.config.prediction_type)
     if prediction is None:
-        raise ModelError(f"the base predicts {kept.config.prediction_type}; known are epsilon and v_prediction")
+        raise ModelError(
+            f"the base predicts {kept.config.prediction_type}; known are epsilon and v_prediction",
+            next_step="name a base that predicts one of these two.",
+        )
     return NoiseSchedule(kept.alphas_cumprod**0.5, (1 - kept.alphas_cumprod) ** 0.5, prediction)
 
 

@@ -87,7 +87,7 @@ def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor
 
 
 def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
-    """The denoiser's output, noise less latents.
+    """The velocity, noise minus latents [n, c, h/f, w/f].
 
     Z-Image is told how clean a picture is, not how noisy, and gives latents less noise: both signs are turned.
     """

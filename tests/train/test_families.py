@@ -192,11 +192,24 @@ def test_a_picture_goes_on_from_its_preview_and_the_preview_after_all_steps_is_t
 def test_another_familys_base_is_refused_by_name(run, base: tuple[str, Path]) -> None:
     family, folder = base
     code, text = run("train", "family=sd", f"base={folder}", "brand=neon")
-    assert code == 2 and "family=sd takes a StableDiffusionPipeline" in text
+    assert code == 2 and "family=sd takes a StableDiffusionPipeline" in text and "give the family of this base" in text
     index = json.loads((folder / "model_index.json").read_text())
     assert index["_class_name"] in text
     code, text = run("train", f"family={family}", "base=miniature", "brand=neon")
     assert code == 2 and "miniature" in text
+
+
+@pytest.mark.parametrize("error", [AssertionError(), ValueError("a broken file\nand where")])
+def test_a_tokenizer_that_cannot_be_loaded_is_said_with_what_to_do(tmp_path: Path, error: Exception) -> None:
+    class BrokenTokenizer:
+        @staticmethod
+        def from_pretrained(folder: Path) -> None:
+            raise error
+
+    with pytest.raises(ModelError) as refused:
+        pipelines.load_tokenizer(BrokenTokenizer, tmp_path / "base" / "tokenizer")
+    assert (str(error).partition("\n")[0] or "AssertionError") in str(refused.value)
+    assert pipelines.DOWNLOAD_AGAIN in str(refused.value)
 
 
 def test_sdxl_empty_prompt_is_zeros_as_the_pipeline_draws_it(tmp_path: Path) -> None:
