@@ -40,8 +40,8 @@ class Thumbnails(NamedTuple):
 
 
 def thumbnails_in_order(signatures: NDArray[np.uint8], places: NDArray[np.int64]) -> Thumbnails:
-    """Thumbnails of signatures [n, 64, 64, 3]; row i is of the signature places[i]. They are read in their own order,
-    since they may lie on disk.
+    """Thumbnails of signatures [n, 64, 64, 3]; row i is of the signature places[i]. The signatures are read from first
+    to last, since they may lie on disk.
     """
     made = Thumbnails(np.empty((len(places), 768), np.float16), np.empty((len(places), 3 * GRID * GRID), np.float16))
     rank = np.empty(len(places), np.int64)
@@ -80,7 +80,8 @@ def nearest_by_likeness(
     groups: NDArray | None = None,
     order: NDArray | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """For each picture the largest likeness to one of `others` and its index; 0 and -1 where there are none.
+    """For each of n pictures its largest likeness to one of `others`, [n], and that one's index, [n]; 0 and -1 where
+    there are none.
 
     Without `others`: to the pictures before it in the same array (so the first of a pair stays unmarked), those of
     its own group (attempts at one slot) aside; `order` says which come before, and results and groups are in that
@@ -145,7 +146,9 @@ def results_of_blocks(work: Callable[[slice], Found], count: int) -> Iterator[Fo
 
 
 def pairs_of_one_group(groups: NDArray, rows: slice) -> NDArray[np.int64]:
-    """[k, 2] (row - rows.start, column) of all pairs with the same group, of these rows; column is any picture."""
+    """[k, 2] (row - rows.start, column): for each picture in the slice `rows` all pictures of its group, itself
+    included.
+    """
     order = np.argsort(groups, kind="stable")
     first, last = (np.searchsorted(groups, groups[rows], side, order) for side in ("left", "right"))
     sizes = last - first
@@ -190,7 +193,9 @@ def likely_pairs(
 def best_positions(
     moved: NDArray[np.float32], coarse: NDArray[np.float16], pairs: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """[k] the largest product of a row's nine moved thumbnails [r, 9, 192] and the thumbnail of each of its pairs."""
+    """[k] for each of the pairs (row, column), how well the column's coarse thumbnail [192] correlates with the row's
+    best one of nine moved thumbnails, `moved` [r, 9, 192].
+    """
     order = np.argsort(pairs[:, 0], kind="stable")
     ends = np.searchsorted(pairs[order, 0], np.arange(len(moved) + 1))
     found = np.empty(len(pairs), np.float32)

@@ -1,4 +1,4 @@
-"""What a picture of a brand set may be better without: a frame or bars around it, or pixels that were made up.
+"""What a picture of a brand set may be better without: a frame or bars around it, or pixels that enlarging made up.
 
 Nothing is refused for it: `stylegate brand` and `stylegate check` name such pictures, and `brand crop=true` cuts
 frames off.
@@ -61,8 +61,8 @@ def without_frame(content: bytes, background: str) -> bytes:
 
 
 def frame_bar_depth(pixels: NDArray[np.int16]) -> int:
-    """The number of rows at the top of `pixels` [h, w, 3] that are of one even colour; 0 if it exceeds DEEPEST of the
-    height.
+    """The number of rows at the top of `pixels` [h, w, 3] that are of one even colour; 0 if there are none, or more
+    than DEEPEST of the height.
     """
     most = int(len(pixels) * DEEPEST) + 1
     upper = pixels[: most + 1]

@@ -1,4 +1,5 @@
-"""Pictures as every stage sees them: decoded to upright sRGB without alpha.
+"""Pictures as every stage sees them: decoded to upright sRGB, alpha laid on a background or kept where that is asked
+for.
 
 Training and scoring use the same decoder, so that a reference and a generated picture differ in nothing else.
 """
@@ -51,14 +52,16 @@ class PictureError(Exception):
 
 
 class DecodedPicture(NamedTuple):
-    """A decoded picture, and what had to be converted."""
+    """A decoded picture, and which conversions decoding made."""
 
     image: Image.Image  # mode RGB, sRGB; RGBA where some of it is transparent and no background was given
     notes: tuple[str, ...]  # conversions that were made, such as "alpha", "CMYK"
 
 
 def read_picture_file(path: Path) -> bytes:
-    """The file's bytes. Raises OSError, also for a pipe or device (which is not waited for); PictureError if large."""
+    """The file's bytes. Raises OSError, also for a pipe or device (which is not waited for), and PictureError for more
+    than MAX_BYTES.
+    """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise FileNotFoundError(f"{path} is not a file")
@@ -104,7 +107,8 @@ def refuse_animation_or_bad_size(image: Image.Image, content: bytes) -> None:
 
 
 def refuse_colours_read_differently(content: bytes) -> None:
-    """Raise PictureError for a PNG whose colours browsers read by a chunk that Pillow does not.
+    """Raise PictureError for a PNG with a chunk of colours (cICP, gAMA, cHRM) that browsers follow and Pillow ignores,
+    unless its values are those of sRGB.
 
     cICP goes before iCCP, sRGB, and gAMA with cHRM (PNG, third edition).
     """
@@ -158,7 +162,7 @@ def upright_size_of(content: bytes) -> tuple[int, int]:
 
 
 def suffix_by_content(content: bytes) -> str:
-    """The suffix of a picture that decodes, by its content: what its name says may be wrong."""
+    """The suffix, such as ".jpg", of a picture that decodes, by its content: the suffix of its name may be wrong."""
     with Image.open(io.BytesIO(without_text_chunks(content)), formats=FORMATS) as image:
         kind = image.format or ""
     return {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}.get(kind, f".{kind.lower()}")
@@ -240,7 +244,9 @@ def to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def from_colour_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Image.Image:
-    """Convert from the embedded profile `icc` to sRGB. One that does not fit the colours is noted and left aside."""
+    """The picture converted to RGB in sRGB from its embedded profile `icc`, or without it where it does not fit the
+    picture. What was done is appended to `notes`.
+    """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         space: str = source.profile.xcolor_space  # type: ignore[union-attr]

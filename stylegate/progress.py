@@ -20,9 +20,11 @@ class ProgressTick(Protocol):
 
 @contextmanager
 def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -> Iterator[ProgressTick]:
-    """A context that yields tick(steps, note), which advances the bar and shows a note (loss, say) beside the rate.
+    """A context that shows how many of `total` steps are done. It yields tick(steps, note), which advances that and
+    shows a note (loss, say) beside the rate.
 
-    Nothing is shown if `visible` is False.
+    On a terminal it is a bar on stderr, elsewhere the lines of `log_progress_lines`; nothing is shown if `visible` is
+    False.
     """
     console = Console(stderr=True)
     if not visible:
@@ -62,8 +64,8 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
 
 @contextmanager
 def log_progress_lines(title: str, total: int, start: int) -> Iterator[ProgressTick]:
-    """The same context as `progress_bar`, for a log: prints a line at most every LOG_EVERY_S seconds, and one at the
-    end.
+    """The same context as `progress_bar`, for a log: it prints a line to stdout at most every LOG_EVERY_S seconds, and
+    one at the end.
     """
     began = spoken = time.monotonic()
     done = start

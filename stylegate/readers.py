@@ -47,7 +47,9 @@ def lora_problems_by_program(file: LoraContents) -> dict[str, str]:
 
 
 def problems_in_stylegate(file: LoraContents) -> list[str]:
-    """Why lora_file=FILE would be refused on every base; empty if it is drawn with where the base has its layers."""
+    """Why stylegate refuses lora_file=FILE on every base, as one text in a list; an empty list if it is drawn with
+    where the base has its layers.
+    """
     unread = [kind for kind in other_adapter_kinds(file) if kind not in loranames.READ_HERE]
     reasons = [f"holds {', '.join(unread)}"] if unread else []
     reasons += [f"has {counted(len(file.unknown), 'key')} of no known kind"] if file.unknown else []
@@ -92,7 +94,9 @@ def problems_in_diffusers(file: LoraContents) -> list[str]:
 
 
 def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
-    """What diffusers does with a transformer's file; its loaders differ by family."""
+    """What diffusers ignores or refuses of a transformer's file, or reads for some families alone, a sentence each; an
+    empty list if it reads all. Its loaders differ by family.
+    """
     if "LoKr" in file.factored.values():
         if len(set(file.factored.values())) > 1 or styles_of_plain_layers(file):
             return ["refuses it: it has LoKr beside layers of another kind"]
@@ -110,7 +114,8 @@ def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
 
 
 def diffusers_strengths(file: LoraContents) -> dict[str, float]:
-    """The strength at which diffusers loads each layer of a UNet's file, by the file's name of the layer.
+    """The strength (alpha over rank, or over its root) at which diffusers loads each layer of a UNet's file, by the
+    file's name of the layer.
 
     Layers that it passes over are missing. Raises ValueError with the reason where it refuses the file.
     """
@@ -155,7 +160,7 @@ def untranslatable_reason(file: LoraContents, error: Exception) -> str:
 
 
 def lora_settings_in_header(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The LoRA settings in the header of a file; None without a header.
+    """The LoRA settings in the entry `lora_adapter_metadata` of a file's header; None without that entry.
 
     Raises ValueError for one that is not understood.
     """
@@ -170,7 +175,8 @@ def lora_settings_in_header(metadata: Mapping[str, str]) -> dict[str, Any] | Non
 def diffusers_strengths_of_component(
     component: str, state: dict[str, Tensor], alphas: Mapping[str, float], header: dict[str, Any] | None
 ) -> dict[int, float]:
-    """The strength of each layer of a component as diffusers loads it, by the id of the layer's up tensor.
+    """The strength (alpha over rank, or over its root) of each layer of a component as diffusers loads it, by the id of
+    the layer's up tensor.
 
     `state` are the component's tensors, `alphas` those that diffusers found by layer, `header` the file's LoRA
     settings. Raises ValueError with the reason where diffusers refuses them.

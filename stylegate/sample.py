@@ -43,7 +43,7 @@ def draw_pictures(
     resolution: int,
     negatives: Sequence[str] = (),
 ) -> list[Image.Image]:
-    """One picture for each prompt, `resolution` pixels a side; each has the noise of its own seed, whichever
+    """Draw one picture for each prompt, `resolution` pixels a side; each has the noise of its own seed, whichever
     pictures are drawn with it.
 
     `negatives`: for each prompt what guidance leads away from, empty for the family's own. Where all are empty, or the
@@ -92,8 +92,8 @@ def takes_negative_prompt(models: LoadedBaseModel) -> bool:
 
 @contextmanager
 def text_encoders_on_device(models: LoadedBaseModel) -> Iterator[None]:
-    """A context with the text encoders on the denoiser's device, so that prompts can be read; the trainer keeps them
-    elsewhere.
+    """A context with the text encoders on the denoiser's device, so that prompts can be encoded; at its end they are
+    put back to where the trainer keeps them.
     """
     device: Any = models.denoiser.device
     away = [part for part in pipelines.text_encoders(models.pipeline) if part.device != device]

@@ -52,9 +52,10 @@ def picture_table(
 
 
 def truncate_to_pixels(text: str, width: int) -> str:
-    """Cut a caption until it is at most `width` pixels wide; what was cut ends in …"""
+    """The caption, cut until it is at most `width` pixels wide; what was cut ends in …, "" if nothing fits."""
     while text and font(12).getlength(text) > width:
-        text = text[:-2].rstrip(" …") + "…"
+        kept = text[:-2].rstrip(" …")
+        text = f"{kept}…" if kept else ""
     return text
 
 

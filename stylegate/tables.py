@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SEPARATORS = ",;\t"
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 NAMES = ("file_name", "file", "filename", "image", "image_path", "path")  # columns that name a picture
 TEXTS = ("text", "caption", "prompt", "description")  # columns that hold a caption
 
@@ -44,7 +44,7 @@ def read_table(path: Path) -> Table:
 
 
 def decode_utf8(content: bytes) -> str:
-    """UTF-8 text without a byte order mark. Raises ValueError for anything else."""
+    """The text of UTF-8 bytes, without a byte order mark. Raises ValueError for other bytes and for NUL characters."""
     try:
         text = content.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError:
@@ -79,7 +79,8 @@ def parse_csv(text: str) -> Table:
             ):
                 count = sum(map(bool, columns))
                 problems.append(
-                    f"line {line}: {len(cells)} cells under {count} columns; put a cell with commas in quotes"
+                    f"line {line}: {len(cells)} cells under {count} columns; put a cell with {SEPARATORS[separator]} "
+                    "in quotes"
                 )
             padded = [*cells, *[""] * (len(columns) - len(cells))]
             rows.append(TableRow(line, {name: cell for name, cell in zip(columns, padded, strict=False) if name}))
@@ -97,7 +98,7 @@ def csv_separator_and_rest(csv_text: str) -> tuple[str, str, int]:
     stated = first.strip().lower().removeprefix("sep=")
     if len(first.strip()) == len("sep=") + 1 and stated in SEPARATORS:
         return stated, rest, 1
-    header = next((line for line in csv_text.splitlines() if line.strip(SEPARATORS + " ")), "")
+    header = next((line for line in csv_text.splitlines() if line.strip("".join(SEPARATORS) + " ")), "")
     return max(SEPARATORS, key=header.count), csv_text, 0
 
 

@@ -6,6 +6,7 @@ letters; handwriting in one stroke, fewer than FEWEST letters, and letters that 
 tests/bench/textmarks.py measures both errors.
 """
 
+from bisect import bisect_left, bisect_right
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,9 @@ SHAPE = 6  # cells a side in which shapes are compared
 
 
 class Mark(NamedTuple):
-    """A connected group of pixels, in pixels of the picture."""
+    """A connected group of pixels that may be a letter: its box in pixels of the picture as it is looked at, and its
+    mask.
+    """
 
     left: int
     top: int
@@ -46,7 +49,9 @@ class Mark(NamedTuple):
 
 
 def has_text_near_edge(image: Image.Image) -> bool:
-    """Whether a line of separate letters stands in the upper or lower quarter of a picture of LEAST_SIDE or more."""
+    """Whether a line of separate letters stands in the upper or lower quarter of a picture; False if the picture's
+    shorter side is below LEAST_SIDE.
+    """
     from scipy import ndimage
 
     if min(image.size) < LEAST_SIDE:
@@ -65,7 +70,8 @@ def has_text_near_edge(image: Image.Image) -> bool:
 
 
 def marks_of(standing_out: NDArray[np.bool_], side: int) -> list[Mark]:
-    """The connected groups of [h, w] that are as large as letters, from left to right; none where there are too many.
+    """The connected groups of true pixels in `standing_out` [h, w] that are as large as letters, from left to right; an
+    empty list if they are more than MOST.
 
     `side` is the shorter side of the picture in pixels.
     """
@@ -82,23 +88,32 @@ def marks_of(standing_out: NDArray[np.bool_], side: int) -> list[Mark]:
 
 
 def lines_of_marks(marks: list[Mark]) -> list[list[Mark]]:
-    """Marks that stand beside each other on one line, FEWEST of them or more; each mark is in one line at most."""
-    free, lines = list(marks), []
-    for first in marks:
-        if first not in free:
+    """Lines of FEWEST marks or more that stand beside each other; each mark is in one line at most.
+
+    `marks` are sorted from left to right, as `marks_of` gives them: only those near a line's end are looked at.
+    """
+    lefts, taken, lines = [mark.left for mark in marks], set[int](), []
+    for number, first in enumerate(marks):
+        if number in taken:
             continue
-        line, tallest = [first], first.height
-        while following := next((m for m in free if m not in line and follows(m, line[-1], tallest)), None):
+        line, tallest = [number], first.height
+        while True:
+            last = marks[line[-1]]
+            near = range(bisect_left(lefts, last.right - tallest), bisect_right(lefts, last.right + tallest))
+            free = (n for n in near if n not in taken and n not in line)
+            following = next((n for n in free if follows(marks[n], last, tallest)), None)
+            if following is None:
+                break
             line.append(following)
-            tallest = max(tallest, following.height)
+            tallest = max(tallest, marks[following].height)
         if len(line) >= FEWEST:
-            free = [mark for mark in free if mark not in line]
-            lines.append(line)
+            taken.update(line)
+            lines.append([marks[n] for n in line])
     return lines
 
 
 def follows(mark: Mark, last: Mark, tallest: int) -> bool:
-    """Whether a mark is the next letter after `last` in a line whose tallest letter has so many pixels."""
+    """Whether a mark is the next letter after `last` in a line whose tallest letter is `tallest` pixels high."""
     near = -0.2 * tallest <= mark.left - last.right <= tallest
     alike = 0.45 <= mark.height / tallest <= 1.8
     same_line = abs(mark.bottom - last.bottom) <= 0.3 * tallest
@@ -107,7 +122,7 @@ def follows(mark: Mark, last: Mark, tallest: int) -> bool:
 
 
 def is_text(line: list[Mark]) -> bool:
-    """Whether the marks of a line look like letters: of one stroke, no dots, and unlike each other."""
+    """Whether the marks of a line look like letters: of strokes of one width, no dots, and unlike each other."""
     from scipy import ndimage
 
     heights = np.array([m.height for m in line])
@@ -128,6 +143,6 @@ def is_text(line: list[Mark]) -> bool:
 
 
 def shape_of(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The share of each of SHAPE x SHAPE cells that the mask fills, [cells], each in [0, 1]."""
+    """The share that the mask fills of each of SHAPE x SHAPE cells laid over it, [SHAPE * SHAPE] in [0, 1]."""
     small = Image.fromarray(mask.astype(np.uint8) * 255).resize((SHAPE, SHAPE), Image.Resampling.BOX)
     return np.asarray(small, np.float64).ravel() / 255

@@ -112,7 +112,7 @@ class WandbTracker:
         atexit.register(self.finish, 1)  # if an error ends the run
 
     def run_queue(self) -> None:
-        """Make the calls that wait, in order; runs in the thread."""
+        """Make the calls that wait in the queue, in order, until a None comes; runs in the thread."""
         while (call := self.calls.get()) is not None:
             self.call_or_give_up(call)
 

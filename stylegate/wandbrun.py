@@ -59,7 +59,9 @@ def wandb_identity(directory: Path, settings: TrackerConfig) -> dict[str, Any]:
 
 
 def read_or_create_wandb_identity(directory: Path) -> dict[str, Any]:
-    """The content of wandb.json. A directory without one gets an id, and W&B's own variables name project and team."""
+    """The content of wandb.json. Where it is missing it is written, with a new random id, and project and team by W&B's
+    own environment variables.
+    """
     path = directory / IDENTITY
     if not path.exists():
         project = os.environ.get("WANDB_PROJECT", TrackerConfig().project)
@@ -71,7 +73,9 @@ def read_or_create_wandb_identity(directory: Path) -> dict[str, Any]:
 def start_wandb_run(
     directory: Path, identity: Mapping[str, Any], mode: Any, job: str | None, config: Any, limits: tuple[float, float]
 ) -> Any:
-    """The W&B run of `directory`, new or resumed. `limits` are the seconds that it may take to begin and to end."""
+    """Start the W&B run of `directory`, or resume it, and return it. `limits` are the seconds that it may take to begin
+    and to end.
+    """
     import wandb
 
     return wandb.init(
@@ -95,7 +99,8 @@ def start_wandb_run(
 
 
 def highest_local_rows_and_steps(directory: Path) -> dict[str, float]:
-    """The highest row, step and evaluation in W&B's local files of the run, by name; -1 for none.
+    """The highest row, step and evaluation in W&B's local files of the run, by name; -1 for none. Damaged files are
+    moved to torn/.
 
     A part that a kill has damaged is moved aside, and its values will be logged again: `wandb sync` stops at such a
     part, and sends it twice if it is run twice.

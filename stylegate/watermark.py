@@ -104,7 +104,7 @@ class TrustMarkWatermark:
 
 
 def build_trustmark_encoder(weights: dict[str, Any]) -> Any:
-    """TrustMark's encoder, of the size that its weights have, as TrustMark calls it.
+    """TrustMark's encoder with its weights loaded, of the size that they have, in the form that TrustMark calls.
 
     The result is a function of (cover, bits) that returns the marked picture and its difference to the cover.
     """
@@ -129,7 +129,9 @@ def build_trustmark_encoder(weights: dict[str, Any]) -> Any:
 
 
 def build_trustmark_decoder(weights: dict[str, Any]) -> Any:
-    """TrustMark's decoder, a ResNet of 18 or 50 layers by its weights, as TrustMark calls it."""
+    """TrustMark's decoder with its weights loaded, a ResNet of 18 or 50 layers by what they are, in the form that
+    TrustMark calls.
+    """
     import torch
     from trustmark.unet import SecretDecoder  # type: ignore[import-not-found]
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from stylegate import brandset, files
+from stylegate import brandset, files, textmarks
 from stylegate.captionfaults import captions_by_name, problems_of_captions
 from stylegate.picturefaults import find_box_inside_frame, is_enlarged
 from stylegate.similarity import most_varied_indices, signature_of_picture
-from stylegate.textmarks import has_text_near_edge
+from stylegate.textmarks import follows, has_text_near_edge
 
 
 def drawn(side: int, seed: int) -> Image.Image:
@@ -72,6 +72,29 @@ def test_text_near_an_edge_is_found_and_dots_and_drawings_are_not(words: str) ->
         for y in range(4, 250, 12):
             ImageDraw.Draw(dotted).ellipse((x, y, x + 7, y + 7), fill="navy")
     assert not has_text_near_edge(dotted)
+
+
+def test_only_marks_near_the_end_of_a_line_are_looked_at_and_no_letter_is_lost() -> None:
+    draw_from, found = np.random.default_rng(0), 0
+    for _ in range(30):
+        boxes = draw_from.integers((0, 0, 3, 6), (300, 4, 9, 9), (int(draw_from.integers(40, 120)), 4))
+        boxes = sorted((boxes * (1, 12, 1, 1)).tolist())  # on four lines
+        marks = [textmarks.Mark(x, y, w, h, np.ones((1, 1), bool)) for x, y, w, h in boxes]
+        free, lines = list(range(len(marks))), []
+        for first in range(len(marks)):
+            line, tallest = [first], marks[first].height
+            while first in free:
+                following = [n for n in free if n not in line and follows(marks[n], marks[line[-1]], tallest)]
+                if not following:
+                    break
+                line.append(following[0])
+                tallest = max(tallest, marks[following[0]].height)
+            if len(line) >= textmarks.FEWEST:
+                free = [number for number in free if number not in line]
+                lines.append([marks[number] for number in line])
+        assert textmarks.lines_of_marks(marks) == lines
+        found += len(lines)
+    assert found > 50
 
 
 def test_the_most_varied_pictures_leave_near_duplicates_out() -> None:

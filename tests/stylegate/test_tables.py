@@ -48,7 +48,11 @@ def test_quoted_line_ends_stay_and_rows_know_their_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("file_name,text\na.png,b\nc.png,1girl, solo\n", "line 3: 3 cells under 2 columns"),
+        (
+            "file_name,text\na.png,b\nc.png,1girl, solo\n",
+            "3: 3 cells under 2 columns; put a cell with commas in quotes",
+        ),
+        ("file_name;text\na.png;red; solo\n", "line 2: 3 cells under 2 columns; put a cell with semicolons in quotes"),
         ('file_name,text\na.png,b\nc.png,"never closed\nd.png,e\n', "line 3: not a row of a CSV table"),
         ('file_name,text\na.png,"round" cat\n', "line 2: not a row of a CSV table"),
         ("file_name,text,Text\na.png,b,c\n", "line 1: the column text stands twice"),
