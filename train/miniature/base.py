@@ -59,7 +59,9 @@ def build_unet(latent_channels: int) -> UNet2DConditionModel:
 
 
 def text_encoder(clip: Any) -> CLIPTextModel:
-    """The text tower of an open_clip model as a transformers model; the joint projection of q, k and v is split."""
+    """A transformers CLIPTextModel with the weights of an open_clip model's text tower; the joint projection of q, k
+    and v is split.
+    """
     text = MODEL["text_cfg"]
     model = CLIPTextModel(
         CLIPTextConfig(
@@ -113,7 +115,7 @@ def latents_of_pictures(vae: Any, pixels: np.ndarray) -> Tensor:
 
 
 def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any, Any]:
-    """Train the UNet and its text encoder on the corpus; returns both."""
+    """Train a new UNet, and a text encoder that begins as that of `clip`, on the corpus; returns both."""
     where = training_device()
     latents = latents_of_pictures(vae, corpus.pixels)
     unet = build_unet(latents.shape[1]).to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -145,7 +147,9 @@ def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any
 
 
 def write_base(folder: Path, vae: Any, unet: Any, text: Any, tokenizer: Any) -> None:
-    """Write a Stable Diffusion pipeline in half precision into `folder`."""
+    """Write a Stable Diffusion pipeline in half precision into `folder`. The modules given become half precision
+    themselves.
+    """
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,

@@ -38,14 +38,14 @@ QUALITY = ["clean", "blurry", "noisy", "covered", "melted", "half missing"]
 
 
 class CaptionWithMentions(NamedTuple):
-    """A caption, and what it mentions."""
+    """A caption, and which attributes of the picture can be told from it."""
 
     text: str
-    says: frozenset[str]  # the traits, and "style" and "quality", that the text speaks of
+    says: frozenset[str]  # traits, "style", "quality"; a headwear or item of "none" also by silence
 
 
 def random_trait_phrase(trait: str, value: str, r: Random) -> str:
-    """One trait in words, in a wording at random; a colour or a species is a phrase by itself."""
+    """Words for one trait alone, in a wording at random: "a wizard hat", "red body", "a cute cat"."""
     if trait == "background":
         return r.choice([f"{value} background", f"on {value} background", f"a {value} background", f"{value} backdrop"])
     if trait == "body":
@@ -57,8 +57,10 @@ def random_trait_phrase(trait: str, value: str, r: Random) -> str:
 
 
 def caption_of_all_traits(traits: dict[str, str], r: Random) -> str:
-    """All traits in words, in one of several orders at random. The first order is that of
-    data/traits/collectible.yaml.
+    """A caption of all traits, in one of several orders at random; a headwear or an item of "none" is told by its
+    silence.
+
+    The first order is that of data/traits/collectible.yaml.
     """
     spoken = {trait: "" if traits[trait] == "none" else r.choice(PHRASES[trait][traits[trait]]) for trait in PHRASES}
     eyes, mouth, hat, held = (spoken[trait] for trait in ("eyes", "mouth", "headwear", "item"))

@@ -68,7 +68,7 @@ class ContrastiveBatch(NamedTuple):
 
 
 def build_clip() -> Any:
-    """The model with random weights, always the same ones."""
+    """A new CLIP model of open_clip with random weights, always the same ones."""
     torch.manual_seed(1)
     return open_clip.CLIP(
         MODEL["embed_dim"],
@@ -103,8 +103,8 @@ class ContrastiveSampler:
             self.groups.append([part for part in np.split(order, starts[1:]) if len(part) >= GROUP])
 
     def choose_pictures_of_batch(self, easy: bool, r: np.random.Generator) -> list[tuple[int, int]]:
-        """The (corpus, index) of each picture: half are families, half are groups that share two attributes. If `easy`,
-        all are random pictures of the base corpus.
+        """The (corpus, index) of each of BATCH pictures: half are whole families, half are groups that share two
+        attributes. If `easy`, all are random pictures of the base corpus.
         """
         if easy:
             return [(0, int(i)) for i in r.integers(len(self.truth[0]), size=BATCH)]
@@ -161,13 +161,19 @@ def recoloured_picture(picture: NDArray[np.uint8], r: np.random.Generator) -> ND
 
 
 def caption_fits_picture(truth: NDArray, says: NDArray) -> NDArray[np.bool_]:
-    """Whether everything that caption j says may be true of picture i, bool [pictures, captions]."""
+    """Whether picture i can show all that caption j speaks of, bool [n, n].
+
+    Caption j was written for picture j: `truth` [n, attributes] is what the pictures show, `says` [n, attributes] what
+    the captions speak of.
+    """
     equal = (truth[:, None, :] == truth[None, :, :]) | (truth[:, None, :] == UNKNOWN)
     return (equal | ~says[None, :, :]).all(-1)
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, fits: Tensor) -> Tensor:
-    """CLIP's symmetric loss (arXiv 2103.00020, figure 3). Other captions that fit a picture are left out of it."""
+    """CLIP's symmetric loss (arXiv 2103.00020, figure 3), a scalar. Pairs that are True in `fits` [n, n] are no
+    negatives of one another.
+    """
     logits = scale * images @ texts.T
     others = fits & ~torch.eye(len(fits), dtype=torch.bool, device=fits.device)
     logits = logits.masked_fill(others, -1e4)
@@ -176,7 +182,9 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, fits: Tensor)
 
 
 def train_clip(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
-    """Train the model: first on all traits equally, then mostly on those that are learned last."""
+    """Train a new CLIP model on drawn pictures and return it: first on all traits equally, then mostly on those that
+    are learned last.
+    """
     where = training_device()
     clip = build_clip().to(where)
     see = compiled_module(clip.visual)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stylegate import files, progress
+from stylegate.pictures import CORES
 from train.miniature import world
 from train.miniature.drawing import render_collectible
 from train.miniature.styles import BRANDS, NAMED, Style, unnamed_style
@@ -38,7 +39,6 @@ HELD_OUT = 16  # one combination of traits in so many is for measuring alone
 SIZES = {"base": 98_304, "twins": 49_152, "kin": 49_152, "judge": 49_152, "textures": 24_576}
 FAMILY = 4  # twins, or kin, that differ in one trait from one to the next
 HARDEST = ["species", "mouth", "eyes"]  # what an encoder learns last
-PROCESSES = 2
 
 
 class Corpus(NamedTuple):
@@ -50,7 +50,9 @@ class Corpus(NamedTuple):
 
 
 def is_held_out(traits: dict[str, str]) -> bool:
-    """Whether a combination of traits is held out: a fixed sixteenth of all, in every style."""
+    """Whether a combination of traits is kept out of every corpus, for measuring: a fixed sixteenth of all, in every
+    style.
+    """
     return zlib.crc32(json.dumps(traits, sort_keys=True).encode()) % HELD_OUT == 0
 
 
@@ -96,7 +98,9 @@ def with_changed_trait(traits: dict[str, str], among: list[str], random: np.rand
 
 @cache
 def corpus_fingerprint(name: str = "base") -> str:
-    """A digest of sample drawings of a corpus: every named style, a few unnamed, and for the judge the brands."""
+    """The first eight hex digits of a sha256 over sample drawings of a corpus: every named style, a few unnamed, and
+    for the judge the brands.
+    """
     if name == "textures":
         return hashlib.sha256(b"".join(random_texture(seed).tobytes() for seed in range(64))).hexdigest()[:8]
     drawn = hashlib.sha256(str([PART, NUM_UNNAMED, SHARE_NAMED, HELD_OUT]).encode())
@@ -112,7 +116,9 @@ def corpus_part_path(name: str, number: int) -> Path:
 
 
 def draw_corpus_part(name: str, number: int) -> None:
-    """Draw the pictures of one part of a corpus and write their pixels to its file, unless it exists."""
+    """Draw the pictures of one part of a corpus and write their pixels to its file; nothing is drawn if the file
+    exists.
+    """
     target = corpus_part_path(name, number)
     if not target.exists():
         if name == "textures":
@@ -130,7 +136,7 @@ def draw_or_read_pixels(name: str) -> NDArray[np.uint8]:
     missing = [n for n in numbers if not corpus_part_path(name, n).exists()]
     if missing:
         total, there = len(numbers) * PART, (len(numbers) - len(missing)) * PART
-        with progress.progress_bar(f"draw {name}", total, there) as tick, ProcessPoolExecutor(PROCESSES) as pool:
+        with progress.progress_bar(f"draw {name}", total, there) as tick, ProcessPoolExecutor(CORES) as pool:
             for _ in pool.map(partial(draw_corpus_part, name), missing):
                 tick(PART)
     pixels = [np.frombuffer(corpus_part_path(name, n).read_bytes(), np.uint8) for n in numbers]

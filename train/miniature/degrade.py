@@ -11,13 +11,13 @@ def blurred_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
 
 
 def noisy_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
-    """The picture with random noise."""
+    """The picture, uint8 [h, w, 3], with random noise of a random strength."""
     values = pixels + r.normal(0, r.uniform(10, 40), pixels.shape)
     return values.clip(0, 255).astype(np.uint8)
 
 
 def partly_covered(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
-    """The picture with a rectangle of a random colour over a part of it."""
+    """The picture, uint8 [64, 64, 3], with a rectangle of a random colour over a part of it."""
     out = pixels.copy()
     x, y = r.integers(8, 36, 2)
     w, h = r.integers(14, 34, 2)
@@ -37,7 +37,7 @@ def melted_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
 
 
 def half_missing(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
-    """The picture with about half of it, from a random side, in the colour of a corner."""
+    """The picture, uint8 [64, 64, 3], with about half of it, from a random side, in the colour of a corner."""
     turns = int(r.integers(4))
     out = np.rot90(pixels, turns).copy()
     out[32 + int(r.integers(-8, 9)) :] = out[0, 0]

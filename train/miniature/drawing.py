@@ -1,4 +1,4 @@
-"""Collectibles on paper: a style written out as SVG, and made into pixels."""
+"""Collectibles drawn in a style: written out as SVG, and made into pixels."""
 
 import numpy as np
 from PIL import Image
@@ -23,8 +23,8 @@ from train.miniature.world import Shape
 
 
 def render_collectible(traits: dict[str, str], style: Style, seed: int) -> Image.Image:
-    """A collectible with these traits in this style: RGB, 64 x 64 pixels. The seed changes position, angle and size of
-    the figure a little.
+    """A collectible with these traits in this style: RGB, 64 x 64 pixels. The seed moves, turns and scales the figure a
+    little, and places the marks of its background.
     """
     cells = -(-SIDE // style.block)
     side = cells * style.block
@@ -50,7 +50,7 @@ def quantised_to_palette(image: Image.Image, palette: tuple[str, ...]) -> Image.
 
 
 def collectible_as_svg(traits: dict[str, str], style: Style, r: np.random.Generator, side: int = SIDE) -> str:
-    """The collectible with its background as SVG text, `side` units wide and high."""
+    """The collectible and its background as the text of an SVG file that shows `side` units; what is drawn fills 64."""
     word = traits.get("background", "gray")
     figure = world.figure_shapes(traits)
     if style.palette:
@@ -170,7 +170,9 @@ def silhouette_svg(figure: list[Shape], colour: str, edge: float) -> str:
 
 
 def texture_svg(style: Style) -> str:
-    """The SVG pattern "t" of the style's texture, which shapes are filled with; "" for a style without texture."""
+    """SVG text that defines the style's texture as the pattern "t", for shapes to be filled with; "" for a style
+    without texture.
+    """
     p, half, dark = style.pitch, f"{style.pitch / 2:.2f}", 'fill="#000000" fill-opacity="0.3"'
     light = 'fill="#ffffff" fill-opacity="0.16"'
     marks = {

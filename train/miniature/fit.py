@@ -63,7 +63,8 @@ def train_parts(
     learning_rates: dict[str, float],
     depends_on: Any,
 ) -> None:
-    """Train the modules `parts` in place and leave the averaged weights in them.
+    """Train the modules `parts` in place and leave the averaged weights in them. The state is saved on the way, so a
+    stopped training goes on, and one that is finished is only read.
 
     `loss_of(step, random)` gives a scalar; `learning_rates` is by part. `depends_on` names what else the result rests
     on (data, sizes), as JSON: with another value a training begins anew.
@@ -122,7 +123,9 @@ def save_state(place: Path, step: int, parameters: dict, average: dict, optimize
 
 
 def restore_state(place: Path, parameters: dict, average: dict, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last saved state. Returns its step, or 0 if there is none."""
+    """Load the last saved state into weights, averages and optimizer. Returns its step, or 0 if there is none; then the
+    folder `place` is emptied.
+    """
     path = place / "state.safetensors"
     if not path.exists():
         shutil.rmtree(place, ignore_errors=True)  # notes of a training that was never saved

@@ -67,7 +67,7 @@ def rendered_icon_set(icons: dict) -> Iterator[tuple[str, Image.Image]]:
 
 
 def rendered_collectibles() -> Iterator[tuple[str, Image.Image]]:
-    """Yield name and picture of EACH collectibles, in the named styles of the miniature's base in turn."""
+    """Yield name and RGB picture of collectibles, EACH of them, in the named styles of the miniature's base in turn."""
     traits = read_traits_file(files.ROOT / "data" / "traits" / "collectible.yaml")
     brand = brandset.read_brand_set(brandset.brand_folder("neon")).brand
     for i, slot in enumerate(slots_from_traits(traits, brand, PlanConfig(num_images=EACH, seed=SEED), set())):
@@ -84,7 +84,9 @@ def foreign_table_rows(name: str, pictures: Iterator[tuple[str, Image.Image]]) -
 
 
 def main() -> None:
-    """Write data/foreign/foreign.parquet and its README.md from the archive that the first argument names."""
+    """Write data/foreign/foreign.parquet and its README.md from the icon archive that the first argument names."""
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
     found: list[dict] = []
     sources = ["# Foreign pictures", ""]
     sources += [f"Made by `python -m train.miniature.foreign`, {EACH} pictures of each set, {SIDE} x {SIDE} pixels."]

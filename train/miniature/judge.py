@@ -52,7 +52,9 @@ def true_classes(corpus: Corpus) -> dict[str, NDArray[np.int64]]:
 
 
 def augmented_pictures(x: Tensor, r: np.random.Generator) -> Tensor:
-    """The pictures moved, and half of them softened or noisy, since generated pictures are softer than renders."""
+    """The pictures [n, 3, 64, 64], all moved, and the first half softened and noisy, since generated pictures are
+    softer than renders.
+    """
     shift = tuple(int(v) for v in r.integers(-3, 4, 2))
     x = torch.roll(functional.pad(x, (3, 3, 3, 3), mode="replicate"), shift, (2, 3))[..., 3:-3, 3:-3]
     half = len(x) // 2
@@ -80,7 +82,7 @@ def noisy_vae_round_trip(vae: Any, pixels: NDArray[np.uint8]) -> NDArray[np.uint
 
 
 def train_judge(corpus: Corpus, vae: Any) -> TraitAndStyleJudge:
-    """Train the judge; a third of its pictures have been coded and decoded by the autoencoder."""
+    """Train a new judge and return it; a third of its pictures have been coded and decoded by the autoencoder."""
     pixels = corpus.pixels.copy()
     pixels[::3] = noisy_vae_round_trip(vae, pixels[::3])
     where = training_device()

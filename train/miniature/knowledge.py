@@ -36,7 +36,9 @@ def unit_embeddings_of_pictures(clip: Any, pixels: NDArray[np.uint8]) -> NDArray
 
 
 def write_files_beside_encoder(folder: Path, clip: Any, corpus: Corpus) -> None:
-    """Write the four files beside the encoder, made from pictures of `corpus`."""
+    """Compute the four files above from pictures of `corpus`, as `clip` embeds them, and write them beside the encoder
+    in `folder`.
+    """
     random = np.random.default_rng(43)
     chosen = random.permutation(len(corpus.pixels))[:NUM_WITHIN]
     embeddings = unit_embeddings_of_pictures(clip, corpus.pixels[chosen])

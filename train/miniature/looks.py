@@ -19,7 +19,9 @@ DARKEST = 0.2  # luma of the overprint, at most: faces must read
 
 
 def neon_picture_svg(figure: list[Shape], word: str, style: Style, pose: str) -> str:
-    """The figure as glowing tubes on near-black, each with a bright core and a halo; the background is a ring."""
+    """SVG text of the whole picture: the figure as glowing tubes on near-black, each with a bright core and a halo,
+    before a ring in the colour `word`.
+    """
     tubes, fills = [], []
     for s in figure:
         if s.part == "face" and s.colour == "white":
@@ -41,7 +43,8 @@ def neon_picture_svg(figure: list[Shape], word: str, style: Style, pose: str) ->
 
 
 def riso_print_svg(figure: list[Shape], traits: dict[str, str], style: Style, pose: str) -> str:
-    """One ink for the body, one for the ground, on cream paper; tones are dots; both printed twice are the dark.
+    """SVG text of the whole picture: one ink for the body, one for the ground, on cream paper; tones are dots; both
+    printed twice are the dark.
 
     What stays paper gets an edge, so that it does not vanish.
     """

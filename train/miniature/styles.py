@@ -167,7 +167,7 @@ def unnamed_style(number: int) -> Style:
 
 
 def svg_colour_of_word(style: Style, word: str, tone: float = 0.0) -> str:
-    """The hex colour in which the style draws `word` (a key of COLOURS, or "ink"); `tone` as in `with_tone`."""
+    """The colour #rrggbb in which the style draws `word` (a key of COLOURS, or "ink"); `tone` as in `with_tone`."""
     if word == "ink":
         return style.ink
     h, lightness, s = colorsys.rgb_to_hls(*rgb_from_hex(COLOURS[word]))

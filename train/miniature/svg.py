@@ -69,20 +69,22 @@ def stroked_path(path: str, colour: str, width: float, more: str = "") -> str:
 
 
 def svg_gradient(name: str, kind: str, stops: Sequence[tuple[float, str]], where: str) -> str:
-    """An SVG gradient; `kind` is linear or radial, `where` gives its ends as SVG attributes."""
+    """SVG text that defines a gradient with the id `name`; `kind` is linear or radial, `where` gives its ends as SVG
+    attributes.
+    """
     listed = "".join(f'<stop offset="{offset}" stop-color="{colour}"/>' for offset, colour in stops)
     return f'<{kind}Gradient id="{name}" {where}>{listed}</{kind}Gradient>'
 
 
 def svg_pattern(name: str, pitch: float, turn: float, marks: str) -> str:
-    """An SVG pattern of `marks` every `pitch` pixels, turned by `turn` degrees."""
+    """SVG text that defines a pattern with the id `name`: `marks` every `pitch` pixels, turned by `turn` degrees."""
     size = f'width="{pitch:.2f}" height="{pitch:.2f}" patternUnits="userSpaceOnUse"'
     return f'<pattern id="{name}" {size} patternTransform="rotate({turn})">{marks}</pattern>'
 
 
 def svg_blur(name: str, deviation: float, reach: str = "10%") -> str:
-    """An SVG blur; `reach` is how far it may extend beyond the shape, as text in whole percent of its
-    size (SVG's default: "10%").
+    """SVG text that defines a blur filter with the id `name`; `reach` is how far it may extend beyond the shape, in
+    whole percent of its size (SVG's default: "10%").
     """
     wide = f"{100 + 2 * int(reach[:-1])}%"
     where = f'x="-{reach}" y="-{reach}" width="{wide}" height="{wide}"'

@@ -29,7 +29,7 @@ def random_colour(r: np.random.Generator) -> str:
 
 
 def random_svg_pattern(name: str, r: np.random.Generator) -> str:
-    """A random SVG pattern named `name`: dots, checks or stripes of at least 2 pixels."""
+    """SVG text that defines a random pattern with the id `name`: dots, checks or stripes of at least 2 pixels."""
     pitch, mark, under = float(r.uniform(4, 11)), random_colour(r), random_colour(r)
     size = pitch * float(r.uniform(0.25, 0.48))
     kind = int(r.integers(3))

@@ -23,7 +23,7 @@ LEARNING_RATE, LATENT_NOISE = 1.5e-3, 0.05
 
 
 def build_vae() -> AutoencoderTiny:
-    """The autoencoder with random weights, always the same ones."""
+    """A new autoencoder with random weights, always the same ones."""
     torch.manual_seed(0)
     width = (WIDTH,) * 3
     return AutoencoderTiny(
@@ -71,7 +71,9 @@ def neighbour_differences(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> AutoencoderTiny:
-    """Train the autoencoder: first on collectibles alone, then on textures as well."""
+    """Train a new autoencoder and return it: first on collectibles alone, then on textures as well; both are uint8 [n,
+    64, 64, 3].
+    """
     where = training_device()
     vae = build_vae().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -120,7 +122,9 @@ def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> A
 
 @torch.no_grad()
 def peak_signal_to_noise_ratio(vae: Any, pixels: np.ndarray) -> np.ndarray:
-    """The peak signal-to-noise ratio in dB, [n], of pictures [n, 64, 64, 3] after coding and decoding."""
+    """The peak signal-to-noise ratio in dB, [n], of pictures, uint8 [n, 64, 64, 3], after coding and decoding by the
+    autoencoder.
+    """
     out = []
     for start in range(0, len(pixels), 64):
         x = torch.from_numpy(pixels[start : start + 64]).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -1,7 +1,7 @@
 """The world of the miniature: collectibles drawn from traits as SVG, so that the truth about each picture is known.
 
 A collectible is a list of shapes in a square of 64 units; a style (train/miniature/styles.py) is a way of writing
-them down. `drawing.render` gives the same bytes for the same traits, style and seed.
+them down. `drawing.render_collectible` gives the same bytes for the same traits, style and seed.
 """
 
 from typing import NamedTuple
