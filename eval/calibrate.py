@@ -56,13 +56,7 @@ def calibrate(config: Config) -> int:
     require_calibrated_check(policy)
     with locked_lot(config) as lot:
         compared = comparison_with_decisions(config, lot)
-        pool = calibration_pool_scores(config, lot, compared, policy)
-        if not pool:
-            raise DataError(
-                f"no picture that every other check accepts has a {policy.calibrated_score}: nothing to calibrate on",
-                next_step="stylegate gate with the same arguments says why. A margin needs other thresholds.",
-            )
-        refuse_learned_pictures(config, pool, compared)
+        pool = scores_to_calibrate_on(config, lot, compared, policy)
         plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
         given = labels_before_first_gap(
             plan.sample, labels.valid_labels_by_sha256(lot.out, "calibrate", policy, plan.pool_and_policy_digest)
@@ -94,6 +88,21 @@ def calibrate(config: Config) -> int:
         print("Next: stylegate certify with the same arguments proves this lot by itself. The labels chose no line.")
     print(files.display_path(lot.out / CALIBRATION))
     return ExitCode.PASS if line.state == "valid" else ExitCode.EVIDENCE
+
+
+def scores_to_calibrate_on(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, float]:
+    """The calibrated score, by sha256, of each picture that every other check accepts: a calibration samples from them.
+
+    Raises DataError if there is none, or if a reader or the aesthetic head learned from one of them.
+    """
+    pool = calibration_pool_scores(config, lot, compared, policy)
+    if not pool:
+        raise DataError(
+            f"no picture that every other check accepts has a {policy.calibrated_score}: nothing to calibrate on",
+            next_step="stylegate gate with the same arguments says why. A margin needs other thresholds.",
+        )
+    refuse_learned_pictures(config, pool, compared)
+    return pool
 
 
 def refuse_learned_pictures(config: Config, pool: Mapping[str, float], compared: Comparison) -> None:

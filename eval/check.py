@@ -9,6 +9,7 @@ is fitted on all pictures but one. A caption is named that fits its picture wors
 worse than it fits any picture. Of several captions of a picture the first is asked about.
 """
 
+from collections import Counter
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -143,10 +144,10 @@ def word_presence_matrix(captions: list[str]) -> NDArray[np.float64]:
     Words are left out that stand in few captions, or are lacking in few (FEWEST_OF_WORD, LEAST_OF_WORD).
     """
     held = [{*(words := words_of(text)), *pairwise(words)} for text in captions]
-    every = sorted({word for one in held for word in one}, key=str)
-    rows = np.array([[word in one for word in every] for one in held], float).reshape(len(captions), -1)
-    counts, fewest = rows.sum(0), max(FEWEST_OF_WORD, LEAST_OF_WORD * len(captions))
-    return rows[:, (counts >= fewest) & (counts <= len(captions) - fewest)]
+    fewest = max(FEWEST_OF_WORD, LEAST_OF_WORD * len(captions))
+    counts = Counter(word for one in held for word in one)
+    kept = sorted((word for word, count in counts.items() if fewest <= count <= len(captions) - fewest), key=str)
+    return np.array([[word in one for word in kept] for one in held], float).reshape(len(captions), -1)
 
 
 def leave_one_out_word_probabilities(rows: NDArray[np.float64], words: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -66,7 +66,10 @@ def encoders(config: Config) -> int:
         pictures_and_traits_of_split(folder, "train")[0],
     )
     if len(references) < MIN_REFERENCES:
-        raise DataError(f"{files.display_path(folder)} has {len(references)} references in test/; 8 are needed")
+        raise DataError(
+            f"{files.display_path(folder)} has {len(references)} references in test/; {MIN_REFERENCES} are needed",
+            next_step="put more pictures into test/, or make the brand set again with test=N.",
+        )
     foreign = foreign_pictures_by_style(config, references, training) if config.foreign else {}
     compared = Comparison(
         references, [], [], brand.background, brand.alpha, "", brand.name, {}, {}, brand=brand.name, foreign=foreign

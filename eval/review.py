@@ -22,16 +22,16 @@ import sys
 import webbrowser
 from dataclasses import replace
 
-from eval.calibrate import refuse_learned_pictures
-from eval.certify import index_of_first_proven_attempt, write_audit_terms
+from eval.calibrate import scores_to_calibrate_on
 from eval.judging.certified import audit_plan_and_reason
-from eval.judging.judge import calibration_pool_scores, judge
+from eval.judging.judge import judge
 from eval.lot.compared import comparison_with_decisions
 from eval.lot.lot import Lot, locked_lot
 from eval.lot.words import arguments_naming_lot
 from eval.policy import file as policyfile
 from eval.promise import disagreements
 from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
+from eval.promise.certificate import index_of_first_proven_attempt, write_audit_terms
 from eval.promise.known_rejects import neutral_picture_path, plan_with_known_rejects
 from eval.promise.label import Label
 from eval.promise.rejected import rejected_by_score, rejected_order
@@ -144,8 +144,7 @@ def calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
     """
     policy, compared = policyfile.read_policy(config.policy), comparison_with_decisions(config, lot)
     require_calibrated_check(policy)
-    pool = calibration_pool_scores(config, lot, compared, policy)
-    refuse_learned_pictures(config, pool, compared)
+    pool = scores_to_calibrate_on(config, lot, compared, policy)
     plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
     words, under = f"stylegate calibrate {arguments_naming_lot(config, lot)}", plan.pool_and_policy_digest
     if config.promise.num_labels != Config().promise.num_labels:

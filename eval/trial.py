@@ -19,7 +19,7 @@ from rich.table import Table
 from eval.generate import generate
 from eval.judging.judge import judge
 from eval.judging.verdicts import Verdict
-from eval.lot.batch import batch_folder_and_facts, configured_facts, sampler_trial_path
+from eval.lot.batch import PLAN, batch_folder_and_facts, configured_facts, read_plan, sampler_trial_path
 from eval.lot.lot import locked_lot
 from eval.lot.record import SamplerSetting, SamplerTrial, TriedSetting
 from eval.plan import plan
@@ -86,7 +86,8 @@ def draw_and_judge_setting(config: Config, setting: SamplerSetting) -> JudgedSet
     size = settings.batch_size
     count = min(config.plan.num_images, math.ceil(PICTURES / size) * size)  # whole parts: the batch goes on from them
     told = replace(config, generate=settings)
-    if not (batch_folder_and_facts(told)[0] / "plan.parquet").exists():
+    folder = batch_folder_and_facts(told)[0]
+    if not (folder / PLAN).exists() or len(read_plan(folder)) < count:  # an earlier trial may have been of fewer
         plan(told)
     generate(told, count)
     with locked_lot(told) as lot:

@@ -231,7 +231,16 @@ def run_on_slurm(engine: EngineConfig, folder: Path, place: str, names: list[str
 
 
 def num_devices(on_gpu: bool) -> int:
-    """How many workers this machine has room for: one for each CUDA device, else for each core."""
+    """The number of workers where engine.workers gives none: this machine's CUDA devices with `on_gpu`, else its cores.
+
+    Raises ConfigError where the workers need CUDA devices and this machine has none to count.
+    """
     import torch
 
-    return torch.cuda.device_count() if on_gpu else os.cpu_count() or 1
+    found = torch.cuda.device_count() if on_gpu else os.cpu_count() or 1
+    if not found:
+        raise ConfigError(
+            "engine.workers is not given, and this machine has no CUDA device that could be counted",
+            next_step="give engine.workers=N.",
+        )
+    return found

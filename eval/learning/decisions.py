@@ -35,8 +35,8 @@ def decided_pictures(
     """The pictures of the lot that people decided about under this policy, and those of the file that the policy names
     already; and notes on decisions that are left out. Scores are NaN for pictures of the lot.
 
-    Raises DataError where there are fewer than MIN_LABELS of a kind, with how many there are and why others do not
-    count.
+    Raises DataError where fewer than MIN_LABELS pictures of the lot are accepted, or rejected: on these alone it is
+    measured what is gained, and the head's thresholds are put.
     """
     head = store.last_row_hashes(lot.out)["review"]
     given, notes = usable_decisions(lot, policy)
@@ -53,15 +53,16 @@ def decided_pictures(
     names = {sha256: name for name, sha256 in lot.sha256.items()}
     planned = lot.planned_traits()
     told = [decided_picture_of_label(label, planned.get(names[sha256], {})) for sha256, label in given.items()]
-    require_enough_decisions([*told, *kept], notes)
     paths = dict(lot.files)
     named = [(sha256, paths[names[sha256]]) for sha256 in given]
     found, broken = cached_features_of_files(
         named, {sha256: sha256 for sha256 in given}, encoder, compared.background, config.score.batch_size, ""
     )
     notes += [f"a decided picture is left out: {names[b.name]}: {b.reason}" for b in broken]
+    told = [picture for picture in told if picture.sha256 in set(found.names)]
+    require_enough_decisions(told, notes, of_file=len(kept))
     own = DecidedPictures(
-        DecisionsRecord.model_construct(pictures=[picture for picture in told if picture.sha256 in set(found.names)]),
+        DecisionsRecord.model_construct(pictures=told),
         found,
         np.full((len(found.names), len(READ_BY_HEAD)), np.nan, np.float32),
     )
@@ -124,9 +125,9 @@ def decided_picture_of_label(label: StoredLabel, planned: dict[str, str]) -> Dec
     )
 
 
-def require_enough_decisions(pictures: list[DecidedPicture], notes: list[str]) -> None:
-    """Raises DataError, with `notes` on what was left out, if fewer than MIN_LABELS pictures are accepted, or are
-    rejected.
+def require_enough_decisions(pictures: list[DecidedPicture], notes: list[str], of_file: int) -> None:
+    """Raises DataError, with `notes` on what was left out, if fewer than MIN_LABELS pictures of the lot are accepted,
+    or are rejected. `of_file` is the number of pictures in the file that the policy names, which do not count here.
     """
     accepted = sum(picture.accepted for picture in pictures)
     counts = {"accepted": accepted, "rejected": len(pictures) - accepted}
@@ -135,6 +136,8 @@ def require_enough_decisions(pictures: list[DecidedPicture], notes: list[str]) -
         for kind, count in counts.items()
         if count < MIN_LABELS
     ]
+    if few and of_file:
+        few.append(f"decisions of this lot count; the {of_file} that the policy has learned from are of other lots")
     if few:
         raise DataError(
             "too few decisions to learn from:",

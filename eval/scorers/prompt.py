@@ -137,8 +137,8 @@ def embedding_and_patches(rows: PictureEmbeddings) -> NDArray[np.float64]:
     return np.concatenate([rows.embeddings, rows.patches], axis=1, dtype=np.float64)
 
 
-def rows_at(rows: PictureEmbeddings, numbers: NDArray) -> PictureEmbeddings:
-    """The rows of the pictures with these numbers [k]."""
+def rows_at(rows: PictureEmbeddings | PictureFeatures, numbers: NDArray) -> PictureEmbeddings:
+    """The embeddings and patches of the pictures with these numbers [k]."""
     return PictureEmbeddings(rows.embeddings[numbers], rows.patches[numbers])
 
 
@@ -268,7 +268,7 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
         return None
     training = measured.training
     learned = np.array([i for i, name in enumerate(training.names) if name in compared.learned], int)
-    more = (embeddings_at(training, learned), [compared.learned[training.names[i]] for i in learned])
+    more = (rows_at(training, learned), [compared.learned[training.names[i]] for i in learned])
     every, decided = np.arange(len(references.names)), measured.decided
     encode = measured.encode_texts
     assert encode is not None
@@ -280,8 +280,8 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
         beside = more
         if decided and len(rows):
             told = [decided.record.pictures[i].traits for i in rows]
-            beside = (concatenate_embeddings(more[0], embeddings_at(decided.features, rows)), [*more[1], *told])
-        of_references = embeddings_at(references, every)
+            beside = (concatenate_embeddings(more[0], rows_at(decided.features, rows)), [*more[1], *told])
+        of_references = rows_at(references, every)
         return fit_trait_classifiers(of_references, truth, values, encode, beside if beside[1] else None)
 
     telling = np.array([i for i, one in enumerate(decided.record.pictures if decided else ()) if one.traits], np.int64)
@@ -307,8 +307,3 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
 def traits_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] log-odds that each reference shows its own traits, each by a reader that does not know it."""
     return log_odds_of_references_traits(measured.readings)
-
-
-def embeddings_at(features: PictureFeatures, numbers: NDArray[np.int64]) -> PictureEmbeddings:
-    """Embeddings and patches of the pictures with these numbers [k]."""
-    return PictureEmbeddings(features.embeddings[numbers], features.patches[numbers])

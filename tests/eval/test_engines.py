@@ -379,3 +379,11 @@ def test_what_ray_says_of_a_cluster_of_another_python_is_said_whole(
     with pytest.raises(ConfigError) as caught:
         list(engines.run_on_ray(engine, tmp_path, str(tmp_path), ["a"], False))
     assert {"Python: 3.12.1", "Python: 3.11.7"} <= set(caught.value.problems)
+
+
+def test_workers_for_devices_that_nobody_can_count_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=r"engine\.workers is not given") as raised:
+        engines.num_devices(on_gpu=True)
+    assert raised.value.next_step == "give engine.workers=N."
+    assert engines.num_devices(on_gpu=False) == os.cpu_count()

@@ -92,6 +92,8 @@ def test_what_people_decided_is_learned_and_the_gate_without_it_stays_as_it_was(
     run_exactly("gate", *taught)
     record = json.loads((tmp_path / "again" / "gate.json").read_text())
     assert record["learnt"] == learnt.sha256 and record["counts"]["accept"] > 5 and record["counts"]["reject"] > 5
+    code, text = run_exactly("learn", *taught)
+    assert code == 2 and "0 pictures are rejected; at least 10 are needed" in text and "of other lots" in text, text
     for word, what in (
         ("brand=pixel", "are of the brand neon, the lot is of pixel"),
         ("score.aesthetic_head=laion-v2", "gives another"),

@@ -775,6 +775,14 @@ def test_an_audit_in_a_browser_ends_with_the_proof(visit, words, run, tmp_path: 
     assert {(row.verdict, row.asked_for) for row in rows} == {("accept", "audit"), ("reject", "known")}
 
 
+def test_a_calibration_of_nothing_is_refused_and_leaves_no_terms(run, words, tmp_path: Path) -> None:
+    code, text = run(
+        "review", *words(CALIBRATED.replace("reject_below: 1}", "reject_below: 200}")), "queue=calibration"
+    )
+    assert code == 2 and "nothing to calibrate on" in text, text
+    assert not (tmp_path / "out" / "labels.sqlite").exists()
+
+
 def test_a_calibration_asks_about_its_sample(words, tmp_path: Path) -> None:
     told_to = [quote_text_value(word) for word in (*words(CALIBRATED), "promise.num_labels=5", "queue=calibration")]
     config = checked_config(compose_hydra_config(valid_overrides_and_problems("review", told_to, False)[0]), [])

@@ -67,6 +67,8 @@ def test_what_a_trial_chose_is_drawn_with_unless_the_words_say_otherwise(run, tm
     assert run("plan", *again)[0] == 0 and run("generate", *again)[0] == 0
     assert {p.name: p.read_bytes() for p in (files.BATCHES / "of-no-trial" / "images").iterdir()} == drawn
     assert run("gate", *words, "generate.by_trial=false")[0] == 0, "the batch of before is there"
+    code, text = run("trial", *words, "plan.num_images=4")
+    assert code == 0 and "accepted of 4" in text, f"the plans of the trial before are too short: {text}"
     path.write_text("{}")
     code, text = run("plan", *words)
     assert code == 2 and "the trial" in text and "chosen: missing" in text
