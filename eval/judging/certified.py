@@ -41,7 +41,7 @@ def certifiable_digests(verdicts: list[Verdict], is_planned_batch: bool) -> list
 def audit_plan_and_reason(
     out: Path, verdicts: list[Verdict], policy: Policy, is_planned_batch: bool, trusts_reviewers: bool = False
 ) -> tuple[AuditPlan, str]:
-    """The plan of the audit of what may be exported, and why the order is as it is, in words.
+    """The plan of the audit of what may be exported, and in words why it asks in this order. Nothing is written.
 
     An audit that was begun goes on as it was planned. For a new one the margins of the lot and the earlier labels of
     its folder (of calibrations and audits under this policy: random samples) settle whether the ranking is used.

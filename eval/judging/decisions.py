@@ -64,7 +64,8 @@ def store_decisions_from_table(path: Path, judged: JudgedLot) -> None:
 
 
 def traits_shown_by_table(path: Path, answers: Sequence[WorksheetAnswer], lot: Lot) -> dict[str, dict[str, str]]:
-    """The traits that pictures show otherwise than planned, by sha256, from the column `shows` of a table.
+    """By sha256 the traits that a person says a picture shows otherwise than planned, from the column `shows` of a
+    table.
 
     Raises DataError listing every cell that does not name traits and values of the lot's plan.
     """

@@ -137,7 +137,9 @@ class GateRecordParts(NamedTuple):
 
 
 def notes_on_judged_references(lot: Lot, compared: Comparison) -> list[str]:
-    """A note where pictures of the lot are references, byte for byte; they hold any style that they show themselves."""
+    """A list of one note that says how many pictures of the lot are references, byte for byte, so that their style is
+    compared with itself; [] for none.
+    """
     references = set(sha256_by_name(compared.references).values()) - {""}
     shared = sum(sha256 in references for sha256 in lot.sha256.values())
     if not shared:
@@ -155,8 +157,8 @@ def write_verdicts_and_gate_record(judged: JudgedLot) -> None:
 
 
 def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, str | None]:
-    """The sha256 of each file of the plan or of proofs in the folder `out`, by file name, None for a file that does not
-    exist; and for each purpose of labels, as "audit labels", the hash of the last row that people added, None for none.
+    """Digests of what the verdicts in the folder `out` rest on: of the plan and of each file of proofs, by file name;
+    of the last row that people added for each purpose of labels, as "audit labels". None for what does not exist.
 
     `calibrated_by` is the path of the calibration that was used; its digest is added under this path. Export compares
     the digests: labels that were given after the gate ran have not been judged yet.
@@ -244,7 +246,9 @@ class VerdictsByPolicy(NamedTuple):
 def decide_by_policy(
     config: Config, lot: Lot, compared: Comparison, policy: Policy, quiet: bool = False
 ) -> VerdictsByPolicy:
-    """Score if needed, and decide each picture by its scores and the policy's waivers alone."""
+    """Compute and write scores where they are not at hand, and decide each picture by its scores and the policy's
+    waivers alone.
+    """
     key = scores_key(config, lot, compared)
     if not scores_are_current(lot, key):
         from eval.measuring.columns import compute_and_write_scores  # torch: only where something is to be encoded
@@ -284,15 +288,15 @@ def unreadable_style_reason(readability: StyleReadability | None) -> str:
 
 
 def calibration_pool_scores(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, float]:
-    """The calibrated score, by sha256, of each picture that every other check accepts; a calibration samples from
-    these.
+    """By sha256 the score whose line comes from labels, of each picture that every other check accepts: a calibration
+    samples from these. Computes and writes scores where they are not at hand.
     """
     found = decide_by_policy(config, lot, compared, policy)
     return calibrated_scores(found.verdicts, found.scores.rows, policy)
 
 
 def calibrated_scores(verdicts: list[Verdict], rows: list[dict], policy: Policy) -> dict[str, float]:
-    """The calibrated score, by sha256, of the pictures that every other check accepts.
+    """By sha256 the score whose line comes from labels, of the pictures that `verdicts` accept by every other check.
 
     A picture without the score is not in it: `apply_calibrated_check` leaves it to a person.
     Raises DataError where two accepted pictures are the same bytes, since a calibrated line counts each picture once.

@@ -73,7 +73,7 @@ class PromiseState(Record):
 
 
 class SlotCounts(Record):
-    """How many slots a planned batch has, how many are wanted and how many are filled."""
+    """The slots of a planned batch: how many are wanted, how many are filled, which have no attempt left."""
 
     wanted: int
     accepted: int

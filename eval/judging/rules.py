@@ -66,7 +66,9 @@ def results_of_lot_rules(policy: Policy, values_by_measure: dict[str, float | No
 
 
 def lot_exit_code(lot: Lot, verdicts: list[Verdict], policy: Policy, rules: list[LotRuleResult], promise: str) -> int:
-    """The worst exit code of three: by the verdicts, by the rules for the lot, and by the state of the promise."""
+    """The most important (stylegate/errors.py) of three exit codes: by the verdicts, by the rules for the lot and the
+    lines that fail it, by the state of the promise.
+    """
     code = planned_batch_exit_code(lot, verdicts) if lot.slots else folder_exit_code(verdicts, policy)
     failed = any(rule.state == "fail" for rule in rules)
     failed |= any_reason_fails_batch(verdicts)

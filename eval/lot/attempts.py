@@ -35,7 +35,8 @@ class SlotAttempts(NamedTuple):
 
 
 def slot_attempts(verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = ()) -> SlotAttempts:
-    """The states of the slots from (file name, verdict) of each picture, and the file names of `stopped` attempts.
+    """Which slots are filled, and how many attempts at each have failed: from (file name, verdict) of each picture and
+    the file names of `stopped` attempts.
 
     An attempt that was stopped early has failed, as one whose picture was rejected.
     """
@@ -51,7 +52,7 @@ def slot_attempts(verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = 
 
 
 def slot_attempts_of_batch(folder: Path) -> SlotAttempts:
-    """The states of the slots of the batch in a folder, by its verdicts and its stopped attempts."""
+    """`slot_attempts` of the batch in a folder, by its verdicts.jsonl and its stopped attempts."""
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     return slot_attempts(((row["file"], row["verdict"]) for row in rows), stopped_files(folder))
 

@@ -27,13 +27,16 @@ VERSION = "base-1"  # raise it when anything below changes the pictures
 
 
 def chosen_prompts(slots: list[PlanSlot]) -> list[tuple[str, str]]:
-    """Prompt and negative prompt of slots, which the base draws; none of a plan of fewer than FEWEST_OF_BASE slots."""
+    """(prompt, negative prompt) of at most PICTURES slots, every n-th of the plan, which the base draws without the
+    LoRA; [] for a plan of fewer than FEWEST_OF_BASE slots.
+    """
     if len(slots) < FEWEST_OF_BASE:
         return []
     return [(slot.prompt, slot.negative_prompt) for slot in slots[:: max(1, len(slots) // PICTURES)][:PICTURES]]
 
 
 def fewer_steps(settings: GenerateConfig) -> GenerateConfig:
+    """The settings with STEPS denoising steps at most."""
     return replace(settings, num_inference_steps=min(STEPS, settings.num_inference_steps))
 
 
@@ -45,7 +48,9 @@ def keys_of_base_pictures(
     drawn_as: tuple[int, str],
     prompts: Sequence[tuple[str, str]],
 ) -> list[str]:
-    """A digest for each picture, of all that it depends on; its seed is made of it."""
+    """For each picture of the base a digest of all that it depends on: weights, settings, size, prompt. Its seed is
+    made of it.
+    """
     same = [VERSION, base, family, told.num_inference_steps, told.guidance_scale, *drawn_as]
     same += [models.background] if models.draws_alpha else []
     keys, times = [], Counter[str]()
@@ -62,7 +67,7 @@ def base_pictures_as_png(
     prompts: Sequence[tuple[str, str]],
     keys: Sequence[str],
 ) -> list[bytes]:
-    """What `models`, the base without the LoRA, draw of the prompts, as the bytes of PNG files."""
+    """Draw a picture of each prompt by `models`, the base without the LoRA: the bytes of PNG files, in that order."""
     seeds = [int(key[:8], 16) for key in keys]
     drawn = sample.draw_pictures(models, [p for p, _ in prompts], seeds, told, resolution, [n for _, n in prompts])
     return [pictures.png_bytes(image) for image in drawn]

@@ -86,7 +86,7 @@ def is_attempt_file_name(file: str) -> bool:
 
 
 def attempt_names(images: Path) -> list[str]:
-    """The names below images/ of the attempts that have a picture, in the order in which pictures came to be.
+    """The names below images/ of the attempts that have a picture: first attempts first, each in the order of slots.
 
     Where the picture of an attempt lies in images/ and in its subfolder, the one in the subfolder counts.
     """
@@ -108,7 +108,7 @@ def attempt_and_slot(file: str) -> tuple[int, int]:
 
 
 def batch_folder_and_facts(config: Config, replanned: bool = False) -> tuple[Path, BatchFacts]:
-    """The folder that these arguments name, and the facts that its pictures depend on.
+    """The folder of the batch that these arguments name, which may not exist yet, and what its pictures depend on.
 
     With `replanned` the plan may be another than before. Raises ModelError if no LoRA has been trained by the same
     words, ConfigError if `batch=` names a folder that was made from other facts.
@@ -134,7 +134,8 @@ def batch_folder_and_facts(config: Config, replanned: bool = False) -> tuple[Pat
 
 
 def configured_facts(config: Config) -> BatchFacts:
-    """What the pictures of these arguments depend on, with steps and guidance as the configuration says.
+    """What the pictures of these arguments depend on, with steps and guidance as the configuration says, whatever a
+    trial chose. Reads and hashes base and LoRA.
 
     Raises ModelError if no LoRA has been trained with the same arguments.
     """
@@ -229,7 +230,7 @@ def traits_or_prompts_digest(config: Config) -> str | None:
 
 
 def require_file(path: str, what: str) -> Path:
-    """The path of a file. Raises DataError if there is no such file; `what` is the key that names it."""
+    """The path, with ~ resolved. Raises DataError if there is no such file; `what` is the key that names it."""
     found = Path(path).expanduser()
     if not found.is_file():
         raise DataError(f"{what}={path} is not a file")
@@ -251,7 +252,9 @@ def write_plan(folder: Path, slots: list[PlanSlot]) -> None:
 
 
 def read_plan(folder: Path) -> list[PlanSlot]:
-    """The slots in order. Raises DataError if there is no plan or it is damaged."""
+    """The slots in plan.parquet of the batch in a folder, in order. Raises DataError if there is no plan or it is
+    damaged.
+    """
     path = folder / PLAN
     if not path.exists():
         read_batch_record_or_name_others(folder)

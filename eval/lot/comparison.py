@@ -47,7 +47,8 @@ class Comparison:
 
 
 def comparison_without_decisions(config: Config, lot: Lot) -> Comparison:
-    """References (references=, else the brand's test/), training pictures, earlier packages and other styles of a lot.
+    """What a lot is compared with, but for decided pictures: references (references=, else the brand's test/), training
+    pictures, pictures of earlier packages, other styles.
 
     Every part may be empty. Raises DataError for what is named and cannot be read, or holds no pictures.
     """
@@ -186,8 +187,8 @@ def made_from_same_pictures(lot: set[str], package: set[str]) -> bool:
 
 
 def read_package_pictures(package: Path) -> tuple[str, dict[str, tuple[str, str]], str]:
-    """The brand that a package names ("" for none); by name the sha256 of each picture's file in it and of the file
-    that was judged, which had no marks yet; and what is damaged ("" for nothing).
+    """(the brand that a package names, "" for none; by a picture's name the sha256 of its file in the package and of
+    the file that was judged, before it got marks; what is damaged, "" for nothing).
 
     Digests of pictures that did not change since they were last read are remembered (stylegate/digests.py).
     """

@@ -37,7 +37,9 @@ class CostRecord(Record):
 def cost_per_accepted(
     seconds: Mapping[str, float], accepted: int, price: float | None, stopped_early: int = 0
 ) -> CostRecord:
-    """The cost of one of `accepted` pictures (at least 1) by stage, from the seconds of all; with a price in money."""
+    """What one accepted picture cost, by stage: the `seconds` of the whole batch over `accepted`, which is 1 or more;
+    in money too where an hour has a `price`.
+    """
     each = {stage: round(spent / accepted, 4) for stage, spent in seconds.items()}
     money = {} if price is None else {stage: round(price * spent / 3600, 8) for stage, spent in each.items()}
     return CostRecord(

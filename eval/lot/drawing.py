@@ -22,7 +22,7 @@ from stylegate.watermark import load_watermark, watermark_bits, watermark_weight
 
 
 def settings_of_drawing(config: Config, record: BatchRecord, generate: GenerateConfig) -> dict[str, Any]:
-    """What `DrawPictures` is made of, as JSON: paths are whole, since a worker may start in another folder."""
+    """The arguments of `DrawPictures` as JSON data. Paths are absolute, since a worker may start in another folder."""
     base, facts = base_that_draws(config), record.facts
     brand = brandset.read_brand_file(brandset.brand_folder(config.brand)) if config.brand else None
     lora = lorafile.lora_file_for_drawing(config)
@@ -44,7 +44,7 @@ def settings_of_drawing(config: Config, record: BatchRecord, generate: GenerateC
 
 
 class DrawPictures:
-    """Pictures of prompts and seeds, with a base that is loaded once.
+    """Draws pictures of prompts and seeds, by a base that is loaded once; an engine calls it with rows.
 
     Raises ModelError if base, LoRA or watermark have other weights here than the batch was begun with.
     """
@@ -86,7 +86,7 @@ class DrawPictures:
         self.has_lora, self.models = False, self._load()
 
     def _load(self) -> LoadedBaseModel:
-        """The base without the LoRA, on its device."""
+        """Load the base without the LoRA onto its device, and set `resolution`. Raises ModelError for other weights."""
         dtype = hardware.weights_dtype(self.precision, self.device)
         models = FAMILIES[self.family["name"]].load(self.base, torch.device("cpu"), dtype)
         if self.nf4:
@@ -103,7 +103,9 @@ class DrawPictures:
         return models
 
     def with_lora(self, wanted: bool) -> LoadedBaseModel:
-        """The base with its LoRA merged in, or without. The LoRA cannot be taken out: the base is then read again."""
+        """The base with its LoRA merged in if `wanted`, else without it. To be rid of a merged LoRA the base is loaded
+        again.
+        """
         if self.has_lora and not wanted:
             self.has_lora, self.models = False, self._load()
         if wanted and not self.has_lora:
@@ -114,7 +116,9 @@ class DrawPictures:
         return self.models
 
     def draw(self, prompts: Sequence[str], negatives: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """A picture for each prompt and seed, with the watermark. How many are drawn at once can change last bits."""
+        """Draw a picture of each prompt and seed, with LoRA and watermark. How many are drawn at once can change last
+        bits.
+        """
         models = self.with_lora(True)
         with hardware.autocast_to_bf16(self.device, self.precision):
             drawn = sample.draw_pictures(models, prompts, seeds, self.generate, self.resolution, negatives)
@@ -124,7 +128,9 @@ class DrawPictures:
         return [self.mark.embed_bits(image, some) for image, some in zip(drawn, bits, strict=True)]
 
     def draw_base(self, prompts: Sequence[tuple[str, str]]) -> dict[str, bytes]:
-        """What the base alone draws of prompts and negative prompts: PNG files by the keys of eval/lot/base.py."""
+        """By key (eval/lot/base.py) the bytes of a PNG file: what the base draws without the LoRA, in few steps, of
+        each (prompt, negative prompt).
+        """
         models, told = self.with_lora(False), fewer_steps(self.generate)
         drawn_as, size = (self.resolution, self.precision), self.generate.batch_size
         keys = keys_of_base_pictures(models, self.base_sha256, self.family, told, drawn_as, prompts)
@@ -136,7 +142,8 @@ class DrawPictures:
         return dict(zip(keys, found, strict=True))
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> Mapping[str, Row]:
-        """By a row's id the bytes of PNG files: of `pictures`, by their place in the row; of `base`, by their keys.
+        """Draw the rows: by a row's id the bytes of PNG files, those of `pictures` by their place in the row, those of
+        `base` by their keys.
 
         A row is drawn whole. Of `pictures` each has prompt, negative prompt and seed; `base` are prompts and negatives.
         """

@@ -98,12 +98,14 @@ class Round(Record):
         return self.line if attempt_and_slot(file)[0] == 0 else self.later_line
 
     def would_stop(self, one: Preview) -> bool:
-        """Whether an attempt ends below the line, unless it is finished unseen."""
+        """Whether the attempt's hope is below its line, so that it ends there unless it is finished unseen."""
         line = self.line_of(one.file)
         return line is not None and self.hope(one.scores) < line
 
     def preview(self, file: str, seed: int, scored: str, scores: dict[str, float | None]) -> Preview:
-        """What is written down of an attempt of this round. One whose preview was scored in another way goes on."""
+        """The row of an attempt of this round, with its hope and whether it ends here. An attempt whose preview was
+        scored in another way than the round says goes on.
+        """
         if self.line_of(file) is None or scored != self.scored:
             return Preview(file=file, seed=seed, round=self.round, scored=scored, scores=scores)
         one = Preview(file=file, seed=seed, round=self.round, scored=scored, scores=scores, hope=self.hope(scores))
@@ -111,17 +113,21 @@ class Round(Record):
 
 
 def steps_of_preview(drawing: DrawingFacts) -> int | None:
-    """The denoising steps after which previews are scored; None where no picture is stopped early."""
+    """The number of denoising steps after which a preview is scored; None where no picture is stopped early, as with
+    fewer than FEWEST_STEPS steps.
+    """
     if drawing.stop_early_at is None or drawing.num_inference_steps < FEWEST_STEPS:
         return None
     return max(1, round(drawing.stop_early_at * drawing.num_inference_steps))
 
 
 def finished_unseen(seed: int) -> bool:
+    """Whether the attempt with this seed is finished without a look at the line: one in UNSEEN."""
     return seed % UNSEEN == 0
 
 
 def teaches(seed: int) -> bool:
+    """Whether an attempt that was finished unseen is one of the half that teaches; the other half sets the line."""
     return seed // UNSEEN % 2 == 0
 
 
@@ -141,7 +147,8 @@ def rank_of_line(accepted: int, lost: float) -> int:
 def begin_round(
     empty: Round, previews: Iterable[Preview], accepted: Mapping[str, bool], earlier: Sequence[Round]
 ) -> Round:
-    """The round `empty` with its line, by all that is known when it begins.
+    """The round `empty` with the line that is learnt from all that is known when it begins; without one where too
+    little is known. Nothing is written.
 
     `accepted` says of each picture that is accepted or rejected which it is, by the name of its file. What stands in
     review or in error says nothing. `earlier` are the rounds before it, in order.
@@ -166,9 +173,10 @@ def begin_round(
 
 
 def learn_reading(scores: NDArray[np.float64], accepted: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
-    """Weights [k] and offset of the log-odds that a picture is accepted, from scores [n, k] of previews.
+    """Learn the log-odds that a picture is accepted, from scores [n, k] of previews and whether each was `accepted`
+    [n]: weights [k] and offset.
 
-    Logistic regression on the standardised scores.
+    Logistic regression on the standardised scores; the weights are for scores in their own units.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -189,13 +197,15 @@ def read_previews(folder: Path) -> dict[str, Preview]:
 
 
 def read_rounds(folder: Path) -> list[Round]:
+    """The rounds of the batch in a folder, in order, from rounds.jsonl; [] if there are none."""
     return [Round.model_validate(row) for row in files.read_jsonl(folder / ROUNDS, "round")]
 
 
 def stopped_files(folder: Path, before: int | None = None) -> list[str]:
-    """The attempts that were stopped early, by the name that their picture would have; those of rounds `before` one.
+    """The attempts that were stopped early, each by the file name that its picture would have; with `before` those of
+    earlier rounds alone.
 
-    Without those that a person has put a picture under.
+    Those that a person has put a picture under are left out.
     """
     there = {attempt_and_slot(name) for name in attempt_names(folder / "images")}
     return [
@@ -206,18 +216,18 @@ def stopped_files(folder: Path, before: int | None = None) -> list[str]:
 
 
 def cut_torn_row(folder: Path) -> None:
-    """Cut off what a kill left of a row. One process does it, before any draws."""
+    """Cut off the last row of previews.jsonl if a kill left it torn. One process does it, before any draws."""
     if (folder / PREVIEWS).exists():
         files.write_jsonl(folder / PREVIEWS, files.read_jsonl(folder / PREVIEWS, "file"))
 
 
 def note_previews(folder: Path, previews: Iterable[Preview]) -> None:
-    """Append rows. Several processes may do so at once."""
+    """Append rows to previews.jsonl of the batch in `folder`. Several processes may do so at once."""
     files.append_in_one_write(folder / PREVIEWS, files.json_lines_text(one.content() for one in previews))
 
 
 def note_round(folder: Path, new: Round) -> None:
-    """Write the round down; where it was begun before, its row stays as it is."""
+    """Add the round to rounds.jsonl of the batch in `folder`; a round that has a row there keeps it."""
     rounds = read_rounds(folder)
     if new.round == len(rounds):
         files.write_jsonl(folder / ROUNDS, [one.content() for one in [*rounds, new]])

@@ -1,4 +1,4 @@
-"""What is judged: a planned batch or any folder of pictures. And what it is compared with."""
+"""What is judged: a planned batch or any folder of pictures."""
 
 import hashlib
 import json
@@ -95,7 +95,9 @@ def named_batch_folder(config: Config) -> Path:
 
 
 def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
-    """The attempts at the slots of a planned batch. Raises DataError if there are none."""
+    """The lot of the planned batch in a folder: a picture for each attempt that was drawn. Raises DataError if there
+    are none, or no such batch.
+    """
     record = read_batch_record_or_name_others(folder)
     images = folder / "images"
     found = attempt_names(images)

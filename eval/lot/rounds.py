@@ -101,6 +101,7 @@ def next_round(folder: Path, size: int, max_attempts: int) -> NextRound | None:
     there, stopped = set(attempt_names(folder / "images")), early.stopped_files(folder)
 
     def of_round(number: int, attempts: int) -> NextRound | None:
+        """The round with this number, of at most `attempts`; None where all of it is drawn."""
         due = read_batch_progress(folder, max_attempts, number).due[:attempts]
         parts = unfinished_parts(due, size, folder, stopped)
         return NextRound(number, attempts, parts) if parts else None
@@ -113,7 +114,9 @@ def next_round(folder: Path, size: int, max_attempts: int) -> NextRound | None:
 
 
 def round_with_line(folder: Path, found: NextRound, scored: str) -> Round:
-    """The round as it is written down; where it is not yet, with a line that is learnt from what is known now."""
+    """The round as rounds.jsonl has it; one that is not there yet, with a line that is learnt from what is known now.
+    Nothing is written.
+    """
     rounds = early.read_rounds(folder)
     if found.number < len(rounds):
         return rounds[found.number]
@@ -124,4 +127,5 @@ def round_with_line(folder: Path, found: NextRound, scored: str) -> Round:
 
 
 def verdicts_digest(folder: Path) -> str:
+    """sha256 (hex) of the batch's verdicts.jsonl; "" where there is none."""
     return files.sha256(folder / VERDICTS) if (folder / VERDICTS).exists() else ""

@@ -77,7 +77,9 @@ def trait_columns_and_notes(table: tables.Table) -> tuple[list[str], list[str]]:
 
 
 def is_name_column(column: str, cells: Sequence[str]) -> bool:
-    """Whether a column says something else of an item, by its name or because its cells are addresses of files."""
+    """Whether a column is no trait, such as a number, a name or a picture: by its heading, or since its cells are
+    addresses.
+    """
     plain = re.sub(r"[\W_]+", "", column)
     numbers = all(re.fullmatch(r"[0-9.,]+", cell) for cell in cells)
     addresses = bool(cells) and all(ADDRESS.fullmatch(cell) for cell in cells)
@@ -85,13 +87,16 @@ def is_name_column(column: str, cells: Sequence[str]) -> bool:
 
 
 def values_in_cell(cell: Any, several: bool) -> list[str]:
+    """The values in a cell, without `none`: one at most, or with `several` those between DIVIDERS."""
     text = "" if cell is None else str(cell).strip()
     parts = DIVIDERS.split(text) if several else [text]
     return [part.strip() for part in parts if part.strip() and part.strip().lower() != NONE]
 
 
 def collection_of_opensea_json(source: Path) -> CollectionItems:
-    """OpenSea's metadata: `attributes` of `trait_type` and `value`, in a file an item, or all in a list."""
+    """Read OpenSea's metadata, `attributes` of `trait_type` and `value`: a folder with a JSON file an item, or one file
+    with a list. Raises DataError with the problems, at most 40.
+    """
     paths = sorted(source.rglob("*.json"), key=lambda p: (len(p.name), p.name)) if source.is_dir() else [source]
     items, places, problems, notes, numeric = [], [], [], [], 0
     for path in paths:
@@ -160,7 +165,8 @@ def valid_trait_name_from(text: str, taken: Sequence[str] = ()) -> str:
 
 
 def one_value_per_trait(found: CollectionItems) -> tuple[list[dict[str, str]], dict[str, list[str]], list[str]]:
-    """One value for each trait and item, `none` where there is none; tallies (trait -> traits that it counts); notes.
+    """(for each item one value of each trait, `none` where it has none; tallies, trait -> traits that it counts; notes
+    for people).
 
     A trait with several values in one item is split into several traits, "hat 1", "hat 2" and so on. A column of
     numbers that says how many values another one has becomes a tally. Raises DataError with the items, at most 40, that

@@ -50,7 +50,7 @@ def plan_text(slots: Sequence[PlanSlot]) -> str:
 
 
 def write_plan_text_and_commitment(folder: Path, slots: Sequence[PlanSlot]) -> None:
-    """Write the plan as text and the commitment to it. One that opens to this plan already stays as it is."""
+    """Write plan.jsonl, and a commitment to it with a new salt; one that opens to this plan already stays as it is."""
     files.write_atomically(folder / PLAN_TEXT, plan_text(slots))
     if (folder / COMMITMENT).exists() and (folder / SALT).exists():
         before = PlanCommitment.read(folder / COMMITMENT, "the commitment", "remove it and plan again.")

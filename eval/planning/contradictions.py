@@ -103,7 +103,9 @@ def circular_requirement_problems(rules: TraitRules) -> list[str]:
 
 
 def trait_count_problems(file: TraitsFile) -> list[str]:
-    """A problem for each entry of rules.tally that names unknown traits, or a trait whose values are no numbers."""
+    """A problem for each entry of rules.tally that names unknown traits, or a trait with a value that is no number,
+    also of a one-of-one.
+    """
     problems = []
     for trait, counted in file.rules.tally.items():
         unknown = [name for name in [trait, *counted] if name not in file.traits]

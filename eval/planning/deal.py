@@ -16,7 +16,9 @@ PLATEAU = 0.5  # probability with which a swap that changes nothing is taken
 
 
 class PlanUnderRepair:
-    """A plan that is being repaired by swaps: its rows, and the counts that a swap would change."""
+    """A plan while swaps repair it in place: its rows [slots, traits], and how many of them have each limited
+    combination.
+    """
 
     def __init__(self, problem: PlanProblem, random: np.random.Generator):
         self.problem, self.random = problem, random
@@ -46,7 +48,8 @@ class PlanUnderRepair:
         return total
 
     def broken_rules_per_row(self, rows: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        """[n] how far each of `rows` [n, traits] is from keeping the rules of single rows; `sums` are its fingerprints.
+        """[n] how far each of `rows` [n, traits] is from keeping the rules of single rows; `sums` [n] are their
+        `row_hash_sums`.
 
         A forbidden or excluded combination adds 1; a wrong count of traits adds its distance. 0: it keeps all.
         """

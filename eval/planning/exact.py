@@ -57,7 +57,7 @@ class DualPrices(NamedTuple):
 def solve_by_linear_programme(
     problem: PlanProblem, random: np.random.Generator
 ) -> tuple[np.ndarray | None, RelaxedSolution]:
-    """(slots, traits) that keeps every count and rule, or None, and what the programme says of it."""
+    """(a plan [slots, traits] that keeps every count and rule, or None; what the linear programme says of it)."""
     found = solve_relaxation(problem, random)
     if found.taken is None:
         return None, found
@@ -227,7 +227,8 @@ def random_candidate_combinations(problem: PlanProblem, random: np.random.Genera
 def solve_programme_over_combinations(
     problem: PlanProblem, rows: np.ndarray, complete: bool, random: np.random.Generator
 ) -> tuple[RelaxedSolution, DualPrices | None]:
-    """Solve the programme over `rows`; the second value is what another combination would be worth, without an answer.
+    """Solve the programme over `rows`: how often each of them is taken, and the prices that say which other combination
+    would help; None for prices that are not known or not needed.
 
     Two programmes: one with the counts as they are; without an answer, one that changes counts as little as it can,
     and breaks limits only where no counts keep them.

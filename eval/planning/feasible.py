@@ -109,8 +109,10 @@ def fewest_count_changes(problem: PlanProblem, rules: list[CombinationLimit]) ->
 def solve_for_fewest_changes(
     lines: list[tuple[dict[int, float], float, float]], upper: np.ndarray, changes: int
 ) -> np.ndarray | None:
-    """The solution of linear inequalities in which the sum of the first `changes` unknowns is smallest; these are
-    whole numbers.
+    """Solve linear inequalities (factor by unknown, lowest sum, highest sum) so that the sum of the first `changes`
+    unknowns, which are whole numbers, is smallest: all unknowns, or None if no solution is found.
+
+    Each unknown lies between 0 and its `upper`.
     """
     table: Any = sparse.lil_matrix((len(lines), len(upper)))
     for i, (line, _, _) in enumerate(lines):
@@ -133,7 +135,8 @@ def is_feasible(problem: PlanProblem, rules: list[CombinationLimit]) -> bool:
 
 
 def smallest_conflicting_rules(problem: PlanProblem, rules: list[CombinationLimit]) -> list[CombinationLimit]:
-    """The smallest set of rules that conflicts with the counts: without any one of them the rest are feasible.
+    """A set of rules that conflicts with the counts and is irreducible: without any one of them the rest are feasible.
+    There may be smaller ones.
 
     Rules are taken away one after the other; what can be spared stays away.
     """

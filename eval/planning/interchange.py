@@ -37,7 +37,9 @@ PIXEL = bytes.fromhex(  # a transparent PNG of one pixel, for layers that have n
 
 
 def import_collection(config: Config) -> int:
-    """Write a traits file of a collection or of layers; print what was found. Returns 0."""
+    """Write a traits file of a collection or of layers, for a collection with rarity.csv and a chart beside it, and
+    print what was found. With show=true nothing is written. Returns 0.
+    """
     source = Path(config.import_file or "").expanduser()
     if not source.exists():
         raise DataError(f"import={config.import_file}: there is no such file or folder")
@@ -160,6 +162,7 @@ def traits_file_text(content: dict[str, Any], command: str, size: int, kept: Seq
     """
 
     def in_double_quotes(text: str) -> str:
+        """A text as YAML writes it in double quotes."""
         return json.dumps(text, ensure_ascii=False)
 
     lines = [f"# {command}", f"# {size} items; numbers are exact counts." if size else "# Numbers are weights."]
@@ -186,7 +189,9 @@ def traits_file_text(content: dict[str, Any], command: str, size: int, kept: Seq
 
 
 def export_items(target: Path, items: Sequence[Mapping[str, str]]) -> str:
-    """Write items as CSV, as a folder of OpenSea's JSON (NAME.json), or of HashLips' layers (NAME.layers)."""
+    """Write items as CSV, as a folder of OpenSea's JSON (NAME.json), or of HashLips' layers (NAME.layers). Returns the
+    path as it is shown to people. Raises DataError if `target` exists or has another ending.
+    """
     if not any(items):
         raise DataError("out= writes traits, and this plan has none", next_step="plan with traits=.")
     if target.suffix not in (".csv", ".json", ".layers"):
@@ -208,6 +213,7 @@ def export_items(target: Path, items: Sequence[Mapping[str, str]]) -> str:
 
 
 def write_opensea_items(folder: Path, items: Sequence[Mapping[str, str]]) -> None:
+    """Write OpenSea's metadata of each item into `folder`: 0.json, 1.json and so on."""
     for number, item in enumerate(items):
         attributes = [{"trait_type": trait, "value": value} for trait, value in item.items() if value != NONE]
         content = {"name": f"#{number}", "image": f"{number}.png", "attributes": attributes}
@@ -215,6 +221,9 @@ def write_opensea_items(folder: Path, items: Sequence[Mapping[str, str]]) -> Non
 
 
 def write_hashlips_layers(folder: Path, items: Sequence[Mapping[str, str]]) -> None:
+    """Write a folder for each trait into `folder`, with an empty picture VALUE#COUNT.png for each value. Raises
+    DataError for a value that cannot be a file's name.
+    """
     for trait, counts in picture.value_counts(items).items():
         (folder / trait).mkdir()
         for value, count in counts:

@@ -20,7 +20,7 @@ WITHIN = (0.025, 0.975)  # quantiles: of a slot's score or rank 95 of 100 ends l
 
 
 class RarityInterval(NamedTuple):
-    """Between what the score and the rank of one slot lie in 95 of 100 simulated ends of the batch."""
+    """The range in which the score and the rank of one slot lie in 95 of 100 simulated ends of the batch."""
 
     lowest_score: float
     highest_score: float

@@ -62,7 +62,7 @@ def counts_and_rarity_in_words(
 
 
 def rarity_in_words(found: ItemRarity) -> str:
-    """What an item's rank follows from: its number of unique values, if it has any, and then its score."""
+    """What gives an item its rank, in words: how many values it alone has, if any, and its score."""
     unique = f"{counted(found.unique, 'value')} of its own; " if found.unique else ""
     return f"{unique}{found.score:.2f}"
 

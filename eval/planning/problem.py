@@ -146,6 +146,7 @@ def make_plan_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[st
 
 
 def value_with_tier_weight(value: TraitValue, file: TraitsFile) -> TraitValue:
+    """The value with the weight of the tier that it names; unchanged if it names none."""
     return value.model_copy(update={"weight": file.tiers[value.tier]}) if value.tier is not None else value
 
 
@@ -204,6 +205,9 @@ def make_combination_limit(
     high: int | None,
     size: int,
 ) -> CombinationLimit:
+    """The limit of a traits file, at `place` of its rules: a `condition` that from `low` to `high` of `size` slots
+    meet.
+    """
     traits = list(file.traits)
     masks = {traits.index(t): np.isin(names[traits.index(t)], told) for t, told in condition.items()}
     text = " with ".join(f"{trait}: {' or '.join(told)}" for trait, told in condition.items())
@@ -237,6 +241,7 @@ def forbidden_combinations(file: TraitsFile, names: list[list[str]]) -> list[Com
 
 
 def trait_count_rules_of(file: TraitsFile, names: list[list[str]]) -> list[TraitCountRule]:
+    """The rules.tally of a traits file; `names` are the values of each trait, those of one-of-ones among them."""
     traits = list(file.traits)
     return [
         TraitCountRule(

@@ -24,7 +24,7 @@ class ItemRarity(NamedTuple):
     """The rarity score and rank of one item."""
 
     score: float
-    """Its information content, in units of the collection's mean; higher is rarer."""
+    """Its information content over the collection's entropy, which is the mean information content; higher is rarer."""
     rank: int
     """1 for the rarest; equal ones share a rank, and the ranks after it are left out."""
     unique: int

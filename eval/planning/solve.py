@@ -68,7 +68,9 @@ def entropy_margin_if_feasible(problem: PlanProblem) -> float:
 
 
 def changed_counts_in_words(problem: PlanProblem, changes: list[np.ndarray] | None) -> list[str]:
-    """Sentences on the counts that would have to change so that a plan exists."""
+    """A line for each trait of which counts would have to change so that a plan exists: these values and their counts
+    now.
+    """
     lines = []
     for t, change in enumerate(changes or []):
         told = [f"{problem.values[t][v]} {problem.counts[t][v]}" for v in np.flatnonzero(change)[:NAMED]]

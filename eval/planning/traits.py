@@ -21,7 +21,7 @@ NONE = "none"  # the value of a trait that is absent: counted like any other, an
 
 
 def parse_weight(written: Any) -> Any:
-    """The number of a weight as it is written in a traits file, whose words all are text."""
+    """The weight that a traits file writes as text, as a float above 0. Raises ValueError if it is none."""
     if isinstance(written, float):
         return written
     if not isinstance(written, str) or not NUMBER.fullmatch(written) or not 0 < float(written) <= MAX_WEIGHT:
@@ -31,7 +31,7 @@ def parse_weight(written: Any) -> Any:
 
 
 def parse_count(written: Any) -> Any:
-    """The whole number of a count as it is written in a traits file."""
+    """The count that a traits file writes as text, as an int. Raises ValueError if it is none."""
     if isinstance(written, int):
         return written
     if not isinstance(written, str) or not WHOLE.fullmatch(written):
@@ -40,12 +40,14 @@ def parse_count(written: Any) -> Any:
 
 
 def valid_trait_name(name: str) -> str:
+    """The name if a trait can have it. Raises ValueError otherwise."""
     if not NAME.fullmatch(name) or name == "trigger" or len(name) > MAX_TEXT:
         raise ValueError("a trait's name is of letters, digits, _ and single spaces, and not `trigger`")
     return name
 
 
 def valid_value_name(name: str) -> str:
+    """The name if a value can have it. Raises ValueError otherwise."""
     if not name.strip() or name != name.strip() or len(name) > MAX_TEXT:
         raise ValueError(f"a value has 1 to {MAX_TEXT} characters, without spaces around them; `none` is for absence")
     if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name):
@@ -54,6 +56,7 @@ def valid_value_name(name: str) -> str:
 
 
 def valid_file_name(name: str) -> str:
+    """The name if a file can have it on any machine. Raises ValueError otherwise."""
     if not re.fullmatch(r"\w[\w. -]*", name) or ".." in name or len(name) > MAX_TEXT:
         raise ValueError("a name is of letters, digits, spaces, . _ and -, and begins with a letter or a digit")
     return name
@@ -65,6 +68,7 @@ def values_as_list(written: Any) -> Any:
 
 
 def require_not_empty_mapping(found: Any) -> Any:
+    """The mapping or list if it has an entry. Raises ValueError otherwise."""
     if not found:
         raise ValueError("is empty")
     return found
@@ -105,7 +109,9 @@ def value_as_mapping(name: str, spec: Any) -> Any:
 
 
 def values_as_mappings(values: Any) -> Any:
-    """The values of a trait as a file writes them. The word `number` becomes a weight or a count later."""
+    """The mapping of a trait's values, unchanged. Raises ValueError for no mapping, an empty one, or one of more than
+    MAX_VALUES.
+    """
     if not isinstance(values, dict) or not values:
         raise ValueError("needs a mapping of values to weights")
     if len(values) > MAX_VALUES:

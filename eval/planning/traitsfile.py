@@ -55,6 +55,7 @@ def with_numbers_as_weights_or_counts(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def number_as_weight_or_count(spec: dict[str, Any], key: str) -> dict[str, Any]:
+    """A value's mapping in which the key `number` is called `key`, weight or count; what is None becomes ""."""
     named = {key if word == "number" else word: written for word, written in spec.items()}
     return {word: "" if written is None else written for word, written in named.items()}  # `crown: ` is no weight
 

@@ -259,6 +259,7 @@ class PolicyCheck(ImmutablePolicyPart):
 
     @model_validator(mode="after")
     def require_lines(self) -> Self:
+        """The check, if it has lines of its own or is calibrated, and not both. Raises ValueError otherwise."""
         if self.calibrated and (self.lines() or self.optional):
             raise ValueError(f"`{CALIBRATED}` stands alone: its lines come from labels")
         if not self.calibrated and not self.lines():
@@ -286,6 +287,7 @@ class LotRule(ImmutablePolicyPart):
 
     @model_validator(mode="after")
     def require_lines(self) -> Self:
+        """The rule, if it has a line. Raises ValueError otherwise."""
         if self.warn_below is None and self.fail_below is None:
             raise ValueError("needs warn_below or fail_below")
         return self

@@ -12,7 +12,7 @@ from eval.scorers import SCORES
 
 
 def score_histograms(scores: LotScores, thresholds: dict[str, CheckThresholds]) -> list[dict[str, Any]]:
-    """A histogram for each score that was computed, gated ones first."""
+    """For each score that was computed its name, what it says and a histogram as SVG; scores with thresholds first."""
     drawn = []
     for name in sorted(scores.computed_score_names(), key=lambda name: name not in thresholds):
         values = scores.column(name)
@@ -68,8 +68,8 @@ def score_histogram_svg(
 def slider_curve_svg(
     shares: NDArray[np.float64], highest_share: float, start: int, colour: str, marked_value: float | None = None
 ) -> Markup:
-    """Shares over the slider's positions, `highest_share` the highest that is shown; a broken line where the slider
-    starts.
+    """An area chart, as SVG, of `shares` [t] over the slider's positions; `highest_share` is the highest that is shown.
+    A broken line stands where the slider starts, a level line at `marked_value`.
 
     It is stretched to its place, so words stand beside it. The marker is moved by the page's script.
     """

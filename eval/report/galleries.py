@@ -87,7 +87,8 @@ def gallery_of_verdict(
     thumbnails: ReportThumbnails,
     last_positions: Mapping[str, int],
 ) -> dict[str, Any]:
-    """The pictures of one verdict with their reasons: those for review from the best down, rejects from the worst up.
+    """The page's gallery of one verdict, whose thumbnails are written: pictures with their reasons, those for review
+    from the best down, rejects from the worst up.
 
     `last_positions` gives, by file, the last position of the slider that accepts the picture.
     """
@@ -152,7 +153,9 @@ def shortest_distinct_numbers(score: float, threshold: float) -> tuple[str, str]
 
 
 def reference_strip(compared: Comparison, thumbnails: ReportThumbnails) -> dict[str, Any] | None:
-    """Up to REFERENCES_SHOWN references, evenly chosen from all of them; None if there are none."""
+    """The page's strip of references, whose thumbnails are written: up to REFERENCES_SHOWN, evenly chosen from all;
+    None if there are none.
+    """
     references = compared.references
     if not references:
         return None
@@ -169,7 +172,8 @@ def reference_strip(compared: Comparison, thumbnails: ReportThumbnails) -> dict[
 def copies_beside_originals(
     verdicts: Sequence[Verdict], rows: Sequence[dict], lot: Lot, compared: Comparison, thumbnails: ReportThumbnails
 ) -> dict[str, Any] | None:
-    """Pictures that were refused as copies, each beside what it copies, the most alike first; None if there are none.
+    """The page's pairs of pictures that were refused as copies and what they copy, the most alike first; their
+    thumbnails are written. None if there are none.
 
     `rows` are the scores, in the order of `verdicts`.
     """

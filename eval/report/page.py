@@ -109,7 +109,7 @@ def review_command(config: Config, lot: Lot) -> str:
 
 
 def report_subtitle(outcome: GateRecord) -> str:
-    """A sentence on how many pictures may be exported, and how many slots of a plan they fill."""
+    """A sentence on how many pictures may be exported, and how many slots of a plan they fill of those wanted."""
     counts, slots = outcome.counts, outcome.slots
     text = f"{counts.accept} of {counted(counts.judged, 'picture')} passed" + (
         "." if outcome.observe else " and may be exported."

@@ -102,7 +102,7 @@ def depends_on_slider(reason: Reason, calibrated: str | None) -> bool:
 def slider_positions(
     movable: NDArray[np.float64], threshold: float | None, max_below: float
 ) -> tuple[NDArray[np.float64], int]:
-    """Positions at a round step with the threshold in force among them, and its index.
+    """([t] the thresholds at which the slider can stand, rising by a round step; the index of the threshold in force).
 
     `movable` are the highest thresholds that accept each picture. The positions end where no picture is accepted.
     They begin where little is left to gain, but not further below the threshold than they end above it, and not
@@ -130,7 +130,8 @@ def smallest_round_step(least: float) -> float:
 def reject_share_bounds_by_position(
     slider: ThresholdSlider, calibration: Calibration, pool: Mapping[str, float], leaving: set[str], promise: Promise
 ) -> NDArray[np.float64]:
-    """[t] upper bound on the share of rejects in what each position accepts, valid at all positions at once.
+    """[t] for each position of the slider, a threshold: an upper bound on the share of rejects in what may be exported
+    there, without the rejects that labels found. All hold at once, with confidence 1 - delta.
 
     `calibration` is of this pool, or of another one that was made in the same way (calibration.json). `pool` has the
     scores, by sha256, of what every other check accepts; `leaving` are the pictures that the threshold alone holds back
@@ -180,7 +181,7 @@ def position_texts(
 
 
 def position_in_words(slider: ThresholdSlider, i: int, t: float) -> str:
-    """Where the threshold lies at position `i`, whose value is `t`."""
+    """Words for where the slider stands at its position `i`, at the threshold `t`: "All limits 0.5 spreads higher"."""
     if slider.calibrated:
         text = f"Limit of {slider.score}: {t:.4g}"
         if i == slider.start:

@@ -143,7 +143,9 @@ def escaped_on_one_line(text: str, longest: int = MAX_NAME) -> str:
 
 
 def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> str:
-    """The job summary: counts, promise, rules, reasons, what people decided, checks left out, the worst pictures."""
+    """The summary of a gate in Markdown, for the page of a pipeline's job: counts, promise, rules, reasons, what people
+    decided, checks left out, the worst pictures.
+    """
     counts, code = outcome.counts, outcome.exit_code
     observed = f" (observed only: exit code 0 instead of {code:d})" if outcome.observe else ""
     ended = OUTCOMES.get(ExitCode(code), f"exit code {code:d}")
@@ -200,5 +202,7 @@ MARKUP = re.compile(r"[&>|\\`*~$@#\[\]]|<(?! )|(?<![^\W_])_|_(?![^\W_])|:(?! |$)
 
 
 def escape_markdown_on_one_line(text: str, longest: int = MAX_NAME) -> str:
-    """The text on one line, with every character that could begin Markdown written as an HTML entity."""
+    """The text on one line, of at most `longest` characters before they are escaped, with every character that Markdown
+    would read inside a line written as an HTML entity (- or 1. at its start are left).
+    """
     return MARKUP.sub(lambda found: f"&#{ord(found[0])};", escaped_on_one_line(text, longest))
