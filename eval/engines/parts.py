@@ -63,6 +63,7 @@ def write_parts(place: Place, settings: Mapping[str, Any], rows: Sequence[dict[s
 
 
 def as_json(value: Any) -> bytes:
+    """A value as the bytes of a JSON file."""
     return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -101,6 +102,7 @@ def finished_parts(place: Place) -> set[str]:
 
 
 def is_result(name: str) -> bool:
+    """Whether a file of this name is the result of a part or piece."""
     return name.endswith(".safetensors")
 
 
@@ -164,7 +166,9 @@ def run_rows(place: Place, name: str, rows: list[dict[str, Any]], stage: Stage) 
 
 @contextmanager
 def one_mark_while_it_lasts(place: Place, mark: str) -> Iterator[None]:
-    """A context: the mark is there from its start on, and stays only if the process dies in it."""
+    """A context: it writes the file `mark`, and removes it at its end, so that it stays only if the process dies
+    inside.
+    """
     place.write(mark, b".")
     try:
         yield
@@ -189,7 +193,7 @@ def digest_of_result(arrays: Mapping[str, NDArray], told: Mapping[str, str]) -> 
 
 
 def read_json(place: Place, name: str) -> Any:
-    """JSON of the work. Raises DataError if it is missing or torn."""
+    """The value in a JSON file of the place. Raises DataError if the file is missing or torn."""
     try:
         return json.loads(place.read(name))
     except (FileNotFoundError, ValueError) as error:

@@ -36,6 +36,7 @@ class FolderPlace:
         return path.exists() and path.stat().st_size > 0
 
     def read(self, name: str) -> bytes:
+        """The bytes of a file. Raises FileNotFoundError."""
         return (self.folder / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
@@ -111,7 +112,9 @@ class ObjectStorePlace:
         return f"{self.uri.partition('?')[0]}/{name}"
 
     def _ask(self, what: str, call: Any, *given: Any, **named: Any) -> Any:
-        """What the store answers. Raises SurroundingsError for what it refuses: no bucket, no key, no network."""
+        """Call a function of the store's client, and return what it returns. Raises SurroundingsError for what the
+        store refuses (no bucket, no key, no network) in the words `what`, such as "read".
+        """
         try:
             return call(*given, **named)
         except FileNotFoundError:

@@ -36,7 +36,7 @@ Taken = Callable[[dict[str, parts.Row], list[str]], None]  # what became of rows
 
 
 class Work:
-    """The work of one stage that an engine does: a place for its parts, and a folder of this home for what it says."""
+    """The work of one stage that an engine does: a place for its parts, and a folder of this home for its logs."""
 
     def __init__(self, engine: EngineConfig, settings: Mapping[str, Any], of: Path) -> None:
         """`settings` name the stage and all that it needs, as JSON; `of` is the folder that the work is for.
@@ -49,7 +49,8 @@ class Work:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """No other command does this work while the context lasts; when it ends without an error, all is removed.
+        """A context that locks the work against other commands; at its end the parts and logs are removed, but not
+        after an error.
 
         Raises InUseError if another one does it.
         """
@@ -73,7 +74,9 @@ class Work:
         return ObjectStorePlace(below(self.engine.store, note.read_text()))
 
     def take_finished(self, take: Taken) -> None:
-        """Take what workers finished for an earlier start that was stopped."""
+        """Call `take` with each result that workers finished for an earlier start that was stopped, and remove the
+        result.
+        """
         for name in sorted(parts.finished_parts(self.place)):
             take(*parts.read_part_result(self.place, name))
             self.place.write(f"{name}.safetensors", b"")

@@ -21,7 +21,8 @@ KILLED = "each worker that read it died (engine): give a copy that was saved ane
 
 
 def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: LoadedEncoder, quiet: bool) -> None:
-    """Encode each picture of the lot and of what it is compared with that the cache does not hold, by the engine.
+    """Have the engine's workers encode the pictures of the lot, its references and its training pictures that the cache
+    does not hold; the features go into the cache.
 
     What workers finished for an earlier start that was stopped is taken first. A picture that kills its workers is
     stored as one that cannot be read. Raises what `Work` raises.
@@ -69,7 +70,7 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
 
 
 def encoder_name_on_workers(name: str) -> str:
-    """The encoder's name with absolute paths, since a worker may start in another folder."""
+    """The name of one encoder, with an absolute path for a relative one: a worker may start in another folder."""
     architecture, weights = encoding.architecture_and_weights_file(name)
     if weights:
         return f"{architecture}:{weights}"

@@ -34,7 +34,8 @@ FEW_REFERENCES = 16  # of fewer, spreads and quantiles are rough
 
 
 def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool = False) -> None:
-    """Encode the pictures that were not encoded before, compute every score, and write the three files.
+    """Encode the pictures that were not encoded before, compute every score, and write scores.parquet,
+    references.parquet and score.json into the lot's folder.
 
     Raises DataError if a training picture or one that was exported before cannot be read, ModelError if the encoder
     cannot be loaded. `quiet` shows no progress.
@@ -204,7 +205,8 @@ def compute_score_columns(measured: MeasuredLot) -> None:
 
 
 def score_table(measured: MeasuredLot, broken: list[BrokenFile], inside: NDArray[np.float32]) -> pa.Table:
-    """All files in the lot's order, a float32 column a score; files that are no pictures have an error and no scores.
+    """The table of scores.parquet: a row for each of the lot's files, in its order, with a float32 column for each
+    score. A file that is no picture has an error and no scores.
 
     `inside` [n] is the column in_domain; twin and known name the pictures that `distinct` and `novelty` speak of;
     detected_traits holds the value that is seen of each trait that can be read, as a JSON object.

@@ -38,7 +38,7 @@ class DecidedPicture(Record):
     accepted: bool
     """A person would export it."""
     off_style: bool = False
-    """It was rejected since it is not in the brand's style."""
+    """A person rejected it, and gave as reason that it is not in the brand's style."""
     traits: dict[str, str] = Field(default_factory=dict)
     """Traits that it shows, as far as a person said so: name -> value."""
 
@@ -81,7 +81,7 @@ class DecidedPictures(NamedTuple):
 
     @property
     def off_style(self) -> NDArray[np.bool_]:
-        """[n] whether the picture was rejected since it is not in the brand's style."""
+        """[n] whether a person rejected the picture, and gave as reason that it is not in the brand's style."""
         return np.array([picture.off_style for picture in self.record.pictures], bool)
 
     def rows_by_sha256(self) -> dict[str, int]:
@@ -95,11 +95,13 @@ class DecidedPictures(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """The name that `stylegate learn` gives the file; another content has another name."""
+        """The name that `stylegate learn` gives the file, without a folder; it holds the first digits of the content's
+        sha256.
+        """
         return f"decided-{self.sha256[:8]}.safetensors"
 
     def content(self) -> bytes:
-        """The bytes of the file; the same pictures and decisions give the same bytes."""
+        """The file as bytes of safetensors, not yet written; the same pictures and decisions give the same bytes."""
         arrays = {name: np.ascontiguousarray(getattr(self.features, name)) for name in ARRAYS}
         arrays["transparent"] = arrays["transparent"].astype(np.uint8)
         arrays["scores"] = np.ascontiguousarray(self.scores, np.float32)

@@ -24,7 +24,9 @@ class EncoderDomain(NamedTuple):
     known: NDArray[np.float32]  # [k, d] unit embeddings of known pictures
 
     def contains_features(self, features: PictureFeatures) -> NDArray[np.bool_]:
-        """[n] whether each picture has a known size and lies near enough to a known picture."""
+        """[n] whether each picture has `side` pixels a side, and an embedding within `max_distance` of a known
+        picture's.
+        """
         if not features.names:
             return np.zeros(0, bool)
         distance = 1 - (features.embeddings @ self.known.T).max(1)

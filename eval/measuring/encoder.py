@@ -130,7 +130,9 @@ def results_for_each_encoder(name: str, make: Callable[[str], Made]) -> list[Mad
 
 
 def encoder_name_without_folders(name: str) -> str:
-    """The encoder's name for people elsewhere: of a folder or a file its last part, what stands before it is kept."""
+    """The encoder's name for people elsewhere: each path in it is cut to the name of the folder or file that it leads
+    to.
+    """
 
     def without_folder(one: str) -> str:
         found = re.fullmatch(WITH_FILE, one)
@@ -418,7 +420,7 @@ def encode_pictures(encoder: LoadedEncoder, pixels: Sequence[NDArray[np.uint8]])
 
 
 def pictures_per_pass(encoder: LoadedEncoder) -> int | None:
-    """How many pictures go through the model in one forward pass; None on an accelerator: all of them.
+    """The most pictures that go through the model in one forward pass; None on an accelerator, which takes all at once.
 
     A CPU is fastest while its cache holds what passes between layers; of a large model that is a few pictures.
     """

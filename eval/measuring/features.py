@@ -117,7 +117,8 @@ def cached_features_of_files(
     batch_size: int,
     title: str,
 ) -> tuple[PictureFeatures, list[BrokenFile]]:
-    """Features of each picture, and the files that are none. Each picture is encoded at most once, ever.
+    """The features of each picture, from the cache or else computed now and kept there; and the files that are no
+    pictures.
 
     `sha256` by name ("" for a file that cannot be read) says which bytes are meant; a file that holds others by the
     time it is read is broken, and nothing of it is kept. An empty title shows no progress.
@@ -177,7 +178,7 @@ def cached_features_of_files(
 def cached_signatures_of_files(
     named: Sequence[tuple[str, Path]], sha256: Mapping[str, str], background: str, batch_size: int, title: str
 ) -> tuple[PictureSignatures, list[BrokenFile]]:
-    """Signatures alone of each picture, and the files that are none, as `cached_features_of_files`; none is encoded."""
+    """What `cached_features_of_files` returns, but of each picture its signature alone: no encoder is needed."""
     cache, names = ArrayCache(), [name for name, _ in named if sha256[name]]
     paths, prefix = dict(named), files.canonical_sha256([VERSION, "signature", background])
     keys = [f"{prefix}:{sha256[name]}" for name in names]
@@ -296,14 +297,16 @@ def replace_pixels_by_embeddings(found: Rows, encoder: LoadedEncoder) -> Rows:
 
 
 def pixel_features_key(preprocessing: EncoderPreprocessing, background: str) -> str:
-    """What a cache key of features without the encoder begins with; the picture's sha256 follows."""
+    """The first part of the cache key of a picture's features without the encoder's; a colon and its sha256 follow."""
     return files.canonical_sha256([VERSION, preprocessing.name, background])
 
 
 def store_features_of_drawn(
     drawn: Mapping[str, Image.Image], preprocessing: EncoderPreprocessing, background: str
 ) -> None:
-    """Store the features of drawn pictures (RGB or RGBA) under the sha256 of their files; scoring uses them."""
+    """Store in the cache all features but the encoder's of pictures in memory (RGB or RGBA), which `drawn` has by the
+    sha256 of their files: scoring need not decode those files.
+    """
     key = pixel_features_key(preprocessing, background)
     keys = [f"{key}:{sha256}" for sha256 in drawn]
     decoded = (pictures.drawn_picture_as_decoded(image, background) for image in drawn.values())

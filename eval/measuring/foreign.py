@@ -43,7 +43,7 @@ class ForeignPictureOnBackground(NamedTuple):
     redrawn: bool  # shown as an image model draws it
 
     def image(self) -> Image.Image:
-        """The RGB picture on its ground, redrawn if `redrawn` says so."""
+        """The picture, decoded and laid on its ground, as RGB; with `redrawn` its redrawn copy, 64 pixels a side."""
         picture = Image.open(io.BytesIO(self.png)).convert("RGBA")
         whole = Image.alpha_composite(Image.new("RGBA", picture.size, self.ground), picture).convert("RGB")
         return Image.fromarray(redrawn_copy(similarity.signature_of_picture(whole))) if self.redrawn else whole
@@ -144,7 +144,10 @@ def given_foreign_sets(features: PictureFeatures, encoder: LoadedEncoder) -> lis
 def without_sets_of_this_brand(
     sets: list[ForeignSet], references: PictureFeatures
 ) -> tuple[list[ForeignSet], list[str]]:
-    """The shipped sets that are not the brand itself, and a sentence on each that is: its pictures are references."""
+    """`sets` without those shipped sets that are the brand itself, and a sentence on each that is left aside.
+
+    A shipped set is the brand itself where COPIES or more of its pictures are among the references.
+    """
     own = scaled_down_copies(references.signatures)
     kept, notes = [], []
     for one in sets:

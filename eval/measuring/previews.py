@@ -36,7 +36,9 @@ class PreviewScorer:
         self.key = scores_key(config, unplanned, self.compared)[:16]
 
     def scores(self, attempts: Sequence[tuple[PlanSlot, int]], previews: Sequence[Image.Image]) -> list[dict]:
-        """By name the scores of the preview of each (slot, attempt); None for what cannot be computed."""
+        """For each preview its graded scores by name, None for one that is not finite; those that compare a picture
+        with the rest of the lot are left out. `attempts` has the (slot, attempt) of each preview.
+        """
         names = [slot.file(attempt) for slot, attempt in attempts]
         slots = self.plan | {name: slot for name, (slot, _) in zip(names, attempts, strict=True)}
         lot, shown = replace(self.lot, slots=slots), self.features(names, previews)

@@ -74,7 +74,7 @@ class EncodingConditions(Record):
     device: str
     """Kind of device, as cpu or cuda."""
     threads: int
-    """Threads of the processor."""
+    """Threads of the processor that torch was given."""
 
 
 class BatchStyle(Record):
@@ -91,8 +91,7 @@ class BatchStyle(Record):
 
 
 class BatchMeasures(Record):
-    """Numbers of the batch, not of a picture. All are left out where either set is too small, or not known to the
-    encoder."""
+    """Numbers of the batch, not of a picture. All are left out where the batch or the references are too few."""
 
     style: BatchStyle | None = None
     mmd2: float | None = None

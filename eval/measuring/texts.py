@@ -11,7 +11,7 @@ from stylegate.cache import ArrayCache
 
 
 def cached_text_encoder(encoder: LoadedEncoder) -> Callable[[list[str]], NDArray[np.float32]]:
-    """A function from n texts to unit embeddings [n, d] that encodes each text once, ever."""
+    """A function from n texts to unit embeddings [n, d]. It keeps each embedding in the cache, across runs."""
     cache = ArrayCache()
 
     def embeddings_of_texts(wanted: list[str]) -> NDArray[np.float32]:

@@ -77,7 +77,7 @@ def timm_config(architecture: str) -> Any:
 
 
 def timm_transform(architecture: str) -> Any:
-    """The transform of PIL pictures that timm prepares this model's pictures by. Raises ModelError."""
+    """The transform by which timm prepares PIL pictures for this model. Raises ModelError for an unknown one."""
     from timm.data.config import resolve_data_config
     from timm.data.transforms_factory import create_transform
 
@@ -86,7 +86,9 @@ def timm_transform(architecture: str) -> Any:
 
 
 def timm_weights(architecture: str) -> Path:
-    """The file of a timm model's weights, downloaded from the hub if it is not here yet. Raises ModelError."""
+    """The file of a timm model's weights, downloaded from the hub if it is not here yet. Raises ModelError where
+    the hub has none.
+    """
     from huggingface_hub import hf_hub_download
 
     hub.go_offline_if_hub_unreachable()
@@ -109,7 +111,9 @@ def load_timm_tower(architecture: str, weights: Path) -> TimmTower:
 
 
 def style_tower_sizes(weights: Path) -> tuple[int, int]:
-    """(side, patch) in pixels of the pictures that CSD's weights were made for. Raises ModelError."""
+    """(side, patch): the side in pixels of the pictures that a file of CSD's weights was made for, and of their
+    patches. Raises ModelError for other weights.
+    """
     try:
         with safe_open(weights, "pt") as file:
             shapes = {name.removeprefix("module."): file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
