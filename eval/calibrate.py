@@ -51,7 +51,9 @@ NOT_LOOKED_AT = "how many of them are good is not known: stylegate review queue=
 
 
 def calibrate(config: Config) -> int:
-    """Read labels; write calibration.json once all are there. Returns 0 if a threshold keeps the promise, else 13."""
+    """Read labels, or ask for them in a terminal; write calibration.json once all are there, else a worksheet. Returns
+    0 if a threshold keeps the promise, else 13.
+    """
     policy = policyfile.read_policy(config.policy)
     require_calibrated_check(policy)
     with locked_lot(config) as lot:

@@ -62,7 +62,9 @@ WORKSHEET = "audit.csv"
 
 
 def certify(config: Config) -> int:
-    """Read labels, prove the promise or print what is missing. Returns 0 once the promise is proven, else 13."""
+    """Read labels, or ask for them in a terminal. Write certificate.json once they prove the promise, else a worksheet;
+    then judge the lot again. Returns 0 once the promise is proven, else 13.
+    """
     with locked_lot(config) as lot:
         before = judge(config, lot, without="audit")
         policy = before.policy

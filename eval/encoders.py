@@ -131,8 +131,8 @@ def encoding_seconds_per_picture(encoder: LoadedEncoder, images: list[Image.Imag
 
 
 def fastest_of_surest_encoders(found: list[EncoderMeasurement]) -> EncoderMeasurement | None:
-    """Of the encoders that can read the style, the fastest of those that are as sure as the surest without pixels; None
-    if none can read it.
+    """Of the encoders that can read the style, the fastest of those that are as sure as the surest one, both without
+    pixels; None if none can read it.
     """
     able = [one for one in found if one.readability.readable]
     surest = max((one.alone for one in able), default=0.0)

@@ -53,7 +53,9 @@ GATE_AGAIN = "stylegate gate with the same arguments judges what is there now an
 
 
 def export(config: Config) -> int:
-    """Write the next version of the package, or name the one that holds the same. Returns 0, or as above."""
+    """Write the next version of the package, or print which one holds the same. Returns 0; 10, 12 or 13 where something
+    has to stay here.
+    """
     told = living.read_burn_request(config)
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
         outcome, verdicts = read_gate_record_and_verdicts(lot)
@@ -100,8 +102,8 @@ def export(config: Config) -> int:
 
 
 def signing_key_and_marks(config: Config) -> tuple[PrivateKey | None, ExportMarks]:
-    """The private key that signs the package, None with key=none, and what its pictures are marked with. Raises
-    ConfigError for what cannot sign.
+    """The private key that signs the package, which may be made now (None with key=none), and what its pictures are
+    marked with. Raises ConfigError for a key that cannot sign.
     """
     return signing_key(config.key), requested_marks(config)
 
@@ -193,8 +195,8 @@ def write_package(
 
 
 def manifest_lines_to_compare(package: Path) -> list[bytes]:
-    """The lines of a package's tag manifest by which two versions are compared: every byte follows from them, the key
-    that signed included; [] without a manifest.
+    """The lines (digest and file) of a package's tag manifest by which two versions are compared; [] without a
+    manifest. They vouch for every byte, and for the key that signed.
 
     What changed since the version before, what it cost so far, and the rows in which people's labels stand, are left
     out: else nothing would ever be the same.

@@ -60,7 +60,7 @@ NAMED = 5  # parts that an error names
 
 
 def generate(config: Config, first_slots: int | None = None) -> int:
-    """Draw what is due; of several processes each draws its share of it.
+    """Draw the attempts of a batch that are due, and print how many; of several processes each draws its share.
 
     With `first_slots` only the first attempts at so many slots are drawn, for a trial.
 
@@ -110,7 +110,9 @@ def parts_that_are_due(
 
 
 def print_what_was_drawn(config: Config, folder: Path, before: int) -> int:
-    """Print what came to so many pictures, and what is to be done next; returns the exit code of `generate`."""
+    """Print how many pictures were drawn, where `before` had been there already, and what is to be done next. Returns
+    the exit code of `generate`.
+    """
     standing, there = read_batch_progress(folder, config.plan.max_attempts), set(attempt_names(folder / "images"))
     new = len(there - standing.judged)
     told = f"; not judged yet: {new} (stylegate gate, with the same arguments)" if new else ""
@@ -143,7 +145,9 @@ def require_unchanged_plan(folder: Path, config: Config, planned: tuple[str, str
 
 
 def load_stage(config: Config, folder: Path, processes: PartialState) -> DrawPictures:
-    """Load base and LoRA. The main process draws the base's own pictures on the way, and writes batch.json."""
+    """Load base and LoRA into the stage that draws. On the way the main process draws the pictures of the base alone,
+    and writes batch.json.
+    """
     encoding.encoder_preprocessing(encoding.encoder_name(config))  # a wrong name is said before anything is drawn
     record = read_existing_batch_record(folder)
     drawn_with = replace(config.generate, **record.facts.generate.content())  # a trial may have chosen others
@@ -159,7 +163,9 @@ def load_stage(config: Config, folder: Path, processes: PartialState) -> DrawPic
 
 
 def draw_in_rounds(config: Config, folder: Path, processes: PartialState, ends_after: int) -> None:
-    """Draw round after round, until nothing is due before the next gate; hopeless pictures end after so many steps."""
+    """Draw round after round, until nothing is due before the next gate. A picture whose preview after `ends_after`
+    denoising steps is hopeless is not finished.
+    """
     size, attempts = config.generate.batch_size, config.plan.max_attempts
     stage, scorer = None, None
     while found := next_round(folder, size, attempts):
@@ -177,7 +183,7 @@ def draw_in_rounds(config: Config, folder: Path, processes: PartialState, ends_a
 
 
 class StoppingEarly(NamedTuple):
-    """What ends hopeless pictures of a round early."""
+    """Scores previews of a round's attempts, and ends those that are hopeless."""
 
     scorer: PreviewScorer
     round: Round
@@ -186,7 +192,9 @@ class StoppingEarly(NamedTuple):
     def hopeful_pictures(
         self, stage: DrawPictures, part: list[Attempt], folder: Path
     ) -> tuple[list[Attempt], list[Image.Image]]:
-        """The attempts of a part that are not stopped, and their pictures; all of them stand in previews.jsonl."""
+        """Draw the attempts of a part, and stop after `ends_after` steps those whose preview is hopeless. Returns the
+        others and their finished pictures. Each attempt gets a row in previews.jsonl.
+        """
 
         def draw(some: list[int]) -> list[Image.Image]:
             return stage.draw(*zip(*(told_of_attempt(part[i]) for i in some), strict=True))
@@ -210,7 +218,8 @@ def draw_attempts(
     processes: PartialState,
     stopping: StoppingEarly | None = None,
 ) -> None:
-    """Draw the attempts, part by part, into images/; an existing file is kept unchanged.
+    """Draw the attempts, each part whole, and write into images/ the pictures that are not there yet. With `stopping`,
+    hopeless attempts are not finished and get none.
 
     The main process shows progress. Features for scoring are computed while a picture is in memory, so that scoring
     need not decode it.
@@ -303,6 +312,7 @@ def draw_by_engine(
 
 
 def brand_of_batch(config: Config) -> brandset.Brand | None:
+    """The brand that brand= names; None without it. Another one than the batch's was refused before."""
     return brandset.read_brand_file(brandset.brand_folder(config.brand)) if config.brand else None
 
 
@@ -319,7 +329,9 @@ def told_of_attempt(attempt: Attempt) -> tuple[str, str, int]:
 
 
 def keep_pictures(folder: Path, images: Path, part: list[Attempt], contents: list[bytes]) -> dict[int, str]:
-    """Write the PNG files of a part's attempts that have no picture yet; returns their sha256 by place in the part."""
+    """Write the pictures of a part's attempts into `images`, but for attempts that have one there already. Returns the
+    sha256 of each file that was written, by its attempt's place in the part. `contents` are PNG files.
+    """
     new = {i: contents[i] for i, attempt in enumerate(part) if not has_picture(images, *attempt)}
     names = {i: part[i][0].file(part[i][1]) for i in new}
     digests = {i: hashlib.sha256(content).hexdigest() for i, content in new.items()}

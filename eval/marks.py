@@ -41,7 +41,9 @@ USAGE = "stylegate marks data/exports/demo-v1, or a folder of pictures; with att
 
 
 def marks(words: Sequence[str]) -> int:
-    """Print which marks the pictures of each folder carry. Returns 0. Raises ConfigError and DataError."""
+    """Print which marks the pictures of each package or folder carry. Returns 0. Raises ConfigError for other words,
+    DataError for a folder without pictures.
+    """
     folders = [Path(word) for word in words if "=" not in word]
     unknown = [word for word in words if "=" in word and not word.startswith(("trust=", "attack=", "watermark="))]
     attack = [word.removeprefix("attack=") for word in words if word.startswith("attack=")]
@@ -81,7 +83,7 @@ def print_broken_credentials(paths: Sequence[Path], found: Sequence[MarksOfPictu
 
 
 def as_jpeg_of_quality_75(image: Image.Image) -> bytes:
-    """The picture as the bytes of a JPEG."""
+    """The picture as the bytes of a JPEG file of quality 75."""
     return image_file_bytes(image.convert("RGB"), "JPEG", quality=75)
 
 

@@ -107,7 +107,7 @@ def plan(config: Config) -> int:
 
 
 def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | None) -> int:
-    """Print the plan, draw its counts, and write its items where out= says; the plan itself is not
+    """Print the plan, write a chart of its counts into the cache, and its items where out= says; the plan itself is not
     written. Returns 0.
     """
     folder = batch_folder_to_show(config)
@@ -270,7 +270,9 @@ def rarity_intervals_of_batch(config: Config, folder: Path, slots: list[PlanSlot
 
 
 def print_rarity_intervals(config: Config, folder: Path, slots: list[PlanSlot]) -> None:
-    """Print how far open slots leave rarity open, and write the table of it; nothing where none is open."""
+    """Print how far each slot's rarity can still move while slots are open, and write the table of it into the cache;
+    nothing where no slot is open.
+    """
     items = [slot.traits for slot in slots]
     found = rarity_intervals_of_batch(config, folder, slots) if any(items) else None
     if not found:
@@ -325,7 +327,9 @@ def slots_from_config(
 def slots_keeping_earlier_ones(
     config: Config, file: TraitsFile, brand: brandset.Brand, excluded: set[tuple], kept: dict[int, dict[str, str]]
 ) -> list[PlanSlot]:
-    """The slots with all of `kept`; where that leaves no room for the others, without the last 1, 2, 4 ... of them."""
+    """The slots of a plan of traits in which the slots `kept` (traits by slot number) keep theirs. Where that leaves no
+    plan for the others, the last 1, 2, 4 ... of `kept` are planned anew too.
+    """
     freed = 0
     while freed < len(kept):
         held = dict(list(kept.items())[: len(kept) - freed])

@@ -79,7 +79,9 @@ def preferences(config: Config) -> int:
 
 
 def digests_labelled_as_evidence(out: Path) -> set[str]:
-    """The sha256 of every picture in the folder `out` that an audit or a calibration has labelled, by any rule."""
+    """The sha256 of every picture that was labelled in the lot of the folder `out` as evidence: for an audit, for a
+    calibration, or in a sample of rejected pictures, under whatever policy.
+    """
     return {
         label.sha256 for purpose in PURPOSES if purpose not in DECIDES for label in read_stored_labels(out, purpose)
     }
@@ -90,7 +92,7 @@ def pictures_usable_in_pairs(
 ) -> tuple[list[JudgedPicture], Counter[str]]:
     """The pictures that can stand in a pair, and how many others there are, by reason.
 
-    `evidence` has the sha256 of every picture that an audit or a calibration has labelled.
+    `evidence` is what `digests_labelled_as_evidence` gives.
     """
     usable: list[JudgedPicture] = []
     left_out: Counter[str] = Counter()

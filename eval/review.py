@@ -43,8 +43,8 @@ from stylegate.words import counted
 
 
 def review(config: Config) -> int:
-    """Judge the lot, serve the page until Ctrl-C, and say what is left. Returns 0 once nothing is left, else 11, or 13
-    where labels are missing.
+    """Judge the lot, serve the page of a queue until Ctrl-C (in a browser where one can be opened), and print what is
+    left. Returns 0 once nothing is left, else 11, or 13 where labels are missing.
     """
     from eval.reviewing import server
 
@@ -84,7 +84,7 @@ def review(config: Config) -> int:
 
 
 def borderline_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
-    """The queue of the pictures that the gate holds for review."""
+    """The queue of all pictures that the gate holds for review now, for whatever reason; the lot is judged for it."""
     return borderline_queue(judge(config, lot), f"stylegate gate {arguments_naming_lot(config, lot)}")
 
 

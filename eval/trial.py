@@ -79,8 +79,8 @@ def trial(config: Config) -> int:
 
 
 def draw_and_judge_setting(config: Config, setting: SamplerSetting) -> JudgedSetting:
-    """Plan the batch of this setting, draw the first attempts at its first slots, and judge them. Returns their
-    verdicts.
+    """Plan the batch of this setting, unless that was done, draw the first attempts at its first slots that are not
+    drawn yet, and judge them all. Returns their verdicts.
     """
     settings = replace(config.generate, **setting.content(), by_trial=False, stop_early_at=None)
     size = settings.batch_size

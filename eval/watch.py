@@ -64,7 +64,9 @@ def size_and_change_time(path: Path) -> FileState:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Event]:
-    """A context with an event that Ctrl-C and SIGTERM set; a second signal raises KeyboardInterrupt at once."""
+    """A context inside which Ctrl-C and SIGTERM only set the event that it yields; a second signal raises
+    KeyboardInterrupt at once.
+    """
     stop = Event()
 
     def ask_to_stop(number: int, _: object) -> None:

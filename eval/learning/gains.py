@@ -156,8 +156,8 @@ def area_under_roc_curve(scores: NDArray[np.float64], good: NDArray[np.bool_]) -
 
 
 def acceptable_share(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha: float) -> float:
-    """The largest share of the pictures, best scores first, of which at most the share `alpha` is not good; 0 if there
-    is none. Pictures with equal scores are accepted together.
+    """The largest share of the pictures that can be accepted, best scores first, while at most the share `alpha` of
+    these is not good; 0 if there is none. Pictures with equal scores are accepted together.
     """
     order = np.argsort(-scores, kind="stable")
     bad = np.cumsum(~good[order])
@@ -168,7 +168,9 @@ def acceptable_share(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha
 
 
 def lowest_acceptable_score(scores: Sequence[float], good: Sequence[bool], alpha: float) -> float | None:
-    """The lowest score from which on at most the share `alpha` of the pictures is not good; None if there is none."""
+    """The lowest score such that of the pictures with this score or more at most the share `alpha` is not good; None if
+    there is none.
+    """
     values, truth = np.asarray(scores, float), np.asarray(good, bool)
     accepted = round(acceptable_share(values, truth, alpha) * len(values))
     return float(np.sort(values)[-accepted]) if accepted else None

@@ -148,7 +148,7 @@ SCORES: dict[str, ScoreEntry] = {
 def add_technical_score(
     name: str, does: str, lowest: float, highest: float, resolution: float, remedy: str = ""
 ) -> None:
-    """Add an entry for a technical score to the table SCORES. Its values are measured when pictures are decoded.
+    """Add an entry for a technical score to the table SCORES, when this module is imported.
 
     `lowest`, `highest` and `resolution` are in the score's own unit; `does` and `remedy` are sentences for people.
     """

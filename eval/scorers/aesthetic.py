@@ -91,7 +91,7 @@ def head_tensors_and_encoder(path: Path) -> tuple[dict[str, NDArray[np.float64]]
 
 
 def layer_sort_key(name: str) -> tuple[int, ...]:
-    """The numbers in the name of a tensor, such as (2, 0) of "layers.2.0.weight": layers are folded in their order."""
+    """The numbers in a tensor's name, by which layers are sorted: (2, 0) for "layers.2.0.weight"."""
     return tuple(int(part) for part in name.split(".") if part.isdigit())
 
 

@@ -53,7 +53,10 @@ STEPS = np.minimum(np.ceil(np.log2(LEVELS + 1)), 8).astype(np.uint8)  # of a dif
 
 
 def linear_bin_weights(values: int, kinds: int) -> NDArray[np.float32]:
-    """[values, kinds] how much each value counts for each of evenly spaced kinds: linear from one to the next."""
+    """[values, kinds] the share of each of `values` even steps of a range that each of `kinds` evenly spaced bins gets.
+
+    A value is shared between its two nearest bins, by linear interpolation.
+    """
     places = (np.arange(values) + 0.5) / values * (kinds - 1)
     return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(kinds))).astype(np.float32)
 
@@ -175,14 +178,16 @@ class RegressionSums(NamedTuple):
 
 
 def regression_sums(rows: NDArray, truth: NDArray, weights: NDArray) -> RegressionSums:
-    """The sums over rows [n, k]. `truth` [n] is 1 for the brand and -1 for others; `weights` [n] are above 0."""
+    """What `fit_ridge` needs to know of rows [n, k]: their weighted sums, and those of their products with one another
+    and with `truth` [n], which is 1 or -1. `weights` [n] are above 0.
+    """
     weighted = (weights[:, None] * rows).astype(np.float64)
     sums = weighted.sum(0), float(weights @ truth), rows.T @ weighted, weighted.T @ truth
     return RegressionSums(float(weights.sum()), *sums)
 
 
 class RidgeRegression(NamedTuple):
-    """A fitted ridge regression of 1 for the brand and -1 for others; made by `fit_ridge`."""
+    """A ridge regression of a truth of 1 or -1, such as the brand or others, on rows [k]; made by `fit_ridge`."""
 
     weights: NDArray[np.float64]  # [k]
     offset: float
@@ -191,13 +196,13 @@ class RidgeRegression(NamedTuple):
     weight: float  # of all rows
 
     def responses(self, rows: NDArray) -> NDArray[np.float64]:
-        """[n] response to each of the rows [n, k]; near 1 for the brand, near -1 for others."""
+        """[n] what the regression predicts for each of the rows [n, k]: near 1 or near -1."""
         return rows @ self.weights + self.offset
 
     def responses_left_out(
         self, rows: NDArray, truth: NDArray, weights: NDArray, views: int = 1
     ) -> NDArray[np.float64]:
-        """[n] response to each of the rows [n, k], which this fit has seen, by a fit to all the other rows.
+        """[n] what a regression on all the other rows would predict for each of these rows [n, k] of this regression.
 
         `views` rows [i, i + n / views, ...] of equal weight show one picture, and are left out together. It follows
         from their part of the hat matrix.
@@ -212,7 +217,7 @@ class RidgeRegression(NamedTuple):
 
 
 def fit_ridge(of: RegressionSums, ridge: float = RIDGE) -> RidgeRegression:
-    """Fit ridge regression of 1 (the brand) and -1 (others) on the rows whose sums these are."""
+    """Fit ridge regression of the truth, 1 or -1, on the rows whose `regression_sums` these are."""
     mean, level = of.rows / of.weight, of.truth / of.weight
     covariance = of.squares / of.weight - np.outer(mean, mean) + ridge * np.eye(len(mean))
     factor = np.linalg.cholesky(covariance).astype(np.float64)

@@ -45,7 +45,9 @@ def smoothed_luma(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
 
 
 def local_patterns(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
-    """[n, 4096] the pattern around each pixel of signatures [n, 64, 64, 3]; 0 where all neighbours are as bright."""
+    """[n, 4096] the number of the pattern around each pixel of signatures [n, 64, 64, 3], from 0 to PATTERNS - 1; it is
+    0 where all neighbours are as bright.
+    """
     levels = smoothed_luma(signatures)
     around = np.pad(levels, ((0, 0), (1, 1), (1, 1)), mode="edge")
     bright, dark = levels + np.int16(DIFFERENT), levels - np.int16(DIFFERENT)
@@ -60,7 +62,7 @@ def local_patterns(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
 
 
 def pattern_counts(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n, PATTERNS] pixels of each pattern."""
+    """[n, PATTERNS] how many pixels of each of the signatures [n, 64, 64, 3] have each pattern around them."""
     return np.stack([np.bincount(one, minlength=PATTERNS) for one in local_patterns(signatures)]).astype(np.float32)
 
 
@@ -103,7 +105,10 @@ def pattern_log_ratios(drawn: NDArray[np.float32], molten: NDArray[np.float32]) 
 
 
 def mean_log_drawn_over_melted(signatures: NDArray[np.uint8], ratios: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n] mean of log(drawn / melted) over the pixels of signatures [n, 64, 64, 3] that differ from a neighbour."""
+    """[n] mean of log(drawn / melted) over the pixels of signatures [n, 64, 64, 3] that differ from a neighbour.
+
+    `ratios` [PATTERNS] has that log by pattern. With fewer than FEWEST such pixels the mean is drawn towards 0.
+    """
     found = local_patterns(signatures)
     return ratios[found].sum(1) / np.maximum(np.count_nonzero(found, axis=1), FEWEST).astype(np.float32)
 

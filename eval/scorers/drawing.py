@@ -40,7 +40,7 @@ def indexes_of_combined_references(count: int) -> NDArray[np.int64]:
 def leave_one_out(references: NDArray) -> NDArray[np.float32]:
     """[r] drawing score of each of the references [r, p] from the patches of the other references.
 
-    References beyond the first MOST are never combined, so they are scored from all that are.
+    Of more than MOST references only an even spread is combined; the others are scored from that.
 
     With the scatter S of the others and the penalty l, ridge regression leaves l (S + l)^-1 q of a picture q. Leaving
     reference c out takes (r / (r - 1)) c c' from the scatter of all, which scales (S + l)^-1 c (Sherman and Morrison

@@ -75,9 +75,7 @@ def duplicate_priority_ranks(quality: NDArray | None, attempts: NDArray | None, 
 
 
 def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[n] log distance of each signature [n, 64, 64, 3] to the nearest other one: how near pictures of
-    the brand come.
-    """
+    """[n] log distance, -6.9 to 0.7, of each signature [n, 64, 64, 3] to the nearest other one of them."""
     return log_distance_from_likeness(nearest.largest_likeness_to_others(signatures))
 
 
@@ -105,10 +103,12 @@ def log_distances_to_altered_copies(signatures: NDArray[np.uint8]) -> NDArray[np
 
 
 def distinct_column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[n] log distance to the nearest better picture of the lot, or to one that was exported before.
+    """[n] log distance to the nearest picture of the lot that ranks before it (of another slot, where there are slots),
+    or that was exported before.
 
-    Better by more than the resolution of the style score, or of the aesthetic one if there is no style score. Writes
-    the name of the other picture into `measured.partners`.
+    First attempts rank before later ones, then the style score decides, in steps of its resolution, or the aesthetic
+    one if there is no style score (`duplicate_priority_ranks`). Writes the other picture's name into
+    `measured.partners`.
     """
     lot, earlier = measured.pictures, measured.exported
     by = next((name for name in ("style", "aesthetic") if name in measured.columns), None)

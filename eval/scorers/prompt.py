@@ -133,7 +133,7 @@ def fit_trait_classifiers(
 
 
 def embedding_and_patches(rows: PictureEmbeddings) -> NDArray[np.float64]:
-    """[n, d + p] embedding [n, d] and patches [n, p] of each picture in one row, with equal weight."""
+    """[n, d + p] the embeddings [n, d] and patches [n, p], put side by side into one row for each picture."""
     return np.concatenate([rows.embeddings, rows.patches], axis=1, dtype=np.float64)
 
 
@@ -227,7 +227,7 @@ def log_odds_that_all_hold(log_odds: NDArray) -> NDArray[np.float32]:
 
 
 def detect_traits(rows: PictureEmbeddings, readable: Mapping[str, CalibratedTraitClassifier]) -> list[dict[str, str]]:
-    """[n] for each picture, by trait that can be read, the value that its reader sees, whatever was planned."""
+    """[n] for each picture, by readable trait, the value that the trait's reader sees most, whatever was planned."""
     found: list[dict[str, str]] = [{} for _ in rows.embeddings]
     for trait, reading in readable.items():
         for start in range(0, len(found), BLOCK):

@@ -47,7 +47,7 @@ def scores_and_lowest_score(spreads: NDArray[np.float32]) -> NDArray[np.float32]
 
 
 def column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[n] log-odds that people accept each picture of the lot. The references' own become `measured.own`."""
+    """[n] log-odds that people accept each picture of the lot; those of references go into `measured.own`."""
     from eval.scorers.brand import fit_block_scaling, fit_ridge, regression_sums
     from eval.scorers.prompt import fit_platt_scaling
 
@@ -80,7 +80,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 
 def picture_blocks(measured: MeasuredLot, features: PictureFeatures) -> list[NDArray[np.float32]]:
-    """The blocks [n, k] of numbers that the reader of the brand sees of these pictures (`brand_feature_blocks`)."""
+    """The blocks [n, k] that the reader of the brand sees of n pictures, shown at the size of foreign ones."""
     from eval.scorers.brand import brand_feature_blocks
 
     return brand_feature_blocks(measured.at_foreign_size(features))

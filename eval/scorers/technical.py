@@ -96,7 +96,7 @@ def technical_scores(views: Sequence[PictureCrops]) -> NDArray[np.float32]:
 
 
 def reduced_to_whole_side(image: Image.Image) -> Image.Image:
-    """The whole picture, made smaller by averaging blocks of pixels, so that no side is much longer than WHOLE_SIDE."""
+    """The whole picture, made smaller by averaging blocks of pixels until no side has 1.5 times WHOLE_SIDE."""
     factor = max(1, round(max(image.size) / WHOLE_SIDE))
     return image.reduce(factor) if factor > 1 else image
 
