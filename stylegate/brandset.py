@@ -401,10 +401,13 @@ def rows_with_file_name(table: Path, problems: list[str]) -> list[dict]:
     problems += [
         f"{where}, {problem}" if found.rows or found.columns else f"{where}: {problem}" for problem in found.problems
     ]
-    named = [row for row in found.rows if isinstance(row.cells.get("file_name"), str)]
-    lacking = [row.line for row in found.rows if row not in named]
-    problems += [f"{where}, line {line}: not a JSON object with file_name, in UTF-8" for line in lacking]
-    return [row.cells for row in named]
+    named = []
+    for row in found.rows:
+        if isinstance(row.cells.get("file_name"), str):
+            named.append(row.cells)
+        else:
+            problems.append(f"{where}, line {row.line}: not a JSON object with file_name, in UTF-8")
+    return named
 
 
 def traits_without_nulls(value: Any) -> dict[str, str]:

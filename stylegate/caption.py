@@ -72,7 +72,7 @@ def caption_pictures(config: Config) -> int:
     findings = CheckReport()
     found, given = pictures_and_captions_of_folder(source, list_folder(source), findings)
     waiting = {name: path for name, path in found.items() if name not in given.by_picture}
-    for name, path in waiting.items():
+    for name, path in found.items():  # those that have a caption too: the sheet shows them
         try:
             pictures.decode_picture(pictures.read_picture_file(path), config.background)
         except (pictures.PictureError, OSError) as error:

@@ -155,9 +155,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def _mapping_without_duplicate_keys(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    seen = set()
     for key, (place, _) in zip(keys, node.value, strict=True):
-        if not isinstance(key, str | int | float | bool) or keys.count(key) > 1:
+        if not isinstance(key, str | int | float | bool) or key in seen:
             raise yaml.YAMLError(f"line {place.start_mark.line + 1}: key {key!r} stands twice or is no word")
+        seen.add(key)
     return dict(zip(keys, (loader.construct_object(v, deep=True) for _, v in node.value), strict=True))  # type: ignore[no-untyped-call]
 
 
@@ -191,7 +193,8 @@ def append_jsonl(path: Path, row: dict) -> None:
     whole but for its line end (an editor may leave that away) was read all the time, and stays.
     """
     ending = ""
-    if path.exists() and (held := path.read_bytes()) and not held.endswith(b"\n"):
+    if path.exists() and not ends_with_newline(path):
+        held = path.read_bytes()
         start = held.rfind(b"\n") + 1
         if is_json(held[start:]):
             ending = "\n"
@@ -199,6 +202,12 @@ def append_jsonl(path: Path, row: dict) -> None:
             os.truncate(path, start)
     with path.open("a", encoding="utf-8") as file:
         file.write(ending + json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def ends_with_newline(path: Path) -> bool:
+    """Whether the last byte of a file is a line end; True for an empty file. Only this byte is read."""
+    with path.open("rb") as file:
+        return file.seek(0, os.SEEK_END) == 0 or (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n"
 
 
 def is_json(content: bytes) -> bool:

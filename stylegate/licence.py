@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from stylegate import hub
+from stylegate import files, hub
 from stylegate.basename import parse_hub_id
 from stylegate.config import Config
 from stylegate.errors import ConfigError
@@ -16,8 +16,12 @@ RESTRICTED = re.compile(r"(^|[-_ ])(nc|non-?commercial|research)([-_ ]|$)", re.I
 
 
 def look_up_licence_of_base(base: str, folder: Path) -> str:
-    """The licence that the card beside the weights in `folder` names, else that of the hub's card, else "unknown"."""
-    for card in (folder / "README.md", folder.parent / "README.md"):
+    """The licence that the card beside the weights in `folder` names, else that of the hub's card, else "unknown".
+
+    The card of shipped bases stands in the folder above. Above any other folder a README is of something else.
+    """
+    above = [folder.parent / "README.md"] if folder.is_relative_to(files.MODELS) else []
+    for card in (folder / "README.md", *above):
         head = re.match(r"---\n(.*?)\n---", card.read_text(errors="replace"), re.DOTALL) if card.is_file() else None
         try:
             named = yaml.safe_load(head[1]) if head else None
@@ -46,7 +50,7 @@ def reason_to_agree_to_licence(licence: str) -> str:
 
 def is_licence_accepted(config: Config, licence: str) -> bool:
     """Whether `accept_licence=` names the licence; several names are separated by commas."""
-    return licence in (config.accept_licence or "").split(",")
+    return licence in [named.strip() for named in (config.accept_licence or "").split(",")]
 
 
 def require_licence_agreement(config: Config, folder: Path, key: str = "base") -> str:

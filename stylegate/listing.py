@@ -34,10 +34,16 @@ class FolderListing(NamedTuple):
 def list_folder(folder: Path) -> FolderListing:
     """The files below `folder`, at any depth, as pictures, files beside pictures, and hidden ones.
 
-    A link to a folder is not followed: it is listed among the pictures, where decoding fails with an error.
+    A link to a folder is not followed: it is listed among the pictures, where decoding fails with an error. A folder
+    that is not there is empty. Raises OSError for one that cannot be read: its files would be passed over.
     """
+
+    def raise_unless_missing(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
     found = FolderListing([], [], [])
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=raise_unless_missing):
         links = [name for name in folders if Path(place, name).is_symlink()]
         in_hidden = any(is_hidden(part) for part in Path(place).relative_to(folder).parts)
         for name in (*names, *links):

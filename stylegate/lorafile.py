@@ -246,6 +246,8 @@ def load_lora_into_adapters(path: Path, adapted: torch.nn.ModuleDict) -> None:
             problems.append(f"{name}: rank {layer.rank}, these arguments say {wanted[name].r['default']}")
         if (layer.magnitude is not None) != bool(wanted[name].use_dora.get("default")):
             problems.append(f"{name}: {'a DoRA' if layer.magnitude is not None else 'no DoRA'}, unlike these arguments")
+        if layer.bias is not None:
+            problems.append(f"{name}: it changes the layer's bias too (diff_b), which is not trained here")
     if problems:
         raise ModelError(
             f"{files.display_path(path)} is not a LoRA as these arguments describe one:",

@@ -182,21 +182,6 @@ def layer_name_in_kohya(name: str) -> str:
     return WRITTEN[component] + path.replace(".", "_")
 
 
-def comfyui_key_as_kohya(key: str) -> str:
-    """A key of ComfyUI's style respelled in kohya's; any other key unchanged."""
-    key_parts = parse_lora_key(key)
-    if key_parts is None or key_parts.style != "comfyui":
-        return key
-    endings = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha"}
-    path = (
-        without_wrapper_prefixes(key_parts.layer)
-        .removeprefix("model.")
-        .removeprefix("diffusion_model.")
-        .replace(".", "_")
-    )
-    return f"lora_unet_{path}.{endings.get(key_parts.part, 'dora_scale')}"
-
-
 def clip_path_before_transformers_5(path: str) -> str:
     """A text encoder's module path as before transformers 5, which is how LoRA files still have it; T5's as it is."""
     return path if path.startswith(("text_model.", "encoder.block.")) else f"text_model.{path}"

@@ -104,8 +104,12 @@ class Evaluation:
 
     def finished_results(self) -> list[dict[str, Any]]:
         """The finished evaluations at strength 1, in the order of their steps."""
-        steps = [int(p.name.removeprefix("step-")) for p in sorted(self.samples.glob("step-??????"))]
-        return [found for found in map(self.result, steps) if found]
+        return [found for found in map(self.result, self.folders_by_step()) if found]
+
+    def folders_by_step(self) -> dict[int, Path]:
+        """The folders of the evaluations at strength 1, finished or not, by step; the steps rise."""
+        numbers = {path.name.removeprefix("step-"): path for path in self.samples.glob("step-*")}
+        return {step: numbers[name] for step, name in sorted((int(n), n) for n in numbers if n.isdigit())}
 
     def seconds(self) -> float:
         """Seconds that all evaluations of this directory have cost, those of earlier starts included."""
@@ -150,13 +154,17 @@ class Evaluation:
 
     def remove_pictures_of_other_settings(self, folder: Path, step: int, scale: float) -> None:
         """Remove pictures that were drawn with other steps, guidance, batch size, checkpoint or strength; drawn.json
-        says with which, and is then written anew.
+        says with which, and is then written anew. Pictures of prompts that are not drawn any more are removed, too.
         """
         record, settings = folder / "drawn.json", self.settings | ({"step": step, "scale": scale} if self.final else {})
         if not record.exists() or files.read_json(record, "what an evaluation was drawn with") != settings:
             for part in self.prompts:
                 shutil.rmtree(folder / part, ignore_errors=True)
             files.write_json(record, settings)
+        for part, prompts in self.prompts.items():  # `train.num_samples` was larger
+            for path in (folder / part).glob("*.png"):
+                if path.stem.isdigit() and int(path.stem) >= len(prompts):
+                    path.unlink()
 
     def draw_missing_samples(self, folder: Path, scale: float) -> None:
         """Draw the sample pictures that are not in `folder` yet; each process draws its share.
@@ -256,10 +264,10 @@ class Evaluation:
 
     def grid(self) -> Image.Image:
         """Write and return samples/grid.png: a row for each of the first prompts, a column for each step."""
-        columns = sorted(self.samples.glob("step-??????"))
-        titles = ["base" if c.name.endswith("-000000") else f"step {int(c.name[5:])}" for c in columns]
+        columns = self.folders_by_step()
+        titles = [f"step {step}" if step else "base" for step in columns]
         shown = self.prompts["with"][:SHOWN]
-        rows = [(p, [picture_or_blank(c / "with" / f"{i}.png") for c in columns]) for i, p in enumerate(shown)]
+        rows = [(p, [picture_or_blank(c / "with" / f"{i}.png") for c in columns.values()]) for i, p in enumerate(shown)]
         grid = sheets.picture_table(titles, rows)
         files.write_atomically(self.samples / "grid.png", pictures.png_bytes(grid))
         return grid

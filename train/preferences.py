@@ -48,7 +48,7 @@ def learned_pictures(config: Config, brand_set: BrandSet) -> LearnedPictures:
     found = read_preference_set(config.preferences)
     remarks = require_pairs_of_brand(found, brand_set)
     start = starting_lora_path(config.objective.start, found)
-    digest = files.sha256(start) if start else None
+    digest = lorafile.digest(start) if start else None
     if digest != found.record.lora_sha256:
         remarks.append("training begins with another LoRA than the one that drew the pairs (objective.start)")
     facts = {"preferences": found.record.sha256, "start": digest}
@@ -65,6 +65,7 @@ def starting_lora_path(named: str | None, found: PreferenceSet) -> Path | None:
         return None
     if named is not None:
         path = Path(named).expanduser().resolve()
+        path = lorafile.lora_file_in_peft_folder(path) if path.is_dir() else path
         lorafile.load_tensors_and_metadata(path)
         return path
     for path in sorted((files.RUNS / (found.record.run or "") / "lora").glob("*.safetensors")):

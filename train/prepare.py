@@ -115,8 +115,8 @@ def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
         )
     if largest >= 1.5 * max(resolutions):
         found.append(
-            f"Pictures of up to {largest} pixels are scaled to {max(resolutions)}. For more, give base= a Stable "
-            "Diffusion model of full size (hub id or folder) and family.resolution."
+            f"Pictures of up to {largest} pixels are scaled to {max(resolutions)}. For more, raise "
+            "family.resolution, with a base= that draws such pictures (hub id or folder)."
         )
     batch = settings.batch_size * run.accelerator.num_processes
     for bucket in run.buckets if len(run.buckets) > 1 else []:

@@ -209,8 +209,8 @@ def bases_in_words(config: Config) -> str:
 
 
 def base_name_without_path(base: str) -> str:
-    """The name of a base for publication: a shipped name or a hub id, never a path of this machine."""
-    return "a local base" if Path(base).expanduser().exists() else base
+    """The name of a base for publication: a shipped name or a hub id; for a path of this machine "a local base"."""
+    return "a local base" if files.is_path(base) and Path(base).expanduser().exists() else base
 
 
 def sample_thumbnail(directory: Path, selection: dict, background: str) -> bytes | None:

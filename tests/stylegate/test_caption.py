@@ -132,4 +132,7 @@ def test_what_is_no_captioner_is_one_message(
     (folder / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     code, text = run_exactly("caption", f"images={folder}", f"captioner={captioner}")
     assert code == 2 and "torn.png: cannot be decoded" in text and not list(folder.glob("*.txt"))
+    (folder / "torn.txt").write_text("a cat")
+    code, text = run_exactly("caption", f"images={folder}", f"captioner={captioner}")
+    assert code == 2 and "torn.png: cannot be decoded" in text and "Traceback" not in text
     assert run_exactly("caption", f"images={folder}")[0] == 2

@@ -6,6 +6,7 @@ import resource
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,19 @@ def test_a_last_line_without_its_end_stays_if_it_is_whole(tmp_path: Path) -> Non
         assert files.read_jsonl(path) == kept
         files.append_jsonl(path, {"a": 3})
         assert files.read_jsonl(path) == [*kept, {"a": 3}]
+
+
+def test_appending_reads_one_byte_of_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"a": 1}\n' * 200_000)
+    tracemalloc.start()
+    files.append_jsonl(path, {"a": 2})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000 < path.stat().st_size and path.read_bytes().endswith(b'\n{"a": 2}\n')
+    (tmp_path / "empty.jsonl").touch()
+    files.append_jsonl(tmp_path / "empty.jsonl", {"a": 3})
+    assert files.read_jsonl(tmp_path / "empty.jsonl") == [{"a": 3}]
 
 
 def test_digest_is_canonical() -> None:

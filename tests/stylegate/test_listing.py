@@ -1,7 +1,10 @@
 """Every file of a folder is a picture, stands beside pictures, or is hidden; none is passed over."""
 
+import errno
 import io
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,25 @@ def test_every_file_is_in_one_list(mixed: Path) -> None:
     assert sum(map(len, found)) == sum(not path.is_dir() or path.is_symlink() for path in mixed.rglob("*"))
     for name in good:
         assert pictures.decode_picture((mixed / name).read_bytes()).image.size == (32, 32)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(mixed: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pictures would be passed over. The system is stood in for, since it refuses nothing to root."""
+    (mixed / "locked").mkdir()
+    (mixed / "locked" / "f.png").write_bytes(picture())
+    read = os.scandir
+
+    def refuse(place: str) -> Iterator[os.DirEntry]:
+        if str(place).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return read(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        listing.list_folder(mixed)
+    code, text = run("gate", f"images={mixed}", f"out={mixed.parent / 'verdicts'}")
+    assert code == 2 and "permission denied" in text and "locked" in text and "Traceback" not in text
+    assert not any(listing.list_folder(mixed / "not there"))
 
 
 def test_the_gate_judges_every_file(run, mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -227,6 +227,15 @@ def test_an_unclear_licence_is_accepted_by_name_or_not_at_all(run, base: Path, c
     assert code == 0 and f"licence {named}" in text
 
 
+def test_a_card_in_the_folder_above_is_not_of_this_base(run, base: Path) -> None:
+    (base.parent / "README.md").write_text("---\nlicense: mit\n---\n")
+    (base / "README.md").unlink(missing_ok=True)
+    words = ["brand=neon", f"base={base}", "dry_run=true"]
+    assert run("train", *words)[0] == 2
+    code, text = run("train", *words, "accept_licence=other, unknown")
+    assert code == 0 and "licence unknown" in text
+
+
 def test_a_clear_licence_needs_no_word(run, base: Path) -> None:
     (base / "README.md").write_text("---\nlicense: openrail++\ntags: [x]\n---\n# A base\n")
     code, text = run("train", "brand=neon", f"base={base}", "dry_run=true")

@@ -19,7 +19,7 @@ from stylegate.cli import main
 from stylegate.families import FAMILIES
 from tests.conftest import FAST, merged
 from train import batches
-from train.evaluate import final_samples_folder
+from train.evaluate import Evaluation, final_samples_folder
 from train.loop import EvaluationTimeBudget
 from train.select import wilson_interval
 
@@ -186,6 +186,27 @@ def test_too_few_pictures_are_drawn_but_not_judged(run, folder: Path) -> None:
     assert code == 0 and "too-few-references 1" in text
     result = json.loads((place("few") / "samples" / "step-000002" / "result.json").read_text())
     assert result["passed"] is None and result["eval_loss"] > 0
+
+
+def test_fewer_samples_leave_no_picture_of_more(run, lenient: str) -> None:
+    """train.num_samples is no part of the run's name: the base's pictures are those of the later number, too."""
+    words = [*NEON, AT_FULL_STRENGTH, lenient, "name=fewer"]
+    assert run("train", *words, "train.max_steps=2")[0] == 0
+    code, text = run("train", *words, "train.max_steps=4", "train.num_samples=2")
+    assert code == 0, text
+    for step in (0, 2, 4):
+        folder = place("fewer") / "samples" / f"step-{step:06d}"
+        assert [len(list((folder / part).glob("*.png"))) for part in ("with", "without", "unrelated")] == [2, 2, 2]
+    assert selection("fewer")["num_prompts"] == 2
+
+
+def test_evaluations_of_a_million_steps_are_found(tmp_path: Path) -> None:
+    """Their folders have seven digits, and stand before those of six in the order of names."""
+    for name in ("step-000000", "step-999900", "step-1000000", "step-999900-scale-0.8"):
+        (tmp_path / name).mkdir()
+    evaluation = object.__new__(Evaluation)
+    evaluation.samples = tmp_path
+    assert list(evaluation.folders_by_step()) == [0, 999900, 1000000]
 
 
 def test_prompts_without_the_phrase_and_unrelated_ones_are_drawn(equal: Path) -> None:

@@ -253,6 +253,26 @@ def test_another_lora_than_the_words_describe_is_refused(run, pairs: Path) -> No
     assert code == 2 and "objective=dpo trains no text encoder" in text
 
 
+def test_a_lora_to_begin_with_may_be_a_folder_of_peft(
+    run, pairs: Path, trained: list[str], small_brand: Path, tmp_path: Path
+) -> None:
+    """Its digest is that of the batch's record: of the settings beside the file, too. A change of biases is refused."""
+    (place,) = files.RUNS.glob("small-*/lora/small.safetensors")
+    tensors, metadata = lorafile.load_tensors_and_metadata(place)
+    path = tmp_path / lorafile.PEFT_FILE
+    path.write_bytes(place.read_bytes())
+    path.with_name("adapter_config.json").write_text("{}")
+    config = Config(preferences=str(pairs), objective=ObjectiveConfig(name="dpo", start=str(tmp_path)))
+    found = learned_pictures(config, brandset.read_brand_set(small_brand))
+    assert found.start == path and found.facts["start"] == lorafile.digest(path) != files.sha256(path)
+
+    layer, up = next((key, t) for key, t in tensors.items() if key.endswith("to_out.0.lora_B.weight"))
+    tensors[layer.replace("lora_B.weight", "diff_b")] = torch.ones(len(up))
+    path.write_bytes(lorafile.canonical_safetensors_bytes(tensors, metadata))
+    code, text = run("train", *words_of(pairs, "bias-dpo", f"objective.start={path}"))
+    assert code == 2 and "(diff_b), which is not trained here" in text, text
+
+
 def test_two_batches_are_compared_slot_by_slot(run, batch: Path, copied: Path) -> None:
     code, text = run("compare", str(batch), str(copied))
     assert code == 0 and "1 of 6 (17%)" in text and "0 slots gained, 0 lost" in text and "cannot tell" in text

@@ -2,6 +2,7 @@
 
 import html
 import re
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -78,3 +79,12 @@ def test_every_node_of_the_workflow_gets_the_inputs_that_comfyui_asks_for(v_pred
     kind = workflow[sampler["model"][0]]["class_type"]
     assert kind == ("ModelSamplingDiscrete" if v_prediction else "LoraLoader")
     assert workflow["2"]["inputs"]["lora_name"] == facts.lora_file
+
+
+def test_a_published_name_of_a_base_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name means what is shipped, whatever lies in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "miniature").mkdir()
+    named = {"miniature": "miniature", "acme/tiny": "acme/tiny", "./miniature": "a local base"}
+    named[str(tmp_path)] = "a local base"
+    assert {base: release.base_name_without_path(base) for base in named} == named
