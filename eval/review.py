@@ -17,8 +17,6 @@ The lot is locked while it is judged, and not while the page is open: gate may r
 since is not shown.
 """
 
-import os
-import sys
 import webbrowser
 from dataclasses import replace
 
@@ -35,6 +33,7 @@ from eval.promise.certificate import index_of_first_proven_attempt, write_audit_
 from eval.promise.known_rejects import neutral_picture_path, plan_with_known_rejects
 from eval.promise.label import Label
 from eval.promise.rejected import rejected_by_score, rejected_order
+from eval.promise.terminal import can_open_browser
 from eval.reviewing.queues import ReviewQueue, audit_or_calibration_queue, borderline_queue, disagreement_queue
 from eval.reviewing.session import ReviewSession
 from stylegate.config import Config
@@ -176,11 +175,3 @@ def print_decided_and_left(session: ReviewSession) -> int:
     if queue.fixed_order:
         return ExitCode.PASS if session.has_ended() else ExitCode.EVIDENCE
     return ExitCode.REVIEW if counts["open"] else ExitCode.PASS
-
-
-def can_open_browser() -> bool:
-    """Whether a browser can be shown on this machine: not in CI, and on Linux only with a display."""
-    if os.environ.get("CI"):
-        return False
-    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    return bool(display) or sys.platform in ("darwin", "win32")

@@ -67,7 +67,7 @@ def check_label_row_hashes(package: Path, rows: Sequence[store.StoredRow]) -> tu
         for name in named
         if (name, named[name]) not in numbers
     ]
-    if wrong:
-        return [], [], wrong
+    if wrong or not named:
+        return [], [], wrong or [f"{LABEL_HEADS} names no row"]
     last = max(numbers[name, head] for name, head in named.items())
     return [f"{store.STORE} begins with the {counted(last, 'row')} that the gate read"], [], []

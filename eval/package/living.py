@@ -19,7 +19,7 @@ from eval.judging.verdicts import Verdict
 from eval.lot.batch import attempt_and_slot
 from eval.lot.lot import Lot
 from eval.package import receiver
-from eval.package.layout import TABLE, is_bag
+from eval.package.layout import TABLE, is_bag, read_item_rows
 from eval.package.receiver import INCLUSION, MANIFEST, MERKLE, SIGNER, TAGMANIFEST
 from eval.package.signature import is_signed_file
 from eval.package.verify_traits import PLAN
@@ -196,11 +196,7 @@ def items_of_package(package: Path) -> dict[int, tuple[str, str]]:
 
 def traits_of_package(package: Path) -> dict[int, dict[str, str]]:
     """The traits (trait -> value) of each item that a package states, by its number."""
-    rows = files.read_parquet(package / "data" / TABLE).to_pylist()
-    return {
-        row["id"]: {trait: value for trait, value in (row.get("traits") or {}).items() if value is not None}
-        for row in rows
-    }
+    return {row.id: row.traits for row in read_item_rows(package)}
 
 
 def planned_traits_of_package(package: Path) -> dict[int, dict[str, str]]:
@@ -377,15 +373,14 @@ def check_supply(package: Path, burned: Collection[int]) -> tuple[list[str], lis
     """
     versions: list[Path] = []
     here = package
-    while (here / CHANGES).is_file():
-        named = ChangesSinceVersion.read(here / CHANGES, "the changes").before
-        here = here.with_name(f"{package.name.rpartition('-v')[0]}-v{named.version}")
-        if not (here / TAGMANIFEST).is_file() or files.sha256(here / TAGMANIFEST) != named.tagmanifest_sha256:
-            return [], [f"that no more was made than was declared at first: {here.name} is not beside this one"], []
-        versions.insert(0, here)
     try:
-        for version in versions:
-            require_unchanged_since_export(version)
+        while (here / CHANGES).is_file():
+            named = ChangesSinceVersion.read(here / CHANGES, "the changes").before
+            here = here.with_name(f"{package.name.rpartition('-v')[0]}-v{named.version}")
+            if not (here / TAGMANIFEST).is_file() or files.sha256(here / TAGMANIFEST) != named.tagmanifest_sha256:
+                return [], [f"that no more was made than was declared at first: {here.name} is not beside this one"], []
+            require_unchanged_since_export(here)
+            versions.insert(0, here)
         first = version_that_declares_supply(versions)
         problems = supply_problems(versions, traits_in_circulation(versions, package, burned))
         problems = problems or supply_problems(versions, traits_of_plan(package))

@@ -11,7 +11,15 @@ from eval.package import receiver, ssh
 from eval.package.bag import SSH_SIGNER, STATEMENT
 from eval.package.calibrated import problems_with_calibration
 from eval.package.items import ItemRecord
-from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload_folder, read_picture_rows
+from eval.package.layout import (
+    IMAGES,
+    OLD_TABLE,
+    TABLE,
+    is_bag,
+    payload_folder,
+    read_item_rows,
+    read_picture_rows,
+)
 from eval.package.living import verify_changes_file
 from eval.package.provenance import PackageCounts, Provenance
 from eval.package.signature import is_signed_file
@@ -123,15 +131,12 @@ def check_trait_certificate(package: Path) -> tuple[list[str], list[str]]:
     path = package / "data" / TRAIT_CERTIFICATE
     if not path.exists():
         return [], []
-    found, judged = (
-        read_certificate(path),
-        {row["file_name"]: row["judged_sha256"] for row in read_picture_rows(package)},
-    )
+    found = read_certificate(path)
+    judged = {row["file_name"]: row["judged_sha256"] for row in read_picture_rows(package)}
     stated = [
-        (judged[row["file_name"]], trait, value)
-        for row in files.read_parquet(package / "data" / TABLE).to_pylist()
-        for trait, value in (row.get("traits") or {}).items()
-        if value is not None
+        (judged.get(row.file_name, ""), trait, value)
+        for row in read_item_rows(package)
+        for trait, value in row.traits.items()
     ]
     if not stated_traits_match_audit(found.statements, found.labels, stated):
         return [], [f"{TRAIT_CERTIFICATE} is not of the traits that the metadata states"]
@@ -173,30 +178,28 @@ def problems_with_statement(package: Path) -> list[str]:
 
 def problems_with_items(data: Path, provenance: Provenance, rows: list[dict]) -> list[str]:
     """Sentences on where table, records and metadata of a bag do not name the same pictures, traits and verdicts."""
-    problems = []
-    table = {row["file_name"]: row for row in files.read_parquet(data / TABLE).to_pylist()}
+    problems, table = [], {row.file_name: row for row in read_item_rows(data.parent)}
     judged = {row["file_name"]: row["judged_sha256"] for row in rows}
-    if {name: row["sha256"] for name, row in table.items()} != {row["file_name"]: row["sha256"] for row in rows}:
+    if {name: row.sha256 for name, row in table.items()} != {row["file_name"]: row["sha256"] for row in rows}:
         problems.append(f"{TABLE} and images/ do not hold the same pictures")
-    names = {f"{row['id']}.json" for row in table.values()}
+    names = {f"{row.id}.json" for row in table.values()}
     for folder in ("records", "metadata/erc721"):
-        if {path.name for path in (data / folder).iterdir()} != names:
+        if {path.name for path in (data / folder).glob("*")} != names:
             problems.append(f"{folder}/ and {TABLE} do not hold the same items")
     for row in table.values() if not problems else ():
-        record = ItemRecord.read(data / "records" / f"{row['id']}.json", "the record")
-        token = data / "metadata" / "erc721" / f"{row['id']}.json"
+        record = ItemRecord.read(data / "records" / f"{row.id}.json", "the record")
+        token = data / "metadata" / "erc721" / f"{row.id}.json"
         described = token.read_bytes()
-        traits = {trait: value for trait, value in (row.get("traits") or {}).items() if value is not None}
         if (record.file, record.sha256, record.judged_sha256 or record.sha256, record.metadata_sha256) != (
-            row["file_name"],
-            row["sha256"],
-            judged[row["file_name"]],
+            row.file_name,
+            row.sha256,
+            judged[row.file_name],
             hashlib.sha256(described).hexdigest(),
         ):
-            problems.append(f"records/{row['id']}.json is not of item {row['id']}")
+            problems.append(f"records/{row.id}.json is not of item {row.id}")
         if not record_says_accepted(record, provenance.judged_by.policy.sha256):
-            problems.append(f"records/{row['id']}.json does not say that the policy in provenance.json accepted it")
-        if traits != {a["trait_type"]: a["value"] for a in json.loads(described)["attributes"]}:
+            problems.append(f"records/{row.id}.json does not say that the policy in provenance.json accepted it")
+        if row.traits != {a["trait_type"]: a["value"] for a in json.loads(described)["attributes"]}:
             problems.append(f"{token.relative_to(data)} has other traits than {TABLE}")
     return problems
 

@@ -141,7 +141,7 @@ def itxt_text(data: bytes) -> bytes:
 def jpeg_segments_and_scan(content: bytes) -> tuple[list[bytes], bytes]:
     """The segments of a JPEG before its first scan, each with its marker, and all that follows them."""
     parts, start = [], 2
-    while content[start : start + 1] == b"\xff" and content[start + 1] != 0xDA:
+    while content[start : start + 1] == b"\xff" and content[start + 1 : start + 2] not in (b"", b"\xda"):
         end = start + 2 + int.from_bytes(content[start + 2 : start + 4])
         parts.append(content[start:end])
         start = end

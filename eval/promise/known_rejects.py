@@ -63,10 +63,18 @@ def picture_with_fault(image: Image.Image, random: np.random.Generator) -> Image
             top, left = (int(random.integers(n // 5, max(n // 5, n - n // 5 - side) + 1)) for n in (height, width))
             square = pixels[top : top + side, left : left + side]
             changed = FAULTS[kind](square, border)
-            if np.abs(changed.astype(float) - square).mean() >= VISIBLE:
+            if np.abs(visible_values(changed) - visible_values(square)).mean() >= VISIBLE:
                 pixels[top : top + side, left : left + side] = changed
                 return Image.fromarray(pixels)
     return None
+
+
+def visible_values(square: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """[h, w, c] the values, 0 to 255, of pixels; with alpha (c = 4) colours times alpha, since nobody sees others."""
+    values = square.astype(float)
+    if square.shape[2] == 4:
+        values[..., :3] *= values[..., 3:] / 255
+    return values
 
 
 def file_with_fault(path: Path, seed: str) -> bytes | None:

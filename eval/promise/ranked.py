@@ -16,6 +16,7 @@ adversarial ranking costs labels, never the promise. Wealth grows with D, so wha
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Self
@@ -148,7 +149,7 @@ def choose_audit_design(
     earlier label of a random sample. The ranking is used unless it tells nothing: most margins are the same, or earlier
     labels with five rejects or more have an area under the ROC curve below .6.
     """
-    if max(margins.count(margin) for margin in set(margins)) >= SAME * len(margins):
+    if Counter(margins).most_common(1)[0][1] >= SAME * len(margins):
         return None, "every picture is as likely to come next: the margins do not tell the pictures apart"
     bad, good = (np.array([m for m, is_reject in known if is_reject is which]) for which in (True, False))
     if len(bad) >= FEWEST_REJECTS and len(good) >= FEWEST_REJECTS:

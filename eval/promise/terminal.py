@@ -1,5 +1,7 @@
 """Asking for labels in a terminal: one picture after the other, each answer stored at once."""
 
+import os
+import sys
 import webbrowser
 from collections.abc import Callable, Sequence
 from getpass import getuser
@@ -38,17 +40,32 @@ def show_picture_and_ask_label(
 
 
 def show_picture(lot: Lot, name: str, progress: str) -> None:
-    """Print `progress`, then path and prompt of the picture with this name, and open it."""
+    """Print `progress`, then path and prompt of the picture with this name, and open it where a browser can be
+    shown.
+    """
     slot = (lot.slots or {}).get(name)
     print_picture(dict(lot.files)[name], slot.prompt if slot else "", progress)
 
 
 def print_picture(path: Path, prompt: str, progress: str) -> None:
-    """Print `progress`, then the picture's path and its prompt, which may be empty; open the picture."""
+    """Print `progress`, then the picture's path and its prompt, which may be empty; open the picture in a browser where
+    one can be shown.
+    """
     print(f"{progress}\n  picture: {files.display_path(path)}")
     if prompt:
         print(f"  prompt:  {prompt}")
-    webbrowser.open(path.resolve().as_uri())
+    if can_open_browser():
+        webbrowser.open(path.resolve().as_uri())
+
+
+def can_open_browser() -> bool:
+    """Whether a browser can be shown on this machine: not in CI, and on Linux only with a display. Without one, a
+    browser for terminals might take the terminal, in which we ask.
+    """
+    if os.environ.get("CI"):
+        return False
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(display) or sys.platform in ("darwin", "win32")
 
 
 def ask_label_and_store(

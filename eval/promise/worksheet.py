@@ -56,6 +56,41 @@ class WorksheetQuestion:
     reasons: tuple[str, ...] = ()  # names of the checks for which the picture stands in review
 
 
+class NamedPictures:
+    """The pictures that a table may speak of, found by their name, by its last part alone, or by their sha256."""
+
+    def __init__(self, sha256_by_name: Mapping[str, str]) -> None:
+        """`sha256_by_name` has "" for a picture that cannot be read."""
+        self.sha256_by_name, self.digests = sha256_by_name, set(sha256_by_name.values())
+        self.names_by_last_part: dict[str, list[str]] = {}
+        for name in sha256_by_name:
+            self.names_by_last_part.setdefault(name.rpartition("/")[2], []).append(name)
+
+    def names_like(self, name: str) -> list[str]:
+        """The names of the pictures that `name` may mean: itself, else those whose last part it is."""
+        return [name] if name in self.sha256_by_name else self.names_by_last_part.get(name, [])
+
+    def digest_of(self, name: str) -> tuple[str, str]:
+        """(sha256, "") of the picture with this name, or ("", the problem as a sentence). The last part of a name is
+        enough.
+        """
+        matching = self.names_like(name) if name else []
+        if len(matching) > 1:
+            return "", f"{len(matching)} pictures are called {name}: write the path below the folder, as {matching[0]}"
+        if not matching:
+            return "", f"no picture here is called {name!r}" if name else "neither sha256 nor file"
+        sha256 = self.sha256_by_name[matching[0]]
+        return sha256, "" if sha256 else f"{matching[0]} cannot be read: give its sha256"
+
+    def are_of_two(self, name: str, sha256: str) -> bool:
+        """Whether `name` and `sha256` are both known here, and of two pictures.
+
+        False if one of them is unknown: the row is about another lot, or the file was renamed.
+        """
+        same = {self.sha256_by_name[one] for one in self.names_like(name)}
+        return bool(same) and sha256 in self.digests and sha256 not in same
+
+
 def read_answers(
     path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy
 ) -> list[WorksheetAnswer]:
@@ -74,7 +109,7 @@ def read_answers(
             f"decisions={path} needs a first line `sha256,verdict,who,why`, then a line a picture",
             next_step="`file` may stand instead of `sha256`.",
         )
-    here, elsewhere_given = set(pictures.values()), rows_of_other_purposes(out, purpose)
+    named, elsewhere_given = NamedPictures(pictures), rows_of_other_purposes(out, purpose)
     under_others = rows_of_other_policies(out, purpose, policy) if purpose != "review" else set()
     found: dict[str, WorksheetAnswer] = {}
     problems, elsewhere, other_policy = [], 0, 0
@@ -85,7 +120,7 @@ def read_answers(
         sha256, verdict = cells.get("sha256", "").lower(), cells["verdict"].lower()
         problem = ""
         if not sha256:
-            sha256, problem = digest_of_named_picture(unescape_formula_cell(str(row.get("file") or "")), pictures)
+            sha256, problem = named.digest_of(unescape_formula_cell(str(row.get("file") or "")))
         who, declared, policy_sha256 = (
             unescape_formula_cell(cells["who"]),
             cells.get("purpose", ""),
@@ -97,12 +132,12 @@ def read_answers(
             (sha256 != "" and not re.fullmatch("[0-9a-f]{64}", sha256), "sha256 is not 64 hex digits"),
             (verdict not in VERDICTS, f"verdict {verdict!r} is none of {', '.join(VERDICTS)}"),
             (
-                name_and_digest_disagree(unescape_formula_cell(str(row.get("file") or "")), sha256, pictures),
+                named.are_of_two(unescape_formula_cell(str(row.get("file") or "")), sha256),
                 f"file and sha256 are of two pictures: {cells.get('file')} is not {sha256[:12]}...: correct one",
             ),
             (not who, "who is empty: somebody answers for each label"),
             (declared not in ("", purpose), f"is for {declared}; labels of one purpose never serve another"),
-            (purpose != "review" and sha256 not in here, f"no picture here is {sha256[:12]}..."),
+            (purpose != "review" and sha256 not in named.digests, f"no picture here is {sha256[:12]}..."),
             (
                 purpose != "review" and policy_sha256 not in ("", policy.sha256),
                 "was asked for under another policy or guideline: look afresh, and fill in the new worksheet",
@@ -120,7 +155,7 @@ def read_answers(
         problem = next((text for holds, text in checks if holds), "")
         if problem:
             problems.append(f"line {number}: {problem}")
-        elif sha256 not in here:
+        elif sha256 not in named.digests:
             elsewhere += 1
         elif policy_sha256 not in ("", policy.sha256):
             other_policy += 1
@@ -137,27 +172,6 @@ def read_answers(
         were = counted(other_policy, "decision was", "decisions were")
         print(f"note: {were} asked for under another policy or guideline: not used here")
     return list(found.values())
-
-
-def digest_of_named_picture(name: str, pictures: Mapping[str, str]) -> tuple[str, str]:
-    """(sha256, "") of the picture with this name, or ("", the problem as a sentence). The file name alone is enough."""
-    if name in pictures:
-        return pictures[name], "" if pictures[name] else f"{name} cannot be read: give its sha256"
-    matching = [path for path in pictures if name and path.rpartition("/")[2] == name]
-    if len(matching) == 1:
-        return digest_of_named_picture(matching[0], pictures)
-    if matching:
-        return "", f"{len(matching)} pictures are called {name}: write the path below the folder, as {matching[0]}"
-    return "", f"no picture here is called {name!r}" if name else "neither sha256 nor file"
-
-
-def name_and_digest_disagree(name: str, sha256: str, pictures: Mapping[str, str]) -> bool:
-    """Whether `name` and `sha256` are both known here (`pictures`: sha256 by name) but belong to different pictures.
-
-    False if one of them is unknown: the row is about another lot, or the file was renamed.
-    """
-    same = [name] if name in pictures else [path for path in pictures if path.rpartition("/")[2] == name]
-    return bool(same) and sha256 in pictures.values() and sha256 not in {pictures[path] for path in same}
 
 
 def label_as_cells(label: Label) -> tuple[str, str, str, str]:
@@ -198,8 +212,8 @@ def write_worksheet(
     """
     table = tables.read_table(path) if path.exists() else tables.Table([], [], [])
     stored = {label_as_cells(label) for label in read_stored_labels(path.parent, purpose)}
-    written = rows_with_answers(table)
-    waiting = [row for row in written if label_of_row(row, pictures) not in stored]
+    written, named = rows_with_answers(table), NamedPictures(pictures)
+    waiting = [row for row in written if label_of_row(row, named) not in stored]
     if table.problems or not all(row_has_purpose_and_policy(row, purpose, policy) for row in waiting):
         aside = unused_sibling_path(path)
         path.rename(aside)
@@ -207,7 +221,7 @@ def write_worksheet(
         written = waiting = []
     rows = {q.sha256 or q.file: question_as_row(q, purpose, policy) for q in questions}
     for row in written:
-        sha256, verdict, _, why = label = label_of_row(row, pictures)
+        sha256, verdict, _, why = label = label_of_row(row, named)
         unsettled = label not in stored or (verdict == "unsure" and row_has_purpose_and_policy(row, purpose, policy))
         if unsettled and (sha256 in rows or (label not in stored and (verdict or why))):
             rows[sha256 or row.get("file", "")] = row
@@ -241,10 +255,10 @@ def row_has_purpose_and_policy(row: Mapping[str, str], purpose: Purpose, policy:
     return stated[0] in ("", purpose) and stated[1] in ("", policy.sha256)
 
 
-def label_of_row(row: Mapping[str, str], pictures: Mapping[str, str]) -> tuple[str, str, str, str]:
-    """sha256, verdict, who and why of a worksheet's row, as they are stored; the sha256 is "" if it is not known."""
+def label_of_row(row: Mapping[str, str], named: NamedPictures) -> tuple[str, str, str, str]:
+    """(sha256, verdict, who, why) of a worksheet's row, as they are stored; the sha256 is "" if it is not known."""
     sha256 = row.get("sha256", "").strip().lower()
-    sha256 = sha256 or digest_of_named_picture(unescape_formula_cell(row.get("file", "")), pictures)[0]
+    sha256 = sha256 or named.digest_of(unescape_formula_cell(row.get("file", "")))[0]
     who, why = (unescape_formula_cell(row.get(name, "").strip()) for name in ("who", "why"))
     return sha256, row.get("verdict", "").strip().lower(), who, why
 

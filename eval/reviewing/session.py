@@ -137,10 +137,10 @@ class ReviewSession:
 
     def has_unsettled_disagreement(self, sha256: str) -> bool:
         """Whether the last label of one reviewer accepts the picture and another's rejects it, and no third one
-        settled that.
+        settled that. In the queue of disagreements "unsure" is a reject, as in eval/promise/disagreements.py.
         """
-        rows = self.standing[sha256]
-        last = {row.who: row.verdict for row in rows}
+        rows, asks_about_all = self.standing[sha256], bool(self.queue.opinions)
+        last = {row.who: "reject" if asks_about_all and row.is_reject else row.verdict for row in rows}
         return {"accept", "reject"} <= set(last.values()) and rows[-1].asked_for != ADJUDICATION
 
     def num_disagreements(self) -> int:

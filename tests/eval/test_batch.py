@@ -495,6 +495,12 @@ def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys
     text = run("verify", str(fifth))[1]
     assert "  not proven: that no more was made than was declared at first: alive-v1 is not beside this one" in text
     (tmp_path / first.name).rename(first)
+    named = third.with_name("alive-v2") / living.CHANGES
+    whole = named.read_bytes()
+    named.write_bytes(b"{")
+    code, text = run("verify", str(fifth))
+    assert code == 0 and "declared at first: proof/changes.json of alive-v2 is not as it was exported" in text, text
+    named.write_bytes(whole)
     for package in (fourth, fifth):
         shutil.rmtree(package)
 

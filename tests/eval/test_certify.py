@@ -259,6 +259,8 @@ def test_a_terminal_asks_picture_by_picture(run, words, tmp_path: Path, monkeypa
     answers = iter(["a", "", "what?", "a", "b", "r", "b", "a", "", "u", "", "q"])
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("webbrowser.open", shown.append)
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
     assert run("certify", *told)[0] == 13
     policy = policyfile.read_policy(str(tmp_path / "policy.yaml"))
@@ -268,6 +270,11 @@ def test_a_terminal_asks_picture_by_picture(run, words, tmp_path: Path, monkeypa
         "but what was undone is on record"
     )
     assert len(shown) == 4 and all(Path(place.removeprefix("file://")).name.endswith(".png") for place in shown)
+    monkeypatch.setenv("DISPLAY", "")
+    monkeypatch.setenv("WAYLAND_DISPLAY", "")
+    answers = iter(["a", "", "q"])
+    assert run("certify", *told)[0] == 13 and len(shown) == 4, "no browser takes a terminal without a display"
+    monkeypatch.setenv("DISPLAY", ":0")
     answers = iter(["a", ""] * 40)
     code, text = run("certify", *told)
     assert code == 0 and len(shown) > 10 and "proven" in text, "it goes on where it was, and stops once it is proven"

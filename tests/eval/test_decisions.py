@@ -252,10 +252,10 @@ def test_nothing_that_a_person_wrote_into_a_worksheet_is_lost(run, words, tmp_pa
 
 
 def test_names_that_stand_for_two_pictures_are_refused() -> None:
-    pictures = {"a/x.png": "a" * 64, "b/x.png": "b" * 64, "b/y.png": "c" * 64}
-    assert worksheet.digest_of_named_picture("a/x.png", pictures) == ("a" * 64, "")
-    assert worksheet.digest_of_named_picture("y.png", pictures) == ("c" * 64, "")
-    assert worksheet.digest_of_named_picture("x.png", pictures)[1].startswith("2 pictures are called x.png")
+    pictures = worksheet.NamedPictures({"a/x.png": "a" * 64, "b/x.png": "b" * 64, "b/y.png": "c" * 64})
+    assert pictures.digest_of("a/x.png") == ("a" * 64, "")
+    assert pictures.digest_of("y.png") == ("c" * 64, "")
+    assert pictures.digest_of("x.png")[1].startswith("2 pictures are called x.png")
 
 
 @pytest.mark.parametrize("name", ["=1+1.png", "+x.png", "-x.png", "@x.png", "\tx.png", "\rx.png", "'=x.png", "'x.png"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import binom
 
 from eval import certify
@@ -14,7 +15,7 @@ from eval.policy.model import percentage_rounded_up
 from eval.promise import eyes
 from eval.promise.certificate import AuditPlan, certificate_problems, make_certificate
 from eval.promise.eyes import KnownRejectTest
-from eval.promise.known_rejects import pictures_with_known_rejects
+from eval.promise.known_rejects import picture_with_fault, pictures_with_known_rejects
 from eval.promise.label import Label, LabelName
 from eval.promise.ranked import BY_MARGIN, RankedAuditDesign
 from tests.bench import measured_eyes as bench
@@ -139,3 +140,20 @@ def test_a_reviewer_is_not_asked_again_what_he_answered() -> None:
     assert certify.known_rejects_to_answer(plan, given, answers) == HIDDEN[5:]
     assert certify.known_rejects_to_answer(plan, given[:9], answers) == HIDDEN[30:], "bob gave no label of the lot"
     assert certify.known_rejects_to_answer(plan, [], []) == HIDDEN
+
+
+def test_a_fault_is_where_somebody_sees_it() -> None:
+    """Colours of pixels that are transparent are seen by nobody: no fault lies there."""
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 64, 4), dtype=np.uint8)
+    pixels[..., 3] = 0
+    assert picture_with_fault(Image.fromarray(pixels), np.random.default_rng(2)) is None
+    pixels[20:44, 20:44, 3] = 255
+    picture = Image.fromarray(pixels)
+    for seed in range(20):
+        spoilt = picture_with_fault(picture, np.random.default_rng(seed))
+        assert spoilt is not None
+        before, after = (
+            np.asarray(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), one), float)
+            for one in (picture, spoilt)
+        )
+        assert np.abs(before - after).sum() / (4 * 16 * 16) > 6, seed

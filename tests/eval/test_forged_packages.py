@@ -5,11 +5,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from eval.package import living, receiver, ssh, verify_traits
 from eval.package.bag import write_manifest
+from eval.package.label_heads import LABEL_HEADS, check_label_row_hashes
+from eval.package.layout import TABLE
 from eval.package.proof import check_package, problems_with_ssh_key
 from stylegate import files
 from tests.eval.packages import made_anew, make_package
@@ -87,6 +91,33 @@ def commit(package: Path, salt: bytes, rows: list[str]) -> None:
     (package / verify_traits.COMMITMENT).write_text(json.dumps({"commitment": opened, "slots": len(set(rows))}))
 
 
+def write_no_table(package: Path) -> None:
+    (package / "data" / TABLE).write_bytes(b"no parquet")
+
+
+def leave_out_a_column(package: Path) -> None:
+    pq.write_table(files.read_parquet(package / "data" / TABLE).drop(["sha256"]), package / "data" / TABLE)
+
+
+def say_traits_as_text(package: Path) -> None:
+    table = files.read_parquet(package / "data" / TABLE)
+    pq.write_table(table.append_column("traits", pa.array(["a hat"] * len(table))), package / "data" / TABLE)
+
+
+@pytest.mark.parametrize("forge", [write_no_table, leave_out_a_column, say_traits_as_text])
+def test_a_damaged_table_is_one_sentence(package: Path, forge: Callable[[Path], None]) -> None:
+    forge(package)
+    made_anew(package)
+    (wrong,) = check_package(package)[2]
+    assert wrong.startswith("metadata.parquet is not as stylegate writes it: ")
+
+
+def test_a_package_without_records_is_not_whole(package: Path) -> None:
+    shutil.rmtree(package / "data" / "records")
+    made_anew(package)
+    assert check_package(package)[2] == ["records/ and metadata.parquet do not hold the same items"]
+
+
 @pytest.mark.parametrize(
     ("forge", "says"),
     [
@@ -105,6 +136,11 @@ def test_what_is_not_so_is_named(package: Path, forge: Callable[[Path], None], s
     made_anew(package)
     for wrong in (receiver.check(package)[2], check_package(package)[2]):
         assert any(says in line for line in wrong), wrong
+
+
+def test_a_report_that_names_no_labels_proves_nothing(package: Path) -> None:
+    (package / LABEL_HEADS).write_text("{}")
+    assert check_label_row_hashes(package, []) == ([], [], ["proof/labels.json names no row"])
 
 
 def test_an_open_plan_without_tricks_holds(package: Path) -> None:

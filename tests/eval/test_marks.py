@@ -131,6 +131,8 @@ def test_what_cannot_be_marked_says_why(content: bytes, why: str) -> None:
 def test_broken_files_raise_nothing_else() -> None:
     draw = random.Random(0)
     for content in FILES.values():
+        for size in range(16):
+            assert xmp.source_types_in_file(content[:size]) == set()
         for _ in range(40):
             broken = bytearray(content)
             broken[draw.randrange(min(len(content), 300))] = draw.randrange(256)

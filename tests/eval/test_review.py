@@ -180,17 +180,18 @@ def test_a_share_is_looked_at_twice_and_a_third_reviewer_settles_disagreements(q
     assert other not in told(client, "dora")["order"]
 
 
-def test_what_reviewers_disagree_about_is_a_queue_of_its_own(queue: ReviewQueue) -> None:
+@pytest.mark.parametrize("second", ["reject", "unsure"])
+def test_what_reviewers_disagree_about_is_a_queue_of_its_own(queue: ReviewQueue, second: str) -> None:
     twice = dataclasses.replace(queue, second_look_share=1.0)
     client = TestClient(server.review_application(ReviewSession(twice)), "http://127.0.0.1:8642")
     other = next(iter(queue.pictures))
     send(client, anna := told(client), said(anna, other, why="fine"))
-    send(client, bob := told(client, "bob"), said(bob, other, "reject", who="bob", why="blurred"))
+    send(client, bob := told(client, "bob"), said(bob, other, second, who="bob", why="blurred"))
     found = disagreement_queue(twice, disagreements(queue.out, "review", POLICY))
     client = TestClient(server.review_application(room := ReviewSession(found)), "http://127.0.0.1:8642")
     opened = told(client)
     assert opened["order"] == [other] == told(client, "dora")["order"] and "bob" not in json.dumps(opened)
-    opinions = [{"verdict": "accept", "why": "fine"}, {"verdict": "reject", "why": "blurred"}]
+    opinions = [{"verdict": "accept", "why": "fine"}, {"verdict": second, "why": "blurred"}]
     assert opened["pictures"][other]["opinions"] == opinions
     label = said(opened, other, "reject")
     assert send(client, opened, label)["saved"] and told(client)["order"] == [] and not room.num_disagreements()
