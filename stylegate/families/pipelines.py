@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import CLIPTokenizer
 from stylegate import basename, files, hub
 from stylegate.errors import ConfigError, ModelError
 from stylegate.families.base import LoadedBaseModel
+from stylegate.pictures import CORES
 
 WEIGHTS = re.compile(r"(model|diffusion_pytorch_model)(-\d+-of-\d+)?\.safetensors")  # no variant, such as fp16
 DOWNLOAD_AGAIN = "copy or download the base again."
@@ -104,7 +106,11 @@ def weights_digest(folder: Path) -> str:
             own = sorted(p for p in (folder / name).iterdir() if p.is_file())
             weights = [p for p in own if WEIGHTS.fullmatch(p.name.removesuffix(".index.json"))]
             found += [p for p in own if p.name == "config.json"] + weights if weights else own
-    return files.canonical_sha256([[path.relative_to(folder).as_posix(), files.sha256(path)] for path in found])
+    with ThreadPoolExecutor(CORES) as pool:  # tens of gigabytes, of which a core hashes one or two a second
+        digests = list(pool.map(files.sha256, found))
+    return files.canonical_sha256(
+        [[path.relative_to(folder).as_posix(), digest] for path, digest in zip(found, digests, strict=True)]
+    )
 
 
 def text_encoders(pipeline: Any) -> list[Any]:

@@ -26,19 +26,26 @@ def unet_model_from_pipeline(pipeline: Any, folder: Path) -> LoadedBaseModel:
     """The LoadedBaseModel of a loaded pipeline with a UNet; the files in `folder` give its digest. Raises ModelError if
     the UNet does not name its size.
     """
-    if not isinstance(pipeline.unet.config.sample_size, int):
-        raise ModelError(
-            f"base={files.display_path(folder)}: its unet names no sample_size",
-            next_step=pipelines.DOWNLOAD_AGAIN,
-        )
+    side = latent_side(pipeline.unet.config, folder)
     return LoadedBaseModel(
         pipeline=pipeline,
         denoiser=pipeline.unet,
         schedule=noise_schedule_of(pipeline.scheduler.config),
-        resolution=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
+        resolution=side * pipeline.vae_scale_factor,
         multiple=pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1),
         sha256=pipelines.weights_digest(folder),
     )
+
+
+def latent_side(unet_config: Any, folder: Path) -> int:
+    """The side of the latents that a UNet was trained for. Raises ModelError if its config, of the base in `folder`,
+    does not name it.
+    """
+    if not isinstance(unet_config.sample_size, int):
+        raise ModelError(
+            f"base={files.display_path(folder)}: its unet names no sample_size", next_step=pipelines.DOWNLOAD_AGAIN
+        )
+    return unet_config.sample_size
 
 
 def noise_schedule_of(config: Any) -> NoiseSchedule:
@@ -99,6 +106,5 @@ def weightless_model(folder: Path) -> WeightlessModel:
         return tensors
 
     multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
-    return WeightlessModel(
-        unet, unet.config.sample_size * factor, multiple, unet.config.in_channels / factor**2, meta_inputs
-    )
+    side = latent_side(unet.config, folder) * factor
+    return WeightlessModel(unet, side, multiple, unet.config.in_channels / factor**2, meta_inputs)

@@ -212,6 +212,15 @@ def test_a_tokenizer_that_cannot_be_loaded_is_said_with_what_to_do(tmp_path: Pat
     assert pipelines.DOWNLOAD_AGAIN in str(refused.value)
 
 
+def test_a_unet_that_names_no_size_is_refused_before_weights_are_read(tmp_path: Path) -> None:
+    for part in ("unet", "vae"):
+        (tmp_path / part).mkdir()
+        config = json.loads((files.MODELS / "miniature" / "sd" / part / "config.json").read_text())
+        (tmp_path / part / "config.json").write_text(json.dumps(config | {"sample_size": None}))
+    with pytest.raises(ModelError, match="its unet names no sample_size"):
+        FAMILIES["sd"].weightless_model(tmp_path)
+
+
 def test_sdxl_empty_prompt_is_zeros_as_the_pipeline_draws_it(tmp_path: Path) -> None:
     models = FAMILIES["sdxl"].load(str(BASES["sdxl"](tmp_path / "base")), CPU, torch.float32)
     with torch.no_grad():
