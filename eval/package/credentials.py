@@ -181,7 +181,7 @@ class ByteReplacement(NamedTuple):
 
 
 def shortest_replacement(before: bytes, after: bytes) -> ByteReplacement:
-    """The shortest single replacement that turns `before` into `after`."""
+    """The replacement of one span, the shortest, that turns `before` into `after`."""
     shorter = min(len(before), len(after))
     same = bisect_left(range(1, shorter + 1), True, key=lambda n: before[:n] != after[:n])
     tails = range(1, shorter - same + 1)

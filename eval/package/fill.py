@@ -118,7 +118,8 @@ def write_pictures_with_marks(
     marks: ExportMarks,
     earlier: SignedEarlierPackage | None,
 ) -> tuple[list[PackageItem], MarksReport]:
-    """Copy the pictures with their marks. Returns the items with the sha256 of what was written, and a report on marks.
+    """Write the pictures with their marks below `data`. Returns the items with the sha256 of what was written, and a
+    report on the marks that were read back.
 
     Raises DataError for a picture that is no longer the one that was judged, and for those that cannot be marked.
     """

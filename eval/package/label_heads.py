@@ -54,8 +54,8 @@ def read_named_label_store(words: Sequence[str]) -> list[store.StoredRow] | None
 
 
 def check_label_row_hashes(package: Path, rows: Sequence[store.StoredRow]) -> tuple[list[str], list[str], list[str]]:
-    """(proven, not proven, wrong): sentences on whether `rows`, of a labels.sqlite, hold the rows that
-    a package names.
+    """(proven, not proven, wrong): sentences on whether `rows`, of the lot's labels.sqlite, hold the last row for each
+    purpose that a package names by its hash.
     """
     path = package / LABEL_HEADS
     if not path.is_file():

@@ -164,7 +164,9 @@ def left_out_so_far(package: Path) -> set[int]:
 
 
 def had_file_at_export(package: Path, name: str) -> bool:
-    """Whether a package has the file `name`. Raises DataError if the package is not as it was exported."""
+    """Whether a package was exported with the file `name`, one of COMPARED: whether it is there. Raises DataError if
+    somebody changed, added or removed one of those files since.
+    """
     require_unchanged_since_export(package)
     return (package / name).exists()
 
@@ -179,7 +181,9 @@ def require_unchanged_since_export(package: Path) -> None:
 
 
 def files_changed_since_export(package: Path) -> list[str]:
-    """Names of files that later versions are compared with, and that are not as the signed manifests list them."""
+    """Names of files that later versions are compared with (COMPARED) and that are not as the manifests list them, and
+    that of the signature of a signed package if it does not hold.
+    """
     listed = receiver.read_manifest(package, MANIFEST, []) | receiver.read_manifest(package, TAGMANIFEST, [])
     digests = {name: files.sha256(package / name) if (package / name).is_file() else None for name in COMPARED}
     changed = [name for name, sha256 in digests.items() if sha256 != listed.get(name)]
@@ -277,8 +281,8 @@ def traits_of_plan(package: Path) -> dict[int, dict[str, str]]:
 
 
 def traits_in_circulation(versions: Sequence[Path], package: Path, burned: Collection[int]) -> Traits:
-    """The planned traits of each item that exists: of those that `package` leaves out, as the last of `versions` gave
-    them. What a person corrected is no supply.
+    """The planned traits of each item that exists and is not `burned`, by its number: of the items of `package` as its
+    plan has them, of those that it leaves out as the last of `versions` had them. What a person corrected is no supply.
     """
     found: dict[int, dict[str, str]] = {}
     for version in filter(is_bag, versions):
@@ -297,8 +301,9 @@ def version_that_declares_supply(versions: Sequence[Path]) -> Path | None:
 
 
 def supply_problems(versions: Sequence[Path], traits: Traits) -> list[str]:
-    """Where items, or the slots of a plan, go beyond the supply that the first version's plan declared; none where it
-    declared nothing. What that version had of a value beyond its plan, since a person corrected it, is there already.
+    """Sentences on where `traits`, of items or of the slots of a plan, go beyond the supply that the first version's
+    plan declared: more items, or more of a value; none where it declared nothing. What that version had of a value
+    beyond its plan, since a person corrected it, is there already.
 
     `versions` are the packages before, the oldest first. Raises DataError if the plan there was changed since.
     """

@@ -40,7 +40,8 @@ def package_problems(package: Path) -> list[str]:
 
 
 def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
-    """(proven, not proven, wrong): sentences on a package.
+    """(proven, not proven, wrong): sentences on a package. What its pictures carry as marks is not said
+    (`check_marks_of_package` does).
 
     Wrong are first files that are missing, added or changed against the manifests; only if there are none, parts that
     do not agree.

@@ -75,7 +75,8 @@ class SigningCertificate:
 
 
 def signing_certificate(config: Config) -> SigningCertificate:
-    """The certificate that `credentials=` names, by default the test one of this home.
+    """The certificate that `credentials=` names, by default the test one of this home, whose file is written if there
+    is none.
 
     Raises ConfigError with everything that is wrong with it.
     """

@@ -12,7 +12,9 @@ SEEN = "seen in the bytes of the files: "
 
 
 def check_marks(folder: Path, wrong: list) -> list:
-    """What is seen in the files of the pictures, as sentences; where that is less than marks.json says, `wrong`."""
+    """What is seen in the files of the pictures, as sentences; one in `wrong` if fewer hold content credentials than
+    marks.json says.
+    """
     if not (folder / MARKS).is_file():
         return []
     stated = json.loads((folder / MARKS).read_text())

@@ -18,9 +18,8 @@ def check_plan_and_rarity(folder, traits, wrong):
 
 
 def check_metadata(folder, images, wrong):
-    """Hold what the three kinds of metadata say of each item against each other, and against its picture, by `images`.
-
-    `images` has the place of the picture by the number of the item.
+    """Append to `wrong` where the three kinds of metadata of an item disagree, or show another picture than that of the
+    item. `images` has the place of the picture, below the package, by the number of the item.
     """
     place, kinds = folder / "data" / "metadata", {"erc721": "{}.json", "erc1155": "{:064x}.json", "metaplex": "{}.json"}
     for kind, name in kinds.items():

@@ -127,7 +127,9 @@ def with_xmp_packet(content: bytes, packet: bytes) -> bytes:
 
 
 def itxt_text(data: bytes) -> bytes:
-    """The text of an iTXt chunk: after keyword, two bytes on compression, language and translated keyword."""
+    """The text in the data of a PNG's iTXt chunk, decompressed: what follows keyword, two bytes on compression,
+    language and translated keyword. Raises UnmarkableError if it cannot be decompressed.
+    """
     _, rest = data.split(b"\0", 1)
     text = rest[2:].split(b"\0", 2)[-1]
     if rest[:1] != b"\1":

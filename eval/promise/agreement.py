@@ -21,7 +21,7 @@ LOWEST, HIGHEST = {"raw": 0.0, "kappa": -1.0, "alpha": -1.0, "ac1": -1.0}, 1.0
 
 @dataclass(frozen=True, slots=True)
 class EstimateWithInterval:
-    """A coefficient with its interval, which covers the true value with 95 % confidence; at most 1."""
+    """A coefficient of agreement, at most 1, with the ends of its bootstrap interval of 95 %."""
 
     value: float | None  # None: not defined by these labels
     low: float

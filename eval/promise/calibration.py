@@ -68,7 +68,9 @@ class Calibration(Record):
     promise: CalibrationPromise
     policy: PolicyOfLabels
     fingerprint: dict[str, str | None]
-    """Digests of all that could change what a score means for a picture, each under its name."""
+    """All that could change what a score means for a picture, by name, as digests or plain values; null for what is
+    not there.
+    """
     pool: list[Sha256] = Field(min_length=1)
     """sha256 of every picture that all other checks accept, sorted."""
     labels: list[ScoredLabel] = Field(min_length=1)
@@ -162,8 +164,8 @@ def begin_or_resume_calibration(out: Path, pool: dict[str, float], policy: Polic
 
 
 def judging_digests(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, str | None]:
-    """Digests of everything that could change how a score relates to good pictures, by name; None for what is not
-    there.
+    """What a calibration holds for, by name, as digests or plain values: how the pictures are made (LoRA, base,
+    sampler, prompts) and how they are judged (encoder, scores, references, policy). None for what is not there.
 
     For a folder of pictures by others, whose making is not known, the digests hold for that folder alone.
     """
@@ -194,8 +196,8 @@ def digest_of_score_labels(config: Config) -> str | None:
 def make_calibration(
     plan: CalibrationPlan, given: Sequence[Label], policy: Policy, fingerprint: dict[str, str | None]
 ) -> Calibration:
-    """Make the calibration from the labels, one for each picture of the plan's sample. `fingerprint` is
-    `judging_digests`.
+    """The calibration that follows from the labels, one for each picture of the plan's sample; nothing is written.
+    `fingerprint` is `judging_digests`.
     """
     promise = policy.promise
     found = Calibration(

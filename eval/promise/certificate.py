@@ -129,7 +129,9 @@ class Certificate(Record):
         return self.attempts[self.proven]
 
     def proven_claim_in_words(self) -> str:
-        """What is proven of the pictures that may be exported; where all were looked at, that instead of a share."""
+        """What is proven of the pictures that may be exported, as half a sentence. Where all were looked at by
+        reviewers who are taken to be right, it says that in place of the promise.
+        """
         attempt = self.proven_attempt()
         if self.known_rejects:
             return self.says
@@ -255,7 +257,9 @@ class AuditPlan:
     def attempt(
         self, share: float, delta: float, given: Sequence[Label], tests: Collection[KnownRejectTest] | None
     ) -> AuditAttempt:
-        """What is proven about the best `share` of the lot. `tests` are of the reviewers; None: they are right."""
+        """What these labels prove about the best `share` (0 to 1) of the lot, spending `delta`. `tests` say what each
+        reviewer missed of the known rejects; None: the reviewers are taken to be right.
+        """
         alpha, size, miss_rate = self.promise.alpha, max(1, round(share * len(self.lot))), None
         part = set(self.lot[:size])
         asked = [label for label in given if label.sha256 in part]
@@ -292,7 +296,7 @@ class AuditPlan:
 
 
 def trait_promise_in_words(promise: Promise) -> str:
-    """What an audit of traits promises."""
+    """What an audit of traits promises, as half a sentence."""
     share, confidence = percentage_rounded_up(promise.alpha), confidence_percent_rounded_down(promise.delta)
     return f"at most {share} of the stated traits are wrong, with {confidence:.1f}% confidence"
 
@@ -300,7 +304,7 @@ def trait_promise_in_words(promise: Promise) -> str:
 def begin_or_resume_audit(
     out: Path, lot: list[str], policy: Policy, design: RankedAuditDesign | None = None, trusts_reviewers: bool = False
 ) -> AuditPlan:
-    """The plan of the audit of this lot under this policy.
+    """The plan of the audit of this lot under this policy; nothing is written (`write_audit_terms` begins an audit).
 
     If an audit of the lot with these terms was begun, it is the last such one, with the design and the known rejects
     that it has. Otherwise it is a new plan with `design`, which counts the attempts of all earlier audits in the folder
@@ -310,7 +314,9 @@ def begin_or_resume_audit(
 
 
 def resume_or_begin_plan(out: Path, new: AuditPlan, trusts_reviewers: bool = False) -> AuditPlan:
-    """The plan of an audit of the lot, promise and purpose of `new`: the one that was begun, or a new one as above."""
+    """The plan that was begun with the lot, promise and purpose of `new`; else `new`, after the attempts of all earlier
+    audits of that purpose. Nothing is written. `trusts_reviewers` is as above.
+    """
     earlier, begun = 0, None
     for terms in read_audit_terms(out, new.purpose):
         same = replace(new, earlier=terms.earlier, design=terms.design, known_rejects=terms.known_rejects)
@@ -346,7 +352,9 @@ def audit_labels_before_first_gap(out: Path, plan: AuditPlan, policy: Policy) ->
 
 
 def answers_to_known_rejects(out: Path, plan: AuditPlan, policy: Policy) -> list[Label]:
-    """What reviewers said of the plan's known rejects, in the order given; the first answer of each reviewer counts."""
+    """What labels.sqlite in the folder `out` has of the plan's known rejects, in the order given: of each reviewer and
+    known reject the first answer that was not taken back.
+    """
     found: dict[tuple[str, str], Label] = {}
     for label in labels.read_stored_labels(out, plan.purpose):
         if label.sha256 in plan.known_rejects and label.policy_sha256 == policy.sha256 and not label.withdrawn:
@@ -363,7 +371,8 @@ def make_certificate(
     statements: Sequence[TraitStatement] = (),
     answers: Sequence[Label] = (),
 ) -> Certificate:
-    """Make the certificate from the plan, the labels in its order, what they prove, and the answers to known rejects.
+    """The certificate of the plan, the labels in its order, what they prove, and the answers to known rejects; nothing
+    is written.
 
     `proven` is the index of the attempt that is proven.
     """

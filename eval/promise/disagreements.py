@@ -23,7 +23,8 @@ class Disagreement:
 
 
 def disagreements(out: Path, purpose: Purpose, policy: Policy) -> list[Disagreement]:
-    """The pictures that reviewers disagree about, of the labels for `purpose` under `policy` in the folder of a lot.
+    """The pictures that reviewers disagree about, settled or not, by the labels for `purpose` under `policy` in the
+    folder of a lot.
 
     A reviewer who changed a label agrees or disagrees by the last one. "unsure" counts as a reject.
     """

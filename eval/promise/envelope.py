@@ -70,7 +70,7 @@ def unlabelled_reject_bounds(size: int, count: int, delta: float, most: int) -> 
     `count` of `size` candidates are labelled; all bounds hold together with probability 1 - delta. The numbers come
     from a seeded simulation, so they are the same every time.
     """
-    from scipy.stats import binom  # as in `tails`
+    from scipy.stats import binom  # as in `tail_columns`
 
     rng, every = np.random.default_rng(0), np.arange(size + 1)
     before = np.empty((most, DRAWS), np.int32)  # candidates before each of the first `most` labelled ones

@@ -23,7 +23,7 @@ from eval.promise.label import Label
 
 @dataclass(frozen=True, slots=True)
 class DeltaSplit:
-    """What each statement may spend of delta; they add up to 1."""
+    """The share of delta, 0 to 1, that each of the three statements may spend; they add up to 1."""
 
     audit: float = 0.75  # how many pictures of the lot the reviewer would reject
     miss_rate: float = 0.2  # with what chance the reviewer misses a reject

@@ -1,8 +1,8 @@
 """Known rejects of an audit: copies of pictures of the lot that were spoilt on purpose, hidden among the others.
 
 What a person does with them measures the person (eval/promise/eyes.py), and says nothing of the lot. Each has one fault
-in its middle, a square of a quarter of the side: a part that is missing, smeared or upside down. Nobody would export
-such a picture, whatever the brand and whatever the picture was before. Who looks at the picture sees it: what is
+away from its edges, a square of a quarter of the side: a part that is missing, smeared or upside down. Nobody would
+export such a picture, whatever the brand and whatever the picture was before. Who looks at the picture sees it: what is
 measured is attention, and faults that are harder to see (a trait, a hand) may be missed more often. Pictures that the
 gate rejects would be no measure: whether the gate is right about them is not known.
 """
@@ -31,7 +31,9 @@ FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # all others: PNG
 
 
 def blanked_square(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A square [h, w, c] filled with `border` [c], the colour of the picture's edge: a part that is missing."""
+    """[h, w, c] a square of one colour, `border` [c], that of the picture's edge, in place of `square`: a part that is
+    missing.
+    """
     return np.broadcast_to(border, square.shape).astype(np.uint8)
 
 
@@ -96,7 +98,9 @@ def file_with_fault(path: Path, seed: str) -> bytes | None:
 
 
 def neutral_picture_path(out: Path, sha256: str, like: Path) -> Path:
-    """The path of a known reject's file in the folder `out`: a name of its sha256, with the suffix of `like`."""
+    """The path in the folder `out` at which an audit shows a picture, known reject or not: the first 16 digits of its
+    sha256, with the suffix of `like`.
+    """
     return out / FOLDER / f"{sha256[:16]}{like.suffix.lower()}"
 
 

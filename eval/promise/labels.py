@@ -99,8 +99,8 @@ def valid_labels_by_sha256(out: Path, purpose: Purpose, policy: Policy, under: s
 def rejects_under_other_policies(out: Path, policy: Policy) -> dict[str, StoredLabel]:
     """The labels that call a picture a reject under another policy or guideline, by sha256.
 
-    Of several labels with the same purpose and policy the last one counts. Pictures that an audit or a calibration
-    under `policy` has labelled are left out.
+    Of several labels with the same purpose and policy the last one counts. Pictures that an audit under `policy` has
+    labelled, or a calibration under it accepted, are left out.
     """
     found: dict[str, StoredLabel] = {}
     seen: set[str] = set()

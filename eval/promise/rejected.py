@@ -80,7 +80,9 @@ def interval_without_replacement(good: int, looked_at: int, size: int, delta: fl
 
 
 def rejected_by_score(verdicts: Iterable[Verdict]) -> list[str]:
-    """The sha256 of the pictures that the gate rejects by a score, each once, sorted."""
+    """The sha256 of the pictures that the gate rejects by some score, copies (`distinct`, `novelty`) among them; each
+    once, sorted.
+    """
     return sorted(
         {
             verdict.sha256
@@ -97,7 +99,9 @@ def rejected_order(pictures: Iterable[str], policy: Policy) -> list[str]:
 
 
 def false_rejects(out: Path, verdicts: list[Verdict], policy: Policy) -> FalseRejects | None:
-    """What the labels in the folder of a lot say of its rejected pictures; None without a label of this very sample."""
+    """How many good pictures are among those that the gate rejects by a score, by the labels in the folder of a lot;
+    None without a label of this very sample.
+    """
     known = labels.valid_labels_by_sha256(out, "rejected", policy)
     if not known:
         return None

@@ -2,7 +2,7 @@
 
 Rows are only ever added, and each one holds the hash of the row before it: whoever changes a row, or takes one out,
 breaks the chain, and reading says where. Whoever writes the whole file anew can make a chain that holds; therefore the
-gate's record and the package name the hash of the last row (`heads`).
+gate's record and the package name the hash of the last row (`last_row_hashes`).
 
 A row is there whole once `append_rows` returns, and stays whatever happens to the process or the machine (SQLite,
 write-ahead log, synchronous=FULL). Any number of processes may read and append at the same time.
@@ -48,7 +48,7 @@ class StoredRow(NamedTuple):
     number: int  # 1, 2, 3, ...
     id: str  # a UUID
     time: str  # UTC, as 2027-01-31T12:00:00.000Z
-    purpose: str  # review, calibrate, audit or traits
+    purpose: str  # review, calibrate, audit, traits or rejected
     kind: str  # label, undo or terms
     content: str  # canonical JSON (RFC 8785)
     previous: str  # hash of the row before; empty for the first
@@ -191,7 +191,7 @@ def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_store(out: Path, to_write: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection to the store of the folder `out`, which is made where there is none.
+    """A context with a connection to labels.sqlite of the folder `out`, which is made where there is none.
 
     What files of older versions hold is taken in. In a folder that cannot be written to, the connection is to a copy in
     memory, unless it is opened to write. Raises DataError for a file that is no store, and SurroundingsError where the
@@ -204,7 +204,7 @@ def open_store(out: Path, to_write: bool = False) -> Iterator[sqlite3.Connection
         else:
             if not path.exists():
                 make_store(path)
-            connection = connect_to_existing_file(path, "rw")
+            connection = connect_to_existing_file(path)
         with contextlib.closing(connection):
             found = {
                 sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
@@ -223,11 +223,9 @@ def open_store(out: Path, to_write: bool = False) -> Iterator[sqlite3.Connection
         raise DataError(f"{files.display_path(path)} is damaged: {error}", next_step=RESTORE) from None
 
 
-def connect_to_existing_file(path: Path, mode: str) -> sqlite3.Connection:
-    """A connection to a file that exists. mode: rw, or "ro&immutable=1" for a file that nobody can change."""
-    connection = sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode={mode}", timeout=WAIT_S, isolation_level=None, uri=True
-    )
+def connect_to_existing_file(path: Path) -> sqlite3.Connection:
+    """A connection that reads and writes a file that exists; none is made."""
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", timeout=WAIT_S, isolation_level=None, uri=True)
     connection.execute("PRAGMA trusted_schema=OFF")  # the file may be from outside
     connection.execute("PRAGMA synchronous=FULL")
     return connection
@@ -248,7 +246,8 @@ def make_store(path: Path) -> None:
 
 
 def copy_in_memory(path: Path) -> sqlite3.Connection:
-    """A copy of a store in a folder that cannot be written to; an empty one if there is none.
+    """A connection to a copy, in memory, of a store in a folder that cannot be written to; to an empty one if there is
+    none.
 
     A write-ahead log beside the store, which a killed process left, is part of it: SQLite can read it only where it may
     write, so both are copied.
@@ -262,7 +261,7 @@ def copy_in_memory(path: Path) -> sqlite3.Connection:
         for name in (STORE, f"{STORE}-wal"):
             if (part := path.with_name(name)).exists():
                 (Path(folder) / name).write_bytes(part.read_bytes())
-        with contextlib.closing(connect_to_existing_file(Path(folder) / STORE, "rw")) as copy:
+        with contextlib.closing(connect_to_existing_file(Path(folder) / STORE)) as copy:
             copy.backup(memory)
     return memory
 

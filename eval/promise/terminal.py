@@ -77,8 +77,9 @@ def ask_label_and_store(
     correction: Callable[[], dict[str, str]] = dict,
     asked_for: str = "",
 ) -> LabelReply:
-    """Ask for a label and store it; it may be taken back until the next question. `correction` asks, after a reject,
-    what the picture shows instead. `asked_for` is why the picture is shown, "known" for a known reject.
+    """Ask in the terminal for a label and store it under the name of the user who is logged in; it may be taken back
+    until the next question. `correction` asks, after a reject, what the picture shows instead (trait -> value).
+    `asked_for` is why the picture is shown, "known" for a known reject.
     """
     while True:
         answer = read_answer(f"  {QUESTION}", (*ANSWERS, "q"))

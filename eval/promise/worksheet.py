@@ -285,8 +285,8 @@ def unescape_formula_cell(text: str) -> str:
 def stored_and_given_labels(
     path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy, under: str = ""
 ) -> tuple[dict[str, StoredLabel], dict[str, Label]]:
-    """Two mappings by sha256: the stored labels that count, and all labels of a table, those that are stored already
-    too.
+    """Two mappings by sha256: the stored labels that count under `policy`, and the labels of the table `path`, those
+    that are stored already too. Nothing is stored.
 
     Raises DataError if an answer turns a stored label from good to reject or back: labels cannot be changed.
     """

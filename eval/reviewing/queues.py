@@ -125,7 +125,9 @@ def random_order_key(seed: str, who: str, sha256: str) -> str:
 
 
 def borderline_queue(judged: JudgedLot, next_words: str) -> ReviewQueue:
-    """The pictures that the gate holds for review, those among them that a person has decided already included."""
+    """The queue of every picture that the gate holds for review, whatever the reason, those included that a person has
+    decided; rejects of the gate are its known rejects.
+    """
     lot = judged.lot
     paths = dict(lot.files)
     checks: dict[str, set[str]] = {}
@@ -151,8 +153,8 @@ def borderline_queue(judged: JudgedLot, next_words: str) -> ReviewQueue:
 
 
 def disagreement_queue(borderline: ReviewQueue, found: Iterable[Disagreement]) -> ReviewQueue:
-    """The pictures of a review that reviewers disagree about and nobody has settled, with what was said, by nobody's
-    name.
+    """The queue of those pictures of `borderline` that reviewers disagree about and nobody has settled, with what was
+    said, without names.
     """
     opinions = {
         one.sha256: [{"verdict": label.verdict, "why": label.why} for label in one.labels]

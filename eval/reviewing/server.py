@@ -1,4 +1,4 @@
-"""The local server of a review: a page, its pictures by content, and three requests in JSON."""
+"""The local server of a review: a page, its pictures by content, and its data and answers in JSON."""
 
 import contextlib
 import logging
@@ -51,7 +51,7 @@ def review_application(session: ReviewSession, host: str = "127.0.0.1", token: s
 
 
 def static_file_route(request: Request) -> Response:
-    """GET: the page, its style or its script."""
+    """GET: one of FILES, by its address: the page, its styles, script and icon."""
     path, media_type = FILES[request.url.path]
     return Response(path.read_bytes(), media_type=media_type, headers={"cache-control": "no-cache"})
 
@@ -125,6 +125,7 @@ def problem_response(status: int, text: str) -> JSONResponse:
 
 
 def internal_error_response(request: Request, error: Exception) -> Response:
+    """The answer, status 500, to a request that met a bug of stylegate."""
     return problem_response(
         500, "internal error: this is a bug in stylegate; answers that are not saved stay in the page"
     )

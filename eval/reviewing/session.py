@@ -144,6 +144,7 @@ class ReviewSession:
         return {"accept", "reject"} <= set(last.values()) and rows[-1].asked_for != ADJUDICATION
 
     def num_disagreements(self) -> int:
+        """The number of pictures about which reviewers disagree and which nobody settled."""
         return sum(map(self.has_unsettled_disagreement, self.standing))
 
     def labels_before_first_gap(self) -> list[Label]:
@@ -186,7 +187,9 @@ class ReviewSession:
             return {"saved": saved, "refused": refused, **self.progress_since(given.since, who)}
 
     def _save(self, answers: Sequence[LabelOrUndo]) -> tuple[list[str], list[dict[str, str]]]:
-        """Store answers; returns the ids that are stored, and the id of each that is refused with the reason."""
+        """Check answers one after the other and store those that can be kept; returns the ids that are stored, and the
+        id of each that is refused with the reason.
+        """
         saved, refused = [], []
         together: list[LabelOrUndo] = []  # labels in a row are stored in one step
         for answer in answers:
@@ -267,6 +270,7 @@ class ReviewSession:
         return answer.id
 
     def _label_from_answer(self, answer: LabelOrUndo) -> StoredLabel:
+        """The label that is stored for an answer of the page."""
         queue = self.queue
         return label_with_policy(
             Label(sha256=answer.sha256, verdict=answer.verdict, who=answer.who, why=answer.why),
@@ -323,7 +327,9 @@ class ReviewSession:
         }
 
     def initial_page_data(self, who: str) -> dict[str, Any]:
-        """All that a page needs for this reviewer. Scores and what others said are not in it: a review is blind."""
+        """All that a page needs for this reviewer, as JSON data; the stored answers are read again first. Scores and
+        what others said are not in it: a review is blind.
+        """
         queue = self.queue
         with self.lock:
             self.reload_stored_answers()
