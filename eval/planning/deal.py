@@ -23,10 +23,8 @@ class PlanUnderRepair:
     def __init__(self, problem: PlanProblem, random: np.random.Generator):
         self.problem, self.random = problem, random
         self.free = problem.given == OPEN
-        # Rows are told apart by a 64-bit sum, one random number for each value. Two rows with one sum by chance are
-        # taken for the same, which costs a swap; equal rows never have different sums.
-        self.marks = [random.integers(0, 2**64, len(names), np.uint64) for names in problem.values]
-        self.excluded = np.sort(self.row_hash_sums(problem.excluded))
+        self.marks = random_value_marks(problem, random)
+        self.excluded = np.sort(row_hash_sums(problem.excluded, self.marks))
         self.rows = self.random_plan_with_exact_counts()
         self.limits = np.array([limit.rows_with_combination(self.rows).sum() for limit in problem.limits], np.int64)
 
@@ -39,13 +37,6 @@ class PlanUnderRepair:
             assert (left >= 0).all(), "more given cells than the count of a value"
             rows[self.free[:, trait], trait] = self.random.permutation(np.repeat(np.arange(len(counts)), left))
         return rows
-
-    def row_hash_sums(self, rows: np.ndarray) -> np.ndarray:
-        """[n] a 64-bit sum for each of `rows` [n, traits], the same for equal rows and hardly ever for others."""
-        total = np.zeros(len(rows), np.uint64)
-        for trait, marks in enumerate(self.marks):
-            total += marks[rows[:, trait]]
-        return total
 
     def broken_rules_per_row(self, rows: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """[n] how far each of `rows` [n, traits] is from keeping the rules of single rows; `sums` [n] are their
@@ -61,6 +52,22 @@ class PlanUnderRepair:
         return found + is_in_sorted(self.excluded, sums)
 
 
+def random_value_marks(problem: PlanProblem, random: np.random.Generator) -> list[np.ndarray]:
+    """For each trait a random 64-bit number for each of its values, from which `row_hash_sums` are made."""
+    return [random.integers(0, 2**64, len(names), np.uint64) for names in problem.values]
+
+
+def row_hash_sums(rows: np.ndarray, marks: list[np.ndarray]) -> np.ndarray:
+    """[n] a 64-bit sum for each of `rows` [n, traits] by the marks of its values, by which rows are told apart.
+
+    Equal rows never have different sums. Two rows with one sum by chance are taken for the same, which costs a swap.
+    """
+    total = np.zeros(len(rows), np.uint64)
+    for trait, of_values in enumerate(marks):
+        total += of_values[rows[:, trait]]
+    return total
+
+
 def fill_by_swaps(problem: PlanProblem, random: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray | None:
     """A plan [slots, traits] that keeps every count and rule, found by random swaps; None if `rounds` rounds find
     none.
@@ -68,7 +75,7 @@ def fill_by_swaps(problem: PlanProblem, random: np.random.Generator, rounds: int
     table = PlanUnderRepair(problem, random)
     best, since = None, 0
     for _ in range(rounds):
-        sums = table.row_hash_sums(table.rows)
+        sums = row_hash_sums(table.rows, table.marks)
         order = np.argsort(sums, kind="stable")
         held = sums[order]
         twice = np.zeros(len(sums), bool)
@@ -107,7 +114,7 @@ def do_one_round_of_swaps(table: PlanUnderRepair, sums: np.ndarray, held: np.nda
     new = [rows[first], rows[second]]
     index = np.arange(len(first))
     new[0][index, trait], new[1][index, trait] = rows[second, trait], rows[first, trait]
-    new_sums = [table.row_hash_sums(part) for part in new]
+    new_sums = [row_hash_sums(part, table.marks) for part in new]
     after = sum(
         table.broken_rules_per_row(part, part_sums) + is_in_sorted(held, part_sums)
         for part, part_sums in zip(new, new_sums, strict=True)

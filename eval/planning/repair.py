@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.planning.deal import fill_by_swaps, is_in_sorted
+from eval.planning.deal import fill_by_swaps, is_in_sorted, random_value_marks, row_hash_sums
 from eval.planning.exact import plan_problem_of_open_slots
 from eval.planning.problem import OPEN, PlanProblem
 from eval.planning.solve import solve_plan
@@ -86,9 +86,10 @@ def allowed_exchanges(
     mine, theirs = np.repeat(rows[first][None], len(others), axis=0), rows[others].copy()
     mine[:, trait], theirs[:, trait] = rows[others, trait], rows[first, trait]
     good = np.ones(len(others), bool)
-    taken = combination_hash_keys(problem, np.concatenate([problem.excluded, rows]))
+    marks = random_value_marks(problem, np.random.default_rng(0))
+    taken = np.sort(row_hash_sums(np.concatenate([problem.excluded, rows]), marks))
     for new in (mine, theirs):
-        good &= ~is_in_sorted(np.sort(taken), combination_hash_keys(problem, new))
+        good &= ~is_in_sorted(taken, row_hash_sums(new, marks))
         for rule in problem.forbidden:
             good &= ~rule.rows_with_combination(new)
         for rule in problem.trait_count_rules:
@@ -105,15 +106,6 @@ def allowed_exchanges(
         )
         good &= (limit.low <= count) & (count <= limit.high)
     return good
-
-
-def combination_hash_keys(problem: PlanProblem, rows: NDArray[np.int32]) -> NDArray[np.uint64]:
-    """[n] a random 64-bit sum for each row: equal rows have equal ones, and others hardly ever."""
-    random = np.random.default_rng(0)
-    total = np.zeros(len(rows), np.uint64)
-    for trait, names in enumerate(problem.values):
-        total += random.integers(0, 2**64, len(names), np.uint64)[rows[:, trait]]
-    return total
 
 
 def repair_by_freeing_more_slots(
