@@ -96,13 +96,14 @@ def gallery_of_verdict(
     if verdict_kind in ("review", "reject"):
         chosen.sort(key=lambda v: (v.margin or 0.0, v.file), reverse=verdict_kind == "review")
     paths = dict(lot.files)
-    figures = []
-    for verdict in chosen[:PICTURES_SHOWN]:
+    shown, figures = chosen[:PICTURES_SHOWN], []
+    addresses = thumbnails.add_all([(paths[verdict.file], verdict.sha256) for verdict in shown])
+    for verdict, address in zip(shown, addresses, strict=True):
         slot = (lot.slots or {}).get(verdict.file)
         figures.append(
             {
                 "file": verdict.file,
-                "src": thumbnails.add(paths[verdict.file], verdict.sha256),
+                "src": address,
                 "prompt": slot.prompt if slot else "",
                 "lines": verdict_caption_lines(verdict),
                 "last_position": last_positions.get(verdict.file) if verdict_kind != "error" else None,
@@ -161,11 +162,10 @@ def reference_strip(compared: Comparison, thumbnails: ReportThumbnails) -> dict[
         return None
     chosen = sorted({round(i) for i in np.linspace(0, len(references) - 1, REFERENCES_SHOWN)})
     digests = sha256_of_files([references[i][1] for i in chosen])
-    figures = []
-    for i, sha256 in zip(chosen, digests, strict=True):
-        name, path = references[i]
-        if src := thumbnails.add(path, sha256):
-            figures.append({"file": name, "src": src})
+    addresses = thumbnails.add_all([(references[i][1], sha256) for i, sha256 in zip(chosen, digests, strict=True)])
+    figures = [
+        {"file": references[i][0], "src": src} for i, src in zip(chosen, addresses, strict=True) if src is not None
+    ]
     return {"total": len(references), "pictures": figures} if figures else None
 
 

@@ -5,6 +5,8 @@ and how all of them were made: one that was changed, or made by another decoder 
 """
 
 import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import PIL
@@ -22,7 +24,8 @@ DIGITS = 32  # hexadecimal digits of a picture's sha256 in the name of its thumb
 class ReportThumbnails:
     """Writes the thumbnails of a new report; the report before it is not changed.
 
-    `add` draws a thumbnail, or takes it over from the report before where it still holds; `write_record` ends the work.
+    `add` draws a thumbnail, or takes it over from the report before where it still holds; `add_all` does so for many,
+    and `write_record` ends the work.
     """
 
     def __init__(self, report: Path, previous: Path, background: str) -> None:
@@ -49,6 +52,13 @@ class ReportThumbnails:
             self.digests[name] = hashlib.sha256(content).hexdigest()
         return name
 
+    def add_all(self, judged: Sequence[tuple[Path, str]]) -> list[str | None]:
+        """`add` of each (path, sha256), in their order, on all cores."""
+        by_sha256 = {sha256: path for path, sha256 in judged}  # two threads never write one thumbnail
+        with ThreadPoolExecutor(pictures.CORES) as pool:
+            names = dict(zip(by_sha256, pool.map(self.add, by_sha256.values(), by_sha256), strict=True))
+        return [names[sha256] or self.add(path, sha256) for path, sha256 in judged]
+
     def link_from_previous_report(self, name: str) -> bool:
         """Take the thumbnail of that name over from the previous report; False if it is not there or was changed.
 
@@ -70,7 +80,7 @@ class ReportThumbnails:
 
     def write_record(self) -> None:
         """Write thumbnails.json, from which the next report learns what it may use again."""
-        files.write_json(self.report / RECORD, {"made_by": self.made_by, "sha256": self.digests})
+        files.write_json(self.report / RECORD, {"made_by": self.made_by, "sha256": dict(sorted(self.digests.items()))})
 
 
 def small_judged_picture(path: Path, sha256: str, background: str) -> Image.Image | None:

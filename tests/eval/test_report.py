@@ -368,6 +368,9 @@ def test_thumbnails_are_used_again_only_where_they_hold(lot: Path, tmp_path: Pat
         return new
 
     first = made(1)
+    every, wanted = ReportThumbnails(tmp_path / "all", tmp_path, "#ffffff"), [(lot / n, digests[n]) for n in names]
+    found = every.add_all([*wanted, (lot / names[0], "0" * 64), *wanted])
+    assert found == [*first.digests, None, *first.digests] and every.digests == first.digests
     changed, gone, _ = (first.report / name for name in first.digests)
     changed.write_bytes((first.report / "pictures" / f"{digests[names[2]][:DIGITS]}.png").read_bytes())
     gone.unlink()
