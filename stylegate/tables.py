@@ -109,7 +109,7 @@ def parse_json_lines(text: str) -> Table:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=dict_without_repeated_keys)
+            row = json.loads(line, object_pairs_hook=dict_without_repeated_keys, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
             problems.append(f"line {number}: not a JSON object ({error})")
             continue
@@ -131,6 +131,11 @@ def dict_without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def refuse_constant(name: str) -> Any:
+    """Raise ValueError for NaN, Infinity or -Infinity, which Python writes into JSON for numbers that are missing."""
+    raise ValueError(f"{name} is no value of JSON; write null where there is none")
+
+
 def repeated_names(names: Iterable[str]) -> list[str]:
     """The names that already stand earlier in `names`, in their order."""
     seen: set[str] = set()
@@ -138,10 +143,12 @@ def repeated_names(names: Iterable[str]) -> list[str]:
 
 
 def value_in_one_of_columns(row: TableRow, columns: tuple[str, ...]) -> Any:
-    """The value of a row in whichever of `columns` has one; None if none has. Raises ValueError for two different
-    values.
+    """The value of a row in whichever of `columns` has one; None if none has. Spaces alone are none.
+
+    Raises ValueError for two different values.
     """
-    found = {name: row.cells[name] for name in columns if row.cells.get(name) not in (None, "")}
+    cells = {name: row.cells.get(name) for name in columns}
+    found = {name: cell for name, cell in cells.items() if not (cell is None or str(cell).strip() == "")}
     if len({json.dumps(value) for value in found.values()}) > 1:
         raise ValueError(f"{' and '.join(found)} differ; keep one of these columns")
     return next(iter(found.values()), None)

@@ -119,7 +119,8 @@ def text_encoders(pipeline: Any) -> list[Any]:
 
 
 def quantise_to_four_bits(models: LoadedBaseModel, device: torch.device) -> LoadedBaseModel:
-    """The models with the linear layers of the denoiser's blocks quantised to NF4 (arXiv 2305.14314) and a new sha256.
+    """Quantise the linear layers of the denoiser's blocks to NF4 (arXiv 2305.14314); returns `models` with a new
+    sha256.
 
     The denoiser is changed in place: it must be in main memory, and is moved to `device`. Raises ConfigError without
     bitsandbytes.
@@ -139,7 +140,7 @@ def quantise_to_four_bits(models: LoadedBaseModel, device: torch.device) -> Load
 
 
 def transformer_blocks(denoiser: torch.nn.Module) -> list[torch.nn.Module]:
-    """The denoiser's modules whose class is called ...TransformerBlock."""
+    """The denoiser's modules whose class is called ...TransformerBlock: those that hardware.nf4 quantises."""
     return [module for module in denoiser.modules() if type(module).__name__.endswith("TransformerBlock")]
 
 
@@ -171,7 +172,7 @@ def build_on_meta_device(kind: Any, config: dict[str, Any]) -> Any:
 
 
 def clip_token_limit_and_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
-    """A CLIP text encoder's limit, and each caption's length in its tokens, start and end included."""
+    """The most tokens that a CLIP text encoder reads, and each caption's number of tokens, start and end included."""
     limit_key = "max_position_embeddings"
     limit = files.read_json(folder / "text_encoder" / "config.json", "the text encoder's config", limit_key)[limit_key]
     transformers.logging.set_verbosity_error()  # it warns of long captions in words of its own

@@ -1,4 +1,4 @@
-"""What Stable Diffusion 1.x and SDXL share: a UNet on the latents of an autoencoder, and a table of noise levels."""
+"""What Stable Diffusion 1.x, 2.x and SDXL share: a UNet on latents of an autoencoder, and a table of noise levels."""
 
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,9 @@ def clip_attention_endings(layers: int) -> list[str]:
 
 
 def weightless_model(folder: Path) -> WeightlessModel:
-    """The UNet without weights and the sizes that it works in, from the config files in `folder`."""
+    """The UNet without weights and the sizes that it works in, from the config files in `folder`. Raises ModelError if
+    they do not name its size.
+    """
     unet_config, vae_config = (
         files.read_json(folder / part / "config.json", f"the {part}'s config", *keys)
         for part, keys in (("unet", ("sample_size", "block_out_channels")), ("vae", ("latent_channels",)))

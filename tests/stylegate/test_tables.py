@@ -72,10 +72,16 @@ def test_json_keeps_its_types_and_refuses_double_keys(tmp_path: Path) -> None:
     assert table.rows[1].line == 3 and table.rows[1].cells["text"] == "x\u2028y"
     bad = read(tmp_path, '{"text": "a", "text": "b"}\n[1]\n{"text": "a", "Text": "b"}\nnot json\n', "t.jsonl")
     assert [problem.split(":")[0] for problem in bad.problems] == ["line 1", "line 2", "line 3", "line 4"]
+    bad = read(tmp_path, '{"hat": NaN}\n{"hat": null}\n{"n": [-Infinity]}\n', "t.jsonl")
+    assert [problem.split(";")[0] for problem in bad.problems] == [
+        "line 1: not a JSON object (NaN is no value of JSON",
+        "line 3: not a JSON object (-Infinity is no value of JSON",
+    ]
 
 
 def test_two_columns_of_one_meaning_must_agree() -> None:
     assert tables.value_in_one_of_columns(TableRow(1, {"text": "a", "caption": "a"}), tables.TEXTS) == "a"
     assert tables.value_in_one_of_columns(TableRow(1, {"text": "", "caption": "a"}), tables.TEXTS) == "a"
+    assert tables.value_in_one_of_columns(TableRow(1, {"text": " ", "caption": "a"}), tables.TEXTS) == "a"
     with pytest.raises(ValueError, match="text and caption differ"):
         tables.value_in_one_of_columns(TableRow(1, {"text": "a", "caption": "b"}), tables.TEXTS)
