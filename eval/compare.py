@@ -111,12 +111,16 @@ def remarks_on_compared_batches(one: JudgedBatch, other: JudgedBatch, numbers: l
     """
     found = []
     facts = [batch.lot.record.facts.content() if batch.lot.record else {} for batch in (one, other)]
-    if differing := [key for key in facts[0] if facts[0][key] != facts[1].get(key)]:
+    keys = dict.fromkeys([*facts[0], *facts[1]])  # what has its default is left out of one
+    if differing := [key for key in keys if facts[0].get(key) != facts[1].get(key)]:
         found.append(f"the batches differ in {', '.join(differing)}")
     if left := len(one.slots.keys() | other.slots.keys()) - len(numbers):
         found.append(f"{counted(left, 'slot is', 'slots are')} not compared: not planned alike, or not judged in both")
     seeds = {batch_slot.seed_of_attempt(0) for batch_slot in (other.slots[n] for n in numbers)}
-    if learned := len(seeds & seeds_learned_from(other.lot)):
+    learned_from = seeds_learned_from(other.lot)
+    if learned_from is None:
+        found.append("the preference set that the second batch's LoRA learned from is gone: it may hold these seeds")
+    elif learned := len(seeds & learned_from):
         found.append(
             f"the second batch's LoRA has learned from pictures of {learned} of these seeds: this is no proof; plan "
             "both with another plan.seed"
@@ -124,11 +128,16 @@ def remarks_on_compared_batches(one: JudgedBatch, other: JudgedBatch, numbers: l
     return found
 
 
-def seeds_learned_from(lot: Lot) -> set[int | None]:
-    """The seeds of the pictures of the preference set that a batch's LoRA learned from; empty if it is not known."""
+def seeds_learned_from(lot: Lot) -> set[int | None] | None:
+    """The seeds of the pictures of the preference set that a batch's LoRA learned from; None if that set is gone.
+
+    Empty if the LoRA learned from none, or if its training run is not here.
+    """
     run = files.RUNS / ((lot.record.words.run if lot.record else None) or "-") / "run.json"
     config = files.read_json(run, "the run's record", "config")["config"] if run.is_file() else {}
     folder = config.get("preferences")
-    if not folder or not (Path(folder).expanduser() / RECORD).is_file():
+    if not folder:
         return set()
+    if not (Path(folder).expanduser() / RECORD).is_file():
+        return None
     return {seed for pair in read_preference_set(folder).pairs for seed in (pair.chosen_seed, pair.rejected_seed)}

@@ -66,7 +66,10 @@ def preferences(config: Config) -> int:
             )
         target = Path(config.out).expanduser().resolve() if config.out else lot.out / FOLDER
         if target.exists() and not (target / RECORD).is_file():
-            raise DataError(f"out={config.out} holds something else", next_step="give a new folder.")
+            raise DataError(
+                f"{files.display_path(target)} holds something else than a preference set",
+                next_step="give a new folder, out=DIR.",
+            )
         write_preference_set(target, lot, outcome, pairs, left_out)
     people = sum("person" in (pair.chosen_by, pair.rejected_by) for pair in pairs)
     slots = counted(len({pair.slot for pair in pairs}), "slot")

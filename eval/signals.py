@@ -66,6 +66,9 @@ def signals(words: Sequence[str]) -> int:
     evidence = evidence_by_trait_value(rows)
     written = files.read_yaml(traits_path, "traits file", words=True)
     proposed, reasons, kept = propose_trait_weights(written, file.numbers == "counts", evidence)
+    if unknown := [f"{trait}: {value}" for trait, value in evidence if value not in written["traits"].get(trait, {})]:
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        kept.append(f"left out, since {traits_path.name} does not have it: {', '.join(unknown[:NAMED])}{more}")
     before, after = traits_file_as_yaml(written), traits_file_as_yaml(proposed)
     if reasons and (slots := num_slots_of_next_plan(told)):
         refuse_infeasible_traits(after, slots)

@@ -1,6 +1,7 @@
 """What people can do next, beside learning: captions, traits, references."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -34,7 +35,8 @@ def advice_on_captions(compared: Comparison) -> list[str]:
     """
     if not compared.training or not compared.trigger:
         return []
-    (folder,) = {path.parent.parent for _, path in compared.training}
+    name, path = compared.training[0]  # the name is the path inside the brand set
+    folder = path.parents[len(Path(name).parts) - 1]
     texts = [text for item in brandset.read_brand_set(folder).splits["train"] for text in item.captions()]
     shares = words_in_most_captions(texts, compared.trigger, NEARLY_ALL)
     found = [f"{word!r} ({share:.0%})" for word, share in list(shares.items())[:FEW]]

@@ -11,13 +11,15 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from eval.judging.verdicts import make_reason, reasons_answered_by_head
+from eval.learning.advice import advice_on_captions
 from eval.learning.gains import acceptable_share, area_under_roc_curve, gain_of_ranking, lowest_acceptable_score
+from eval.lot.comparison import Comparison, pictures_and_traits_of_split
 from eval.policy import file as policyfile
 from eval.policy.model import Learnt
 from eval.promise import labels
 from eval.promise.labels import label_with_policy
 from eval.reviewing import server
-from stylegate import files
+from stylegate import brandset, files
 from tests.eval.people import label
 
 Run = Callable[..., tuple[int, str]]
@@ -152,3 +154,20 @@ def test_the_head_answers_for_review_alone_and_only_where_it_reads() -> None:
     for unsure in (0.0, None, float("nan")):
         assert answered(unsure) == {"style": "review", "sharpness": "review"}
     assert answered(2.0, make_reason("brand", "reject", 0.1, 0.2))["brand"] == "reject"
+
+
+def test_advice_on_captions_reads_a_brand_set_with_subfolders(tmp_path: Path) -> None:
+    plain, nested = brandset.brand_folder("neon"), tmp_path / "neon"
+    shutil.copytree(plain, nested)
+    rows = files.read_jsonl(nested / "train" / "metadata.jsonl")
+    for row in rows[:3]:
+        (nested / "train" / "more").mkdir(exist_ok=True)
+        (nested / "train" / row["file_name"]).rename(nested / "train" / "more" / row["file_name"])
+        row["file_name"] = f"more/{row['file_name']}"
+    for row in rows:
+        row["text"] += ", a photograph"
+    files.write_jsonl(nested / "train" / "metadata.jsonl", rows)
+    trigger = brandset.read_brand_file(nested).trigger
+    training = pictures_and_traits_of_split(nested, "train")[0]
+    (said,) = advice_on_captions(Comparison([], training, [], "#ffffff", "keep", trigger, "neon", {}, {}))
+    assert "'photograph' (100%)" in said, said

@@ -72,6 +72,8 @@ def test_items_are_known_by_their_package(run_exactly, traits: Path, tmp_path: P
     assert main(["signals", "x.csv"]) == 2
     code, text = told(run_exactly, tmp_path, "trait,value,sales\nhat,cap,5\nhat,crown,5\n", f"traits={traits}")
     assert code == 0 and "nothing is to be changed" in text
+    code, text = told(run_exactly, tmp_path, "trait,value,sales\nHat,cap,5\nhat,wizard,5\n", f"traits={traits}")
+    assert code == 0 and "note: left out, since t.yaml does not have it: Hat: cap, hat: wizard" in text, text
 
 
 def test_a_proposal_that_no_plan_can_keep_is_refused(run_exactly, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 from PIL import Image, ImageOps
 from safetensors import safe_open
 
+from eval.compare import read_judged_batch, remarks_on_compared_batches
 from eval.judging.verdicts import read_verdicts
 from eval.lot.batch import read_plan
 from eval.lot.paired import paired_difference_interval
@@ -276,6 +278,23 @@ def test_a_lora_to_begin_with_may_be_a_folder_of_peft(
 def test_two_batches_are_compared_slot_by_slot(run, batch: Path, copied: Path) -> None:
     code, text = run("compare", str(batch), str(copied))
     assert code == 0 and "1 of 6 (17%)" in text and "0 slots gained, 0 lost" in text and "cannot tell" in text
+
+
+def test_a_preference_set_that_is_gone_and_facts_of_one_batch_alone_are_said(
+    batch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = read_judged_batch(batch)
+    assert one.lot.record
+    monkeypatch.setattr(files, "RUNS", tmp_path)
+    run = one.lot.record.words.run or "run"
+    words = one.lot.record.words.model_copy(update={"run": run})
+    facts = one.lot.record.facts.model_copy(update={"watermark": "0" * 64})
+    other = one._replace(
+        lot=replace(one.lot, record=one.lot.record.model_copy(update={"words": words, "facts": facts}))
+    )
+    files.write_json(tmp_path / run / "run.json", {"config": {"preferences": str(tmp_path / "gone")}})
+    said = remarks_on_compared_batches(one, other, [0])
+    assert said[0] == "the batches differ in watermark" and "preference set" in said[-1] and "is gone" in said[-1], said
 
 
 def test_the_interval_of_a_difference_holds_the_truth() -> None:
