@@ -81,9 +81,11 @@ def is_dora_of_input_channels(layer: AnyLayer) -> bool:
 
 
 def largest_relative_difference(one: Mapping[str, AnyLayer], other: Mapping[str, AnyLayer]) -> float:
-    """The largest relative difference between two LoRAs: of a layer's change, or of its magnitudes (Frobenius norm).
+    """The largest difference between two LoRAs, relative to `one`: of a layer's change, or of its magnitudes (Frobenius
+    norms). Absolute where `one` is all zero.
 
-    Infinite where layers differ in name or kind, or a number is not finite.
+    Infinite where the layers have other names, where only one of two is a DoRA, or where a number is not finite.
+    Changes of biases are not compared.
     """
     if one.keys() != other.keys():
         return math.inf
@@ -171,8 +173,8 @@ def why_no_module(key_parts: loranames.KeyParts, modules: Mapping[str, Any]) -> 
 def lacks_alpha_of_peft(
     key_parts: loranames.KeyParts, key: str, tensors: Mapping[str, Tensor], header: StatedLoraSettings
 ) -> bool:
-    """Whether a key has the form that PEFT writes, and its alpha is unknown because PEFT's settings are not beside the
-    file.
+    """Whether a key has the form that PEFT writes, and its alpha is unknown: neither the header nor PEFT's settings
+    beside the file have it, nor, for LoHa and LoKr, a tensor.
     """
     if key_parts.style != "bare" or header.values or key_parts.part in ("diff", "bias"):
         return False
@@ -205,8 +207,8 @@ def weight_shape_of(module: Any) -> tuple[int, ...]:
 
 
 def tensor_shapes_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> str | None:
-    """Why the tensors of one layer (by part: down, up, ...) do not fit a weight of `shape` [out, in, ...]; None if
-    they do.
+    """Why the tensors of one layer (by part: down, up, ...) are no LoRA, or do not fit a weight of `shape` [out, in,
+    ...]; None if they do.
     """
     try:
         kind = lycoris.adapter_kind_of_parts(found)
@@ -284,7 +286,7 @@ def dora_magnitudes_of(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> T
     """A layer's DoRA magnitudes, as [out, 1, ...] or [1, in, ...]; None if it has none, or of no known shape.
 
     The name of the key tells the writer, and so the axis also where out = in: PEFT's `lora_magnitude_vector` is always
-    of the outputs, [out] or [1, out, 1, 1]. LyCORIS, OneTrainer and kohya write `dora_scale_tensor` so that it can be
+    of the outputs, [out] or [1, out, 1, 1]. LyCORIS, OneTrainer and kohya write `dora_scale` so that it can be
     multiplied with the weight: [out, 1, ...] of the outputs, [1, in, ...] of the inputs.
     """
     ones = [1] * (len(shape) - 1)

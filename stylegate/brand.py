@@ -58,7 +58,8 @@ NOUNS = {"train": "learned from", "validation": "chooses", "test": "the gate's r
 
 
 def make_brand_set(config: Config) -> int:
-    """Make a brand set from a folder of captioned pictures, and return 0. Writes the set whole or not at all.
+    """Make a brand set in data/brands/, or out=, from a folder of captioned pictures; print remarks on them. Returns 0.
+    The set is written whole or not at all.
 
     Raises DataError listing every problem.
     """
@@ -315,8 +316,8 @@ def assign_splits(
     test: int | None = None,
     validation: int | None = None,
 ) -> dict[str, list[str]]:
-    """Names of pictures by split, sorted. `test` and `validation`, where given, are the sizes of these splits.
-    `captions` are the texts of all pictures, by name.
+    """Which pictures go into which split: their names, sorted, by split. `test` and `validation`, where given, are the
+    sizes of these splits. `captions` are the texts of all pictures, by name.
 
     By default a third goes to test/ until there are 16, then a fifth of 80 and more: 16 references draw a usable
     line, 30 a sharp one. A sixth goes to validation/ until there are 8, then a tenth of 80 and more. They are held out

@@ -20,8 +20,8 @@ AT_ONCE = 500  # keys a query; SQLite took 999 at most until 2020
 
 
 class ArrayCache:
-    """Named arrays by key, in an SQLite file at `path`, made at the first write. A file that is no cache is set
-    aside.
+    """Named arrays by key, in an SQLite file at `path`, which is made where it is missing. A file that is no cache is
+    renamed to end in .broken.
     """
 
     def __init__(self, path: Path = files.CACHE / "features.sqlite"):
@@ -46,8 +46,8 @@ class ArrayCache:
         return next(self.get_all([key]))
 
     def get_all(self, keys: Sequence[str]) -> Iterator[dict[str, NDArray] | None]:
-        """Yield the arrays of each key, in the order of `keys`, None for a missing key; only a few are in memory at
-        once.
+        """Yield the arrays of each key, in the order of `keys`, None for a missing key; those of AT_ONCE keys at most
+        are in memory at once.
         """
         for start in range(0, len(keys), AT_ONCE):
             found: dict[str, dict[str, NDArray]] = {}

@@ -55,7 +55,8 @@ class Captioner(NamedTuple):
 
 
 def caption_pictures(config: Config) -> int:
-    """Write a caption beside each picture that has none. Returns 0.
+    """Write a text file with a model's caption beside each picture of images= that has none, and a sheet of all
+    captions. Returns 0.
 
     Raises DataError that lists what cannot be read, before anything is written, and pictures of which the model says
     nothing, at the end.
@@ -111,7 +112,9 @@ def write_missing_captions(config: Config, waiting: dict[str, Path]) -> list[str
 
 
 def load_captioner(config: Config) -> Captioner:
-    """The model that captioner= names. Raises ModelError if it cannot be loaded, or has no weights in safetensors."""
+    """Load the model that captioner= names, and its processor, onto the configured device. Raises ModelError if that
+    fails, or if it has no weights in safetensors.
+    """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     name = str(config.captioner)

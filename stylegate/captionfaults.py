@@ -95,7 +95,8 @@ def words_in_most_captions(captions: list[str], trigger: str, share: float = MOS
 
 
 def misspelt_triggers(captions: Mapping[str, str], trigger: str) -> dict[str, list[str]]:
-    """File names by what their captions hold instead of the trigger phrase: words that are nearly the same.
+    """Words in captions that are nearly the trigger phrase, but not it: for each the names of the files whose captions
+    hold it.
 
     Captions with the phrase itself are right, whatever else they hold. The first word must be nearly that of the phrase
     too, since phrases often end in the same word (acme style, other style).
@@ -122,7 +123,8 @@ def text_similarity(a: str, b: str) -> float:
 
 
 def style_words(captions: Mapping[str, str], trigger: str, style: str) -> dict[str, list[str]]:
-    """File names by the words in their captions that name a style: those of brand.yaml, or a general one.
+    """Words in captions that name a style, those of brand.yaml or general ones: for each the names of the files whose
+    captions hold it.
 
     Words that are part of the trigger phrase are meant to stand there.
     """
@@ -136,7 +138,7 @@ def style_words(captions: Mapping[str, str], trigger: str, style: str) -> dict[s
 
 
 def repeated_captions(captions: Mapping[str, str]) -> dict[str, list[str]]:
-    """File names by caption, of captions that SHARED pictures or more have word for word."""
+    """Captions that SHARED pictures or more have word for word: for each the names of its files."""
     by_text = defaultdict(list)
     for name, text in captions.items():
         by_text[text].append(name)

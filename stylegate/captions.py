@@ -54,7 +54,7 @@ class FolderCaptions(NamedTuple):
 
 
 class CaptionSources(NamedTuple):
-    """The files that captions are read from."""
+    """Where captions are read from: a folder, its pictures, and the other files in it."""
 
     folder: Path
     pictures: dict[str, Path]  # by name relative to the folder
@@ -62,7 +62,8 @@ class CaptionSources(NamedTuple):
 
 
 def read_captions(sources: CaptionSources, findings: CheckReport) -> FolderCaptions:
-    """Read every caption: captions by picture, files that gave none, and whether every table could be read.
+    """Read all captions of a folder. Returns them by picture, with the files that gave none, and whether every table
+    could be read.
 
     Everything that is wrong goes into `findings`.
     """
@@ -112,8 +113,8 @@ def kohya_metadata_table(path: Path) -> Table | None:
 
 
 def add_caption_or_problem(found: dict[str, Caption], name: str, caption: Caption, findings: CheckReport) -> None:
-    """Add the caption of picture `name` to `found`. A second, different caption of the same picture becomes a
-    problem.
+    """Add the caption of picture `name` to `found`. A second caption of the same picture with another text or other
+    traits becomes a problem.
     """
     before = found.setdefault(name, caption)
     if before.texts != caption.texts:
@@ -145,7 +146,7 @@ def pictures_by_sidecar(sources: CaptionSources) -> dict[Path, list[str]]:
 def captions_from_sidecar(
     path: Path, where: str, names: list[str], findings: CheckReport
 ) -> Iterator[tuple[str, Caption]]:
-    """Yield each of the pictures `names` with the one caption that their text or JSON file holds.
+    """Yield (name, caption) for each of the pictures `names`: what their text or JSON file says, the same of all.
 
     Nothing is yielded for JSON that is no caption. A file that cannot be read becomes a problem in `findings`.
     """

@@ -207,8 +207,8 @@ def valid_overrides_and_problems(verb: str, overrides: list[str], sweep: bool) -
 
 
 def print_config_or_run_sweep(verb: str, flags: list[str], overrides: list[str]) -> int:
-    """Let Hydra print the configuration (--cfg job), or run a sweep (--multirun). Returns the worst exit code of the
-    jobs.
+    """Let Hydra print the configuration (--cfg job), or run a sweep (--multirun); one of train ends with the table of
+    `compare`. Returns the worst exit code of the jobs.
     """
     import hydra
 
@@ -258,7 +258,8 @@ def sweep_configs(overrides: list[str]) -> list[configuration.Config]:
 
 
 def quote_text_value(override: str, sweep: bool = False) -> str:
-    """The override with a text value quoted for Hydra's grammar: the text is then used as it is written.
+    """The override with a text value quoted for Hydra's grammar: the text is then used as it is written. `import=`
+    becomes `import_file=`.
 
     Spaces, commas, brackets and = are ordinary characters, and 1e3 or true stay text. In a sweep commas separate
     values, and a value with brackets, quotes or = is left to Hydra (choice(a,b), range(1,3)).

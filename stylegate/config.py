@@ -627,7 +627,7 @@ def checked_config(cfg, problems: list[str], verb: str = "COMMAND") -> Config:
 
 
 def configuration_error(problems: list[str], verb: str) -> ConfigError:
-    """The error that lists every problem of a configuration for a verb."""
+    """The ConfigError, for the caller to raise, that lists every problem of the configuration of a verb."""
     return ConfigError("the configuration has problems:", problems, f"stylegate {verb} --help lists its keys.")
 
 

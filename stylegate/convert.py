@@ -42,8 +42,8 @@ class ConversionRequest(NamedTuple):
 class ConversionDeviation(NamedTuple):
     """How far a converted layer's change is from that of the layer it was made of (Frobenius norms)."""
 
-    of_change: float
-    change: float
+    of_change: float  # norm of the difference of the two changes
+    change: float  # norm of the change of the layer that it was made of
 
     @property
     def relative(self) -> float:
@@ -91,7 +91,9 @@ def parse_convert_arguments(words: Sequence[str]) -> ConversionRequest:
     plain = [word for word in words if "=" not in word]
     told = dict(word.split("=", 1) for word in words if "=" in word)
     problems = [] if len(plain) == 1 else ["it takes one file"]
-    problems += [f"{key}=: convert does not read it" for key in told.keys() - {"to", "base", "rank", "out"}]
+    problems += [f"{key}=: convert does not read it" for key in sorted(told.keys() - {"to", "base", "rank", "out"})]
+    keys = [word.partition("=")[0] for word in words if "=" in word]
+    problems += [f"{key}=: given {keys.count(key)} times" for key in told if keys.count(key) > 1]
     if told.get("to") not in STYLES:
         problems.append(f"to={told.get('to', '')}: one of {', '.join(STYLES)}")
     if not told.get("base"):
@@ -187,7 +189,8 @@ def write_converted_file(
     metadata: Mapping[str, str],
     modules: Mapping[str, Any],
 ) -> None:
-    """Write the converted file whole or not at all, once its tensors were read back and found to be the same layers.
+    """Write the converted file whole or not at all, once its tensors, parsed as a reader parses them, were found to be
+    the same layers. Changes of biases are not compared.
 
     Raises ModelError if the style has no names for them.
     """

@@ -124,7 +124,9 @@ def read_remembered_digests(keys: Sequence[bytes]) -> dict[bytes, RememberedDige
 
 
 def remember_digests(entries: Mapping[bytes, RememberedDigest]) -> None:
-    """Store all `entries`, by path (as bytes), in one transaction: whole or not at all, also with several processes."""
+    """Write all `entries`, by path (as bytes), into the store of digests in one transaction: whole or not at all, also
+    with several processes.
+    """
     if entries:
         rows = [(path, entry.state, entry.sha256) for path, entry in entries.items()]
         with ignoring_digest_store_errors(), open_digest_store() as connection, connection:

@@ -1,6 +1,7 @@
 """Files that survive a kill: atomic writes, append-only JSON Lines, strict readers, digests, locks, shipped names."""
 
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -254,10 +255,14 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
 
 
 def append_in_one_write(path: Path, text: str) -> None:
-    """Append text to a file in one call of the system, so that rows of two processes do not mix."""
-    place = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    """Append text to a file in one call of the system, so that rows of two processes do not mix.
+
+    Raises OSError where the disk takes only a part of it.
+    """
+    place, content = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), text.encode()
     try:
-        os.write(place, text.encode())
+        if os.write(place, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(place)
 

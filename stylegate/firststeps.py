@@ -21,7 +21,7 @@ DrawNumbered = Callable[[list[int]], list[Image.Image]]
 
 
 class FirstSteps(NamedTuple):
-    """Previews of pictures, and what continues them."""
+    """Previews of some pictures, and the denoiser's answers so far, from which `finish_pictures` goes on."""
 
     previews: list[Image.Image]
     answers: list[list[list[Tensor]]]  # by picture and by call of the denoiser: one row, or two with guidance
@@ -29,7 +29,9 @@ class FirstSteps(NamedTuple):
 
 
 def draw_previews(models: LoadedBaseModel, count: int, steps: int, draw: DrawNumbered) -> FirstSteps:
-    """The previews of pictures 0 to `count` - 1 after `steps` denoising steps; fewer than they have in all."""
+    """Draw the pictures 0 to `count` - 1 for `steps` denoising steps, fewer than they have in all, and decode what the
+    denoiser then takes for the clean pictures.
+    """
     previews: list[Image.Image] = []
     answers: list[list[list[Tensor]]] = []
     listed = False
@@ -42,7 +44,9 @@ def draw_previews(models: LoadedBaseModel, count: int, steps: int, draw: DrawNum
 
 
 def finish_pictures(models: LoadedBaseModel, first: FirstSteps, chosen: Sequence[int], draw: DrawNumbered) -> list[Any]:
-    """The finished pictures with the numbers `chosen`, in this order. All of them in order are as drawn at once."""
+    """Draw the pictures with the numbers `chosen` to their end. Returns them in this order; all of them, in order, are
+    the pictures that one call would draw.
+    """
     finished: list[Image.Image] = []
     for some in drawn_together(models, chosen):
         with answering_from_memory(models, [first.answers[i] for i in some], first.listed):
@@ -51,7 +55,9 @@ def finish_pictures(models: LoadedBaseModel, first: FirstSteps, chosen: Sequence
 
 
 def drawn_together(models: LoadedBaseModel, numbers: Sequence[int]) -> list[list[int]]:
-    """Which pictures a call of the pipeline draws; none makes no call."""
+    """The numbers of pictures in groups, one for each call of the pipeline: single ones where the base draws singly,
+    else all together.
+    """
     if models.draws_singly:
         return [[number] for number in numbers]
     return [list(numbers)] if numbers else []
@@ -59,7 +65,8 @@ def drawn_together(models: LoadedBaseModel, numbers: Sequence[int]) -> list[list
 
 @contextmanager
 def ending_after(models: LoadedBaseModel, steps: int) -> Iterator[list[Any]]:
-    """Within it the pipeline ends after so many steps and decodes the clean picture that it is then on the way to.
+    """A context in which the pipeline ends after `steps` denoising steps and decodes the clean picture that it is then
+    on the way to.
 
     Yields the denoiser's answers, which fill up while it draws.
     """
@@ -90,7 +97,9 @@ def ending_after(models: LoadedBaseModel, steps: int) -> Iterator[list[Any]]:
 def answering_from_memory(
     models: LoadedBaseModel, answers: Sequence[Sequence[Sequence[Tensor]]], listed: bool
 ) -> Iterator[None]:
-    """Within it the denoiser's first answers are these, by picture, call and row; it computes those that follow."""
+    """A context in which the denoiser's first answers are `answers`, by picture, call and row; it computes only those
+    that follow.
+    """
     denoiser, asked = models.denoiser, 0
     forward = denoiser.forward
 
@@ -113,7 +122,8 @@ def answering_from_memory(
 
 
 def clean_prediction(models: LoadedBaseModel, output: Tensor, level: Any, noisy: Tensor) -> Tensor:
-    """The clean latents that a denoiser's output means for noisy ones at a level of the scheduler, in their type.
+    """The clean latents that the denoiser's `output` predicts from `noisy` ones at a `level` of the scheduler, in the
+    dtype of `noisy`.
 
     With flow matching x_t = (1 - s) x_0 + s e, and the output is e - x_0. Else x_t = signal x_0 + sigma e, and the
     output is e, or signal e - sigma x_0 (Salimans and Ho 2022, arXiv 2202.00512, appendix D).

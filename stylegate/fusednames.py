@@ -159,7 +159,9 @@ def parts_cover_every_layer(places: Mapping[str, FusedLayerPart], shapes: Mappin
 
 
 def dora_split_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], place: FusedLayerPart) -> str | None:
-    """Why a DoRA cannot be split as its place wants: its magnitudes are those of the fused layer; None if it can be."""
+    """Why the magnitudes of a fused DoRA layer cannot be split among modules as `place` says; None if they can be, or
+    if it is no DoRA.
+    """
     if "dora_scale" not in found and "magnitude" not in found:
         return None
     layer = layer_of_parts("", found, shape, StatedLoraSettings({}))

@@ -45,7 +45,9 @@ def accelerate_process_state(hardware: HardwareConfig) -> "PartialState":
 
 
 def of_this_process(config: Config) -> HardwareConfig:
-    """The hardware of this process: where Ray or Slurm has the CUDA devices and this machine none, it is the CPU."""
+    """The config's hardware for this process: where Ray or Slurm has the CUDA devices and this machine none, it is the
+    CPU.
+    """
     has_workers = config.engine.name in ("ray", "slurm")
     away = has_workers and config.hardware.device == "cuda" and not torch.cuda.is_available()
     return replace(config.hardware, device="cpu") if away else config.hardware

@@ -28,7 +28,7 @@ SHOWN = 100  # characters of a header's value
 
 
 def inspect(paths: Sequence[Path]) -> int:
-    """Print what each file is, also where another file of the list is bad.
+    """Print what each LoRA file in `paths` is, also where another file of the list is bad.
 
     Raises DataError without files, and ModelError at the end, naming each file that is not a LoRA that can be read.
     """
@@ -134,7 +134,9 @@ def problems_of_lora_file(file: LoraContents) -> list[str]:
 
 
 def layers_without_effect(file: LoraContents) -> list[str]:
-    """Sorted names of the plain LoRA layers that change nothing: one of the two matrices, or the strength, is zero."""
+    """Sorted names of the layers that change nothing: their strength is zero, or one of a plain LoRA's two matrices.
+    DoRAs, whose magnitudes change the weight, are left out.
+    """
     zero = {layer for layer, strength in file.strengths.items() if strength == 0}
     for key, key_parts in file.parts_by_key.items():
         if (

@@ -70,7 +70,8 @@ def is_hidden(name: str) -> bool:
 
 
 def is_sidecar(path: Path) -> bool:
-    """Whether a file beside pictures is none itself: by its name text or a trainer's cache, or by its first bytes text.
+    """Whether a file stands beside pictures and is none: its name is that of text or of a trainer's cache, or its first
+    bytes are text.
 
     A file that begins as a picture does is no sidecar, whatever its name.
     """

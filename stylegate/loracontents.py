@@ -59,7 +59,9 @@ def tensors_by_layer(
 
 
 def widths_of_words(file: LoraContents) -> set[int]:
-    """How many numbers each token has that the file's cross-attention attends to; several only where layers differ."""
+    """The widths of the prompt embeddings that the file's cross-attention reads (inputs of attn2.to_k); several only
+    where layers differ.
+    """
     return {
         file.tensors[key].shape[1]
         for key, p in file.parts_by_key.items()
@@ -143,7 +145,7 @@ def styles_of_plain_layers(file: LoraContents) -> dict[str, str]:
 
 
 def wrong_strengths_without_header(file: LoraContents) -> dict[str, float]:
-    """By layer, the strength at which a program takes it that knows the tensors alone; only where another one is meant.
+    """The layers that a program which reads the tensors alone takes at a wrong strength: by name, that strength.
 
     The alpha that is meant, or LyCORIS' settings, are told in a header or in PEFT's adapter_config.json.
     """

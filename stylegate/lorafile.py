@@ -113,7 +113,7 @@ def lora_file_for_drawing(config: Config) -> Path | None:
 
 
 def trained_lora_path(config: Config) -> Path:
-    """Where `train` writes the LoRA of this configuration; the file need not exist."""
+    """The path of the LoRA file that `train` writes for this configuration, whether it exists or not."""
     return files.RUNS / run_directory_name(config) / "lora" / f"{run_name(config)}.safetensors"
 
 
@@ -231,7 +231,7 @@ def trained_lora_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[
 def load_lora_into_adapters(path: Path, adapted: torch.nn.ModuleDict) -> None:
     """Set the trained adapters of `adapted`, modules by component, to the LoRA in a file; its strength goes into B.
 
-    Raises ModelError if its layers, ranks or kind are not those of the adapters.
+    Raises ModelError if its layers, ranks or kind are not those of the adapters, or if it changes biases too.
     """
     tensors, metadata = load_tensors_and_metadata(path)
     modules = adapter.adaptable_modules(dict(adapted.items()))

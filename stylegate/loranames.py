@@ -6,7 +6,7 @@ diffusers.
     style       a key                                                        alpha            read by
     diffusers   unet.down_blocks.0...to_q.lora_A.weight (or .lora.down)      in the header    diffusers
     kohya       lora_unet_down_blocks_0_..._to_q.lora_down.weight            .alpha           ComfyUI, A1111, diffusers
-    comfyui     diffusion_model.layers.0.attention.qkv.lora_A.weight             .alpha           ComfyUI, diffusers
+    comfyui     diffusion_model.layers.0.attention.qkv.lora_A.weight         .alpha           ComfyUI, diffusers
 
 kohya's own SDXL files call blocks as the original UNet does (input_blocks_4_1_...), some files with dots
 (diffusion_model.input_blocks.4.1...). All are read; diffusers' names are written, which the three programs read.

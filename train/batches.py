@@ -21,7 +21,7 @@ BATCH, NOISE, DROPOUT, INIT, BUCKET, WORDING, EVALUATION, WORDING_DRAW = range(
 
 
 class NoiseAndLevelDraws(NamedTuple):
-    """All random numbers of one training pass."""
+    """The random numbers of one training pass but for the choice of pictures and of their wordings."""
 
     noise: Tensor  # [batch, c, h, w], standard normal
     resample: Tensor  # [batch, c, h, w], standard normal: the encoder's own spread
@@ -68,8 +68,8 @@ def view_indices_of_batch(
 def noise_and_level_draws(
     shape: tuple[int, ...], dropout: float, step: int, rank: int, seed: int
 ) -> NoiseAndLevelDraws:
-    """All random numbers of one training pass; `shape` is the batch's latent shape [n, c, h, w], `dropout` the share of
-    captions that are dropped, and `step` the index of the pass.
+    """The random numbers of one training pass but for the choice of pictures and wordings; `shape` is the batch's
+    latent shape [n, c, h, w], `dropout` the share of captions that are dropped, and `step` the index of the pass.
     """
     noise = seeded_generator(seed, NOISE, step, rank)
     chance = seeded_generator(seed, DROPOUT, step, rank)

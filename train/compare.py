@@ -40,7 +40,8 @@ class ComparedRun(NamedTuple):
 
 
 def compare(places: Sequence[Path]) -> int:
-    """Print the table of the runs in the folders `places` and its notes; write the page. Returns 0.
+    """Print the table of the runs in the folders `places` and its notes; write the page checkpoints/compare.html.
+    Returns 0.
 
     Raises DataError naming every folder that is no run.
     """

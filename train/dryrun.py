@@ -117,9 +117,10 @@ def print_dry_run_report(config: Config) -> int:
 
 
 def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, LearnedPictures]:
-    """The brand set with its findings, the base's folder and its licence, and the pictures that are learned from.
+    """Check all that a run reads. Returns the brand set with its findings, the base's folder and its licence, and the
+    pictures that are learned from.
 
-    Raises one StylegateError with all problems of what a run reads.
+    Raises one StylegateError that lists every problem.
     """
     family = FAMILIES[config.family.name]
     errors: list[StylegateError] = []

@@ -58,7 +58,8 @@ LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of the noise schedule at which the 
 
 
 class Evaluation:
-    """The evaluations of one run. Every process calls `evaluate`, and each draws its share of the pictures.
+    """Carries out the evaluations of one run, and reads their results. Every process calls `evaluate`, and each draws
+    its share of the pictures.
 
     `average` are the averaged weights, one tensor for each trained parameter, or empty where nothing is averaged.
 
@@ -93,8 +94,8 @@ class Evaluation:
         return self.samples / FINAL if self.final else evaluation_folder(self.run.directory, step, scale)
 
     def result(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
-        """The content of result.json; None if it is missing, or was made with another number of prompts, encoder,
-        policy or other settings of `generate`.
+        """The content of result.json of `step` at strength `scale`; None if it is missing, or was made with another
+        number of prompts or references, encoder, policy, base or other settings of `generate`.
         """
         record = self.folder(step, scale) / "result.json"
         found = files.read_json(record, "an evaluation", "passed", "prompts") if record.exists() else {"prompts": 0}

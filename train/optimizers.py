@@ -44,8 +44,8 @@ def learning_rate_at(settings: TrainConfig, step: int) -> float:
 
 
 def update_weight_average(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: float, step: int) -> None:
-    """Update the average of the weights in place. In early steps it moves faster, so that the weights of the beginning
-    are forgotten.
+    """Move each averaged weight, in place, 1 - `decay` of the way to the trained one; farther in early steps, so that
+    the weights of the beginning are forgotten.
     """
     for mean, parameter in zip(average, parameters, strict=True):
         mean.lerp_(parameter.detach(), 1 - min(decay, (1 + step) / (10 + step)))

@@ -183,8 +183,8 @@ def pass_rate_and_interval_in_words(passed: list[bool] | None) -> str | None:
 
 
 def choice_and_previews(run: RunRecord) -> str:
-    """Sentences on why the step was chosen, and why its pass rate in the table is not that of what is handed out; ""
-    where nothing was chosen by its pictures.
+    """Sentences on why the step was chosen and, where what is handed out was drawn anew, that the pictures of the table
+    are previews of fewer denoising steps; "" where nothing was chosen by its pictures.
     """
     if not (found := run.selection.get("checkpoints")):
         return ""

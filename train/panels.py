@@ -140,7 +140,7 @@ def evaluation_time_shares(run: RunRecord) -> list[tuple[float, float]]:
 
 
 def mean_interval(values: Sequence[float] | None) -> tuple[float, float] | None:
-    """The two-sided confidence interval of a mean (Student's t); None of fewer than two values."""
+    """The two-sided 95 % confidence interval of a mean (Student's t); None of fewer than two values."""
     if not values or len(values) < 2:
         return None
     half = select.t.ppf((1 + select.CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))

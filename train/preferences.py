@@ -79,7 +79,8 @@ def starting_lora_path(named: str | None, found: PreferenceSet) -> Path | None:
 
 
 def load_starting_lora(adapted: nn.ModuleDict, start: Path | None) -> list[Tensor]:
-    """Load the LoRA file `start`, if any, into the adapter. Returns copies of the trained parameters, in order.
+    """Load the LoRA file `start`, if any, into the adapter. Returns copies of the trained parameters, in order: the
+    reference that dpo compares with.
 
     Raises ModelError if the file's LoRA has another form than the config says.
     """

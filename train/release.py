@@ -65,7 +65,9 @@ def model_card_text(front: dict[str, Any], **facts: Any) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """A text on one line that Markdown and HTML show as it is written: markup in it has no effect."""
+    """The text on one line, with a backslash before each character of markup, so that Markdown, and HTML in it, shows
+    it as it is written.
+    """
     return re.sub(r"([\\`*_\[\]<>&#|~])", r"\\\1", " ".join(text.split()))
 
 

@@ -102,6 +102,7 @@ def test_the_largest_singular_values_of_a_large_layer_are_found() -> None:
         (["to=kohya", "base=miniature"], "rank= is needed"),
         (["to=a1111", "base=miniature", "rank=4"], "to=a1111: one of diffusers, kohya, comfyui"),
         (["to=kohya", "rank=0", "steps=3"], "steps=: convert does not read it"),
+        (["to=kohya", "base=miniature", "rank=4", "rank=8"], "rank=: given 2 times"),
         (["to=kohya", "rank=4"], "base= names the model"),
         (["to=kohya", "base=./nowhere", "rank=4"], "nowhere"),
         (["to=kohya", "base=miniature", "rank=4", "out=x.pt"], "not the name of a .safetensors file"),

@@ -82,6 +82,15 @@ def test_appending_reads_one_byte_of_what_is_there(tmp_path: Path) -> None:
     assert files.read_jsonl(tmp_path / "empty.jsonl") == [{"a": 3}]
 
 
+def test_rows_that_the_disk_takes_in_part_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nearly full disk takes the first bytes, and write(2) says so by its answer alone."""
+    whole = os.write
+    monkeypatch.setattr(os, "write", lambda place, content: whole(place, content[:3]))
+    with pytest.raises(OSError, match="No space left") as caught:
+        files.append_in_one_write(tmp_path / "x.jsonl", '{"a": 1}\n')
+    assert "no space left on the disk" in str(error_for_user(caught.value))
+
+
 def test_digest_is_canonical() -> None:
     """RFC 8785, 3.2.3: keys sorted, numbers as ECMAScript prints them; NaN has no form."""
     assert files.canonical_sha256({"b": 1.0, "a": 1e-7}) == files.canonical_sha256({"a": 0.0000001, "b": 1})
