@@ -1,10 +1,11 @@
 """Do time and memory of `score` and `gate` grow no faster than the lot? Two lots, one ten times as large, in one run.
 
-    python -m tests.bench.flat [COUNT] [SIDE]        10,000 and 100,000 pictures of 64 pixels: 10 to 20 minutes
+    python -m tests.bench.flat [COUNT] [SIDE]      10,000 and 100,000 pictures of 64 pixels: 10 to 20 minutes; 2000 1024
 
-Each picture is one of neon's, with noise of its own; it is scored with neon's test/ as references, gated, and gated
-under another policy, report included: whole processes. Time: the second gate of the large lot against that of the
-small one. Memory: the largest resident set of each process (ru_maxrss). Exit 1 if a line is missed.
+Each picture is one of neon's, with noise of its own, enlarged to SIDE pixels; it is scored with neon's test/ as
+references, gated, and gated under another policy, report included: whole processes. Time: the second gate of the large
+lot against that of the small one. Memory: the largest resident set of each process (ru_maxrss). Exit 1 if a line is
+missed.
 """
 
 import os
@@ -36,13 +37,13 @@ class Ended(NamedTuple):
 def write_lot(folder: Path, count: int, side: int) -> None:
     folder.mkdir()
     shipped = sorted((brandset.brand_folder("neon") / "train").glob("*.png"))
-    bases = [np.asarray(Image.open(path).convert("RGB").resize((side, side)), np.int16) for path in shipped]
+    bases = [np.asarray(Image.open(path).convert("RGB"), np.int16) for path in shipped]
 
     def write(number: int) -> None:
         random = np.random.default_rng(number)
         noisy = bases[number % len(bases)] + random.integers(-3, 4, bases[0].shape, dtype=np.int16)
         image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-        image.save(folder / f"{number:06d}.png", compress_level=1)
+        image.resize((side, side), Image.Resampling.NEAREST).save(folder / f"{number:06d}.png", compress_level=1)
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, range(count)))
