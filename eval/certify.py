@@ -24,7 +24,7 @@ from getpass import getuser
 from pathlib import Path
 
 from eval.judging.certified import audit_plan_and_reason
-from eval.judging.judge import judge, write_verdicts_and_gate_record
+from eval.judging.judge import judge, require_policy_of_gate, write_verdicts_and_gate_record
 from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
 from eval.policy.model import Policy, percentage_rounded_up
@@ -68,6 +68,7 @@ def certify(config: Config) -> int:
     with locked_lot(config) as lot:
         before = judge(config, lot, without="audit")
         policy = before.policy
+        require_policy_of_gate(lot, policy)
         plan, why = audit_plan_and_reason(
             lot.out, before.verdicts, policy, bool(lot.slots), not config.promise.known_rejects
         )

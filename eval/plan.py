@@ -89,9 +89,8 @@ def plan(config: Config) -> int:
         config.generate.guidance_scale,
     ):
         print(f"note: a trial chose {chosen.num_inference_steps} steps and guidance {chosen.guidance_scale:g}")
-    if brand_set and file and (unknown := traits_unknown_of_brand(brand_set, file)):
-        named = ", ".join(unknown)
-        print(f"note: the gate will not look for {named}: no picture of the brand has a trait of that name")
+    for note in notes_on_unknown_traits(brand_set, file) if brand_set and file else []:
+        print(f"note: {note}")
     prompts = len({slot.prompt for slot in slots})
     if prompts < len(slots):
         print(f"note: {prompts} prompts for {len(slots)} slots: pictures of one prompt may be refused as duplicates;")
@@ -114,6 +113,8 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
     slots = slots_from_config(config, brand_set, file, read_earlier_slots(folder), slots_with_a_drawn_picture(folder))
     warn_of_slots_beyond_supply(config, folder, slots)
     for note in notes_on_values_without_slot(file, slots):
+        print(f"note: {note}")
+    for note in notes_on_unknown_traits(brand_set, file) if brand_set and file else []:
         print(f"note: {note}")
     print_plan_and_write_chart(slots, file, files.CACHE / "plans" / f"{folder.name}.png")
     print_rarity_intervals(config, folder, slots)
@@ -233,11 +234,29 @@ def training_combinations_to_exclude(config: Config, brand_set: BrandSet | None,
     return {traits_as_sorted_pairs(traits) for traits in traits_spelled_as_planned(known, written).values()}
 
 
-def traits_unknown_of_brand(brand_set: BrandSet, file: TraitsFile) -> list[str]:
-    """The traits of the file that no picture of the brand is known to have, whatever the value."""
+def notes_on_unknown_traits(brand_set: BrandSet, file: TraitsFile) -> list[str]:
+    """A sentence about the traits of the file that no picture of the brand is known to have, and one about each trait
+    with values that none shows.
+    """
     items = [item for items in brand_set.splits.values() for item in items]
-    known = {plain_spelling(trait) for item in items for trait in item.traits}
-    return [trait for trait in file.traits if plain_spelling(trait) not in known]
+    known: dict[str, dict[str, str]] = {}  # by plain spelling of trait and value: how the brand spells the value
+    for item in items:
+        for trait, value in item.traits.items():
+            known.setdefault(plain_spelling(trait), {})[plain_spelling(value)] = value
+    never = [trait for trait in file.traits if plain_spelling(trait) not in known]
+    notes = []
+    if never:
+        notes.append(f"the gate will not look for {', '.join(never)}: no picture of the brand has a trait of that name")
+    for trait, values in file.traits.items():
+        shown = known.get(plain_spelling(trait), {})
+        planned = dict.fromkeys([*values, *(one.traits[trait] for one in file.one_of_ones if trait in one.traits)])
+        unknown = [value for value in planned if plain_spelling(value) not in shown]
+        if shown and unknown:
+            notes.append(
+                f"no picture of the brand shows {trait}: {', '.join(unknown)}; the gate cannot read that, and a person "
+                f"will have to look. The brand's pictures show {', '.join(sorted(shown.values()))}"
+            )
+    return notes
 
 
 def traits_file_path(config: Config) -> Path:

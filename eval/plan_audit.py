@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.judging.decisions import planned_values_by_trait
-from eval.judging.judge import judge, write_verdicts_and_gate_record
+from eval.judging.judge import judge, require_policy_of_gate, write_verdicts_and_gate_record
 from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import exportable_verdicts, final_traits
 from eval.lot.batch import require_file
@@ -52,7 +52,9 @@ def audit_traits(config: Config) -> int:
     """
     with locked_lot(config) as lot:
         before = judge(config, lot, without="traits")
-        policy, stated = before.policy, trait_statements_of_exportable(before)
+        policy = before.policy
+        require_policy_of_gate(lot, policy)
+        stated = trait_statements_of_exportable(before)
         plan = resume_or_begin_plan(lot.out, AuditPlan(list(stated), PROMISE, 0, policy.sha256, purpose="traits"))
         for note in labels.notes_on_labels_of_other_policies(lot.out, "traits", policy):
             print(f"note: {note}")

@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from eval.calibrate import scores_to_calibrate_on
 from eval.judging.certified import audit_plan_and_reason
-from eval.judging.judge import judge
+from eval.judging.judge import judge, require_policy_of_gate
 from eval.lot.compared import comparison_with_decisions
 from eval.lot.lot import Lot, locked_lot
 from eval.lot.words import arguments_naming_lot
@@ -99,6 +99,7 @@ def audit_queue(config: Config, lot: Lot) -> ReviewQueue:
     """
     judged = judge(config, lot, without="audit")
     policy = judged.policy
+    require_policy_of_gate(lot, policy)
     plan, why = audit_plan_and_reason(
         lot.out, judged.verdicts, policy, bool(lot.slots), not config.promise.known_rejects
     )

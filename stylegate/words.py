@@ -19,6 +19,8 @@ def duration_in_words(seconds: float) -> str:
 
 
 def plain_spelling(name: str) -> str:
-    """The name without what people overlook: case, width of letters, combining marks, and the number of spaces."""
-    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
+    """The name without what people overlook: case, width of letters, combining marks, the number of spaces, and
+    underscores that stand for spaces.
+    """
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold().replace("_", " "))
     return " ".join("".join(letter for letter in plain if not unicodedata.combining(letter)).split())

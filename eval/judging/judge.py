@@ -123,6 +123,22 @@ def judge(
     return JudgedLot(lot, compared, policy, scores, verdicts, pool, line, outcome, text)
 
 
+def require_policy_of_gate(lot: Lot, policy: Policy) -> None:
+    """Raises DataError if the gate judged the lot under another policy: an audit begins with what the gate accepted,
+    spends confidence, and writes the verdicts again.
+    """
+    path = lot.out / "gate.json"
+    if not path.is_file():
+        return
+    found = GateRecord.read(path, "the gate's record", "stylegate gate again.").policy
+    if found.sha256 != policy.sha256:
+        raise DataError(
+            f"the gate judged under the policy {found.name} ({found.sha256[:12]}...), and this command would under "
+            f"{policy.name} ({policy.sha256[:12]}...)",
+            next_step="give the policy= that the gate was given; or run stylegate gate with this one first.",
+        )
+
+
 class GateRecordParts(NamedTuple):
     """The parts of gate.json that judging has found."""
 

@@ -15,8 +15,9 @@ from pydantic import Field
 
 from eval.lot.batch import attempt_and_slot
 from eval.measuring.record import READ_BY_HEAD
+from eval.measuring.scores import DIFFERING, UNKNOWN
 from eval.policy.lines import ResolvedCheckLines
-from eval.policy.model import CALIBRATED, LINES, TOO_FEW, UNREADABLE, Learnt, Policy, Waiver
+from eval.policy.model import CALIBRATED, LINES, TOO_FEW, UNKNOWN_TRAIT, UNREADABLE, Learnt, Policy, Waiver
 from eval.promise.labels import StoredLabel
 from eval.promise.statements import statements_of
 from eval.scorers import SCORES
@@ -50,7 +51,8 @@ class Reason(Record):
     fails_batch: bool = False
     """The line fails the whole lot."""
     detail: str = ""
-    """Words for people: what no number says, or the picture that this one is like (`distinct`, `novelty`)."""
+    """Words for people: what no number says, the picture that this one is like (`distinct`, `novelty`), or the traits
+    that are seen otherwise than planned (`traits`)."""
 
 
 class WaivedReason(Reason):
@@ -209,9 +211,13 @@ def verdicts_of_rows(
 def margins_of_rows_above_all_lines(
     rows: Sequence[dict[str, Any]], bounds: list[ResolvedCheckLines]
 ) -> list[float | None]:
-    """For each row of scores the margin in spreads if every score is at or above all its lines, else None."""
+    """For each row of scores the margin in spreads if every score is at or above all its lines and no planned trait is
+    unknown, else None.
+    """
     highest = [(bound, max(bound.lines().values(), default=-math.inf)) for bound in bounds]
     clear = np.array([row["error"] is None and bool(row["sha256"]) for row in rows], bool)
+    if any(map(holds_by_traits, bounds)):
+        clear &= np.array([not row.get(UNKNOWN) for row in rows], bool)
     nearest = np.full(len(rows), math.inf)
     for bound, line in highest:
         scores = np.array([row.get(bound.score) for row in rows], float)  # None becomes NaN
@@ -255,13 +261,15 @@ def verdict_of_row(
         asked = [bound for bound in bounds if not (unreadable_reason and depends_on_readable_style(bound))]
         judging = [without_review_line(bound) for bound in asked] if policy.calibrated_score == "margin" else asked
         reasons = reasons_answered_by_head(verdict_and_reasons(row, judging)[1], row.get("aesthetic"), policy.learnt)
-        add_twin_names_to_reasons(reasons, row)
+        add_details_to_reasons(reasons, row)
         if scores_without_references:
             reasons.append(
                 make_reason(TOO_FEW, "review", detail=f"{', '.join(scores_without_references)} cannot be judged")
             )
         if unreadable_reason:
             reasons.append(make_reason(UNREADABLE, "review", detail=unreadable_reason))
+        if row.get(UNKNOWN) and any(map(holds_by_traits, asked)):
+            reasons.append(make_reason(UNKNOWN_TRAIT, "review", detail=f"no picture of the brand shows {row[UNKNOWN]}"))
     return Verdict.model_construct(
         file=row["file"],
         sha256=row["sha256"],
@@ -299,14 +307,22 @@ def reasons_answered_by_head(reasons: list[Reason], value: float | None, learnt:
     )
 
 
-def add_twin_names_to_reasons(reasons: Iterable[Reason], row: Mapping[str, Any]) -> None:
-    """Add the name of the picture that this one is like to the reasons of `distinct` and `novelty`, in place.
+def holds_by_traits(bound: ResolvedCheckLines) -> bool:
+    """Whether a check asks for planned traits, and a picture without them is held back."""
+    return bound.score == "traits" and any(LINES[name] != "warn" for name in bound.lines())
+
+
+def add_details_to_reasons(reasons: Iterable[Reason], row: Mapping[str, Any]) -> None:
+    """Add to the reasons, in place, the name of the picture that this one is like (`distinct`, `novelty`), and the
+    traits that are seen otherwise than planned (`traits`).
 
     `row` is the picture's row of scores.parquet.
     """
     for reason in reasons:
         if not reason.detail and (other := row.get(TWINS.get(reason.check, ""))):
             reason.detail = f"like {other}"
+        if not reason.detail and reason.check == "traits":
+            reason.detail = row.get(DIFFERING) or ""
 
 
 def without_review_line(bound: ResolvedCheckLines) -> ResolvedCheckLines:

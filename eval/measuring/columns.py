@@ -20,7 +20,16 @@ from eval.measuring.head import aesthetic_head_and_notes, refuse_second_head
 from eval.measuring.measured import ForeignSet, MeasuredLot, PictureFeatures
 from eval.measuring.record import BatchMeasures, EncodingConditions, ReferencesUsed, ScoreRecord
 from eval.measuring.redrawn import encoded_at_foreign_size, encoded_redrawn_copies, with_views_of_other_encoders
-from eval.measuring.scores import DETECTED, RECORD, float32_with_null, parquet_bytes, score_table_digests, scores_key
+from eval.measuring.scores import (
+    DETECTED,
+    DIFFERING,
+    RECORD,
+    UNKNOWN,
+    float32_with_null,
+    parquet_bytes,
+    score_table_digests,
+    scores_key,
+)
 from eval.measuring.texts import cached_text_encoder
 from eval.measuring.whole import batch_summary_in_words, measure_batch
 from eval.policy.lines import MIN_REFERENCES
@@ -204,12 +213,45 @@ def compute_score_columns(measured: MeasuredLot) -> None:
             measured.own[name] = score.leave_one_out(measured)
 
 
+def differing_traits_in_words(measured: MeasuredLot, number: int) -> str | None:
+    """The planned values of picture `number` where its reader sees another value of the brand; None if there are
+    none.
+    """
+    planned, seen = planned_traits_of_picture(measured, number), measured.detected[number] if measured.detected else {}
+    differing = [
+        f"{trait}: {planned[trait]} planned, {value} seen"
+        for trait, value in seen.items()
+        if planned.get(trait) in measured.readings[trait].values and planned[trait] != value
+    ]
+    return "; ".join(differing) or None
+
+
+def unknown_traits_in_words(measured: MeasuredLot, number: int) -> str | None:
+    """The planned values of picture `number` that no picture of the brand is known to show, of traits that are read;
+    None if there are none.
+    """
+    planned = planned_traits_of_picture(measured, number)
+    unknown = [
+        f"{trait}: {value}"
+        for trait, value in planned.items()
+        if trait in measured.readings and value not in measured.readings[trait].values
+    ]
+    return "; ".join(unknown) or None
+
+
+def planned_traits_of_picture(measured: MeasuredLot, number: int) -> dict[str, str]:
+    """The planned traits of picture `number`; {} in a lot without a plan."""
+    slots = measured.lot.slots
+    return slots[measured.pictures.names[number]].traits if slots else {}
+
+
 def score_table(measured: MeasuredLot, broken: list[BrokenFile], inside: NDArray[np.float32]) -> pa.Table:
     """The table of scores.parquet: a row for each of the lot's files, in its order, with a float32 column for each
     score. A file that is no picture has an error and no scores.
 
     `inside` [n] is the column in_domain; twin and known name the pictures that `distinct` and `novelty` speak of;
-    detected_traits holds the value that is seen of each trait that can be read, as a JSON object.
+    detected_traits holds the value that is seen of each trait that can be read, as a JSON object; differing_traits and
+    unknown_traits say in words which planned values are seen otherwise, and which cannot be read.
     """
     lot, pictures = measured.lot, measured.pictures
     place = {name: i for i, name in enumerate(pictures.names)}
@@ -242,5 +284,7 @@ def score_table(measured: MeasuredLot, broken: list[BrokenFile], inside: NDArray
         "twin": names_of_nearest_pictures("distinct"),
         "known": names_of_nearest_pictures("novelty"),
         DETECTED: pa.array(detected, pa.string()),
+        DIFFERING: pa.array([differing_traits_in_words(measured, i) if i >= 0 else None for i in order], pa.string()),
+        UNKNOWN: pa.array([unknown_traits_in_words(measured, i) if i >= 0 else None for i in order], pa.string()),
     }
     return pa.table(fixed | columns | words)

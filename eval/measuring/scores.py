@@ -21,7 +21,9 @@ from stylegate.errors import ConfigError, DataError
 
 RECORD = "score.json"
 DETECTED = "detected_traits"  # column of scores.parquet: a JSON object, trait -> value that is seen
-VERSION = "scores-20"  # raise it when a score's computation changes
+DIFFERING = "differing_traits"  # column of scores.parquet, in words: planned values where the reader sees another one
+UNKNOWN = "unknown_traits"  # column of scores.parquet, in words: planned values that no picture of the brand shows
+VERSION = "scores-21"  # raise it when a score's computation changes
 
 
 def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:

@@ -12,8 +12,9 @@ false values, of references that the reader was not fitted on, makes log-odds of
 margins tell true from false. The score is the log-odds that every trait that is asked is as planned. Beforehand each is
 as likely wrong as right.
 
-Range: about -40 to 10, higher is better; 0: as likely as not; 50 where nothing is asked. Fails where the references
-show few of the values, and on pictures whose drawing is muddled without being another value.
+Range: about -40 to 10, higher is better; 0: as likely as not; 50 where nothing is asked. A planned value
+that no picture of the brand is known to show cannot be read: it is not asked, and a person has to look. Fails where the
+references show few of the values, and on pictures whose drawing is muddled without being another value.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,6 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from eval.lot.comparison import planned_trait_values
 from eval.measuring.measured import MeasuredLot, PictureFeatures
 from eval.policy.lines import MIN_REFERENCES
 
@@ -203,10 +203,12 @@ def response_margins(responses: NDArray, numbers: NDArray) -> NDArray[np.float64
 def log_odds_of_planned_traits(
     rows: PictureEmbeddings, planned: Sequence[Mapping[str, str]], readable: Mapping[str, CalibratedTraitClassifier]
 ) -> NDArray[np.float32]:
-    """[n] log-odds that a picture shows all its planned traits; NOTHING_ASKED if none of them can be read."""
+    """[n] log-odds that a picture shows all its planned traits; values that no reader knows are not asked.
+    NOTHING_ASKED if none of them can be read.
+    """
     each = np.full((len(readable), len(planned)), np.nan)
     for k, (trait, reading) in enumerate(readable.items()):
-        asked = np.array([i for i, row in enumerate(planned) if trait in row], int)
+        asked = np.array([i for i, row in enumerate(planned) if row.get(trait) in reading.values], int)
         for start in range(0, len(asked), BLOCK):
             block = asked[start : start + BLOCK]
             each[k, block] = reading.log_odds(rows_at(rows, block), [planned[i][trait] for i in block])
@@ -262,7 +264,7 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
     the references, and on the training pictures whose traits are known.
     """
     compared, pictures, references = measured.compared, measured.pictures, measured.references
-    values = planned_trait_values(measured.lot, compared)
+    values = trait_values_of_brand(measured)
     truth = [compared.traits.get(name, {}) for name in references.names]
     if not values or len(truth) < MIN_REFERENCES:
         return None
@@ -302,6 +304,15 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
             for i, seen in zip(out, detect_traits(rows_at(rows, out), readings), strict=True):
                 measured.detected[i] = seen
     return found
+
+
+def trait_values_of_brand(measured: MeasuredLot) -> dict[str, list[str]]:
+    """By planned trait the values that pictures of the brand are known to show, sorted: only these can be read."""
+    compared = measured.compared
+    told = [one.traits for one in measured.decided.record.pictures] if measured.decided else []
+    every = [*compared.traits.values(), *compared.learned.values(), *told]
+    planned = {trait for slot in (measured.lot.slots or {}).values() for trait in slot.traits}
+    return {trait: sorted({shown[trait] for shown in every if trait in shown}) for trait in sorted(planned)}
 
 
 def traits_references_column(measured: MeasuredLot) -> NDArray[np.float32]:

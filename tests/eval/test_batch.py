@@ -370,6 +370,11 @@ def test_stated_traits_are_audited_until_few_can_be_wrong(
     words, folder = batch
     told = [*words, accept_all(tmp_path), "name=sure"]
     assert run("gate", *told)[0] == 0
+    before = (folder / "gate.json").read_bytes()
+    for verb in (["plan", "audit=true"], ["certify"]):
+        code, text = run(verb[0], *words, "name=sure", *verb[1:])
+        assert code == 2 and "the gate judged under the policy" in text, "the default policy accepts other pictures"
+    assert (folder / "gate.json").read_bytes() == before and not (folder / "labels.sqlite").exists()
     code, text = run("plan", *told, "audit=true")
     assert code == 13 and "not proven yet: 0 labels" in text, text
     count = sum(len(slot.traits) for slot in read_plan(folder))

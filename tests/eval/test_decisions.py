@@ -32,6 +32,10 @@ def test_decisions_settle_what_is_in_review(run, words, tmp_path: Path) -> None:
     rest = decisions(out, {names[-2]: "accept", names[-1]: "accept"}, tmp_path / "e.csv")
     assert run("gate", *told, rest)[0] == 0, "who decided may decide again"
     assert run("gate", *told)[0] == 0, "decisions stay"
+    sha256 = found[names[0]]["sha256"]
+    waiver = f"waivers: [{{sha256: {sha256}, check: contrast, owner: anna, reason: fine, expires: 2090-01-01}}]\n"
+    (tmp_path / "policy.yaml").write_text(ALL_IN_REVIEW + waiver)
+    assert run("gate", *told)[0] == 0, "also after a waiver"
 
 
 def test_who_is_unsure_lets_nothing_out(run, words, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from eval.judging.advice import NOBODY_LOOKED
 from eval.judging.rules import folder_exit_code
-from eval.judging.verdicts import verdict_and_reasons
+from eval.judging.verdicts import verdict_and_reasons, verdicts_of_rows
 from eval.measuring import features
 from eval.policy.lines import ResolvedCheckLines
 from stylegate import files
@@ -41,6 +41,21 @@ CONTRAST = ResolvedCheckLines("contrast", 6.0, None, False)
 def test_decide(scores: dict, expected: str, checks: list[str]) -> None:
     found, reasons = verdict_and_reasons(scores, [STYLE, CONTRAST])
     assert found == expected and [reason.check for reason in reasons] == checks
+
+
+def test_a_planned_value_that_nobody_can_read_goes_to_a_person() -> None:
+    """It is neither accepted nor rejected; where planned and seen differ, the reason names both."""
+    row = {"file": "a.png", "sha256": "a" * 64, "error": None, "style": 0.9, "traits": 5.0, "unknown_traits": None}
+    unknown, other = row | {"unknown_traits": "Eyes: Round"}, row | {"traits": -9.0}
+    other["differing_traits"] = "hat: crown planned, none seen"
+    asked = [STYLE, ResolvedCheckLines("traits", -1.0, None, False)]
+    found = verdicts_of_rows([row, unknown, other], asked, lots.policy(1.0), [])
+    assert [one.verdict for one in found] == ["accept", "review", "reject"]
+    assert [reason.check for reason in found[1].reasons] == ["unknown-trait-value"]
+    assert found[1].reasons[0].detail == "no picture of the brand shows Eyes: Round"
+    assert found[2].reasons[0].detail == "hat: crown planned, none seen"
+    warned = [STYLE, ResolvedCheckLines("traits", None, None, False, warn_below=9.0)]
+    assert verdicts_of_rows([unknown], warned, lots.policy(1.0), [])[0].verdict == "accept", "traits hold nothing back"
 
 
 def test_the_gate_is_monotone_in_the_score() -> None:

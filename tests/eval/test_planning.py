@@ -600,9 +600,15 @@ def test_capital_letters_do_not_hide_a_trait_from_the_gate(run, tmp_path: Path) 
     }
     written = (files.ROOT / "data" / "traits" / "collectible.yaml").read_text()
     path = tmp_path / "capital.yaml"
-    path.write_text(written.replace("{species}", "{Species}").replace("  species:", "  Cape: {long: 1}\n  Species:"))
+    path.write_text(
+        written.replace("{species}", "{Species}")
+        .replace("  species:", "  Cape: {long: 1}\n  Species:")
+        .replace("wizard", "Wizard_Cap")
+    )
     code, text = run("plan", "brand=neon", f"traits={path}", "plan.num_images=8", "lora_file=none", "batch=capital")
     assert code == 0 and "will not look for Cape: no picture" in text, text
+    assert "no picture of the brand shows headwear: Wizard_Cap; the gate cannot read that" in text, text
+    assert "no picture of the brand shows Species" not in text
     learned = read_brand_set(brand_folder("neon"))
     left_out = training_combinations_to_exclude(Config(), learned, read_traits_file(path))
     assert {dict(one)["Species"] for one in left_out} == {item.traits["species"] for item in learned.splits["train"]}

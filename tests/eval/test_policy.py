@@ -29,6 +29,17 @@ def test_shipped_policies_read() -> None:
         assert policyfile.read_policy(path.stem).checks
 
 
+def test_a_waiver_does_not_make_another_policy(tmp_path: Path) -> None:
+    """Decisions, labels and calibrations are bound to the digest: a waiver for one picture must not end them."""
+    path, text = tmp_path / "p.yaml", "version: 1\nchecks: {contrast: {reject_below: 1}}\n"
+    waiver = f"{{sha256: {'a' * 64}, check: contrast, owner: anna, reason: fine, expires: 2090-01-01}}"
+    found = []
+    for more in ("", f"waivers: [{waiver}]\n", "guideline: another\n"):
+        path.write_text(text + more)
+        found.append(policyfile.read_policy(str(path)).sha256)
+    assert found[0] == found[1] != found[2]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -121,6 +121,10 @@ def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:
         and found[38] < prompt.log_odds_of_references_traits({"body": reading}).min()
     )
     asked = [row | {"again": row["body"]} if row else row for row in planned]
+    unknown = prompt.log_odds_of_planned_traits(
+        pictures_seen, [{"body": "a value of no picture"}] * len(planned), {"body": reading}
+    )
+    assert (unknown == prompt.NOTHING_ASKED).all()
     both = prompt.log_odds_of_planned_traits(pictures_seen, asked, {"body": reading, "again": doubtful})
     odds = [-np.log(np.exp(-a) + np.exp(-(a - 1))) for a in found[:39].astype(float)]
     assert both[:39] == pytest.approx(odds, abs=1e-3)
