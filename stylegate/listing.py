@@ -34,12 +34,13 @@ class FolderListing(NamedTuple):
 def list_folder(folder: Path) -> FolderListing:
     """The files below `folder`, at any depth, as pictures, files beside pictures, and hidden ones.
 
-    A link to a folder is not followed: it is listed among the pictures, where decoding fails with an error. A folder
-    that is not there is empty. Raises OSError for one that cannot be read: its files would be passed over.
+    A link to a folder is not followed: it is listed among the pictures, where decoding fails with an error. What is not
+    there, or is a file, has no files below it. Raises OSError for a folder that cannot be read: its files would be
+    passed over.
     """
 
     def raise_unless_missing(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
             raise error
 
     found = FolderListing([], [], [])
