@@ -24,7 +24,7 @@ from eval.judging.advice import (
 from eval.judging.decisions import store_decisions_from_table, write_review_worksheet
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import JudgedLot
-from eval.lot.attempts import advice_on_exhausted_slots, slot_attempts
+from eval.lot.attempts import advice_on_exhausted_slots, checks_that_failed_slots, slot_attempts
 from eval.lot.batch import require_file
 from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
@@ -95,8 +95,12 @@ def print_outcome(judged: JudgedLot, with_next_step: bool = True) -> None:
     counts = judged.outcome.counts
     total = " + ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
     print(f"gate: {counts.judged} in = {total}   report: {files.display_path(out / 'report' / 'index.html')}")
-    if with_next_step and (advice := next_step_in_words(judged.outcome, judged.verdicts, files.display_path(out))):
-        print(f"Next: {advice}")
+    if with_next_step:
+        advice = next_step_in_words(judged.outcome, judged.verdicts, files.display_path(out))
+        if judged.outcome.slots and judged.outcome.exit_code == ExitCode.PASS and not judged.outcome.observe:
+            advice = f"stylegate export batch={out.name} makes the package. {advice}".rstrip()
+        if advice:
+            print(f"Next: {advice}")
     print(files.display_path(out))
 
 
@@ -116,12 +120,15 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
         lines.append(f"promise: {outcome.promise.sentence()}")
     lines += [f"  {line}" for line in worst_pictures_in_words(judged)]
     if slots := outcome.slots:
-        lines.append(f"slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted")
+        have, are = counted(slots.accepted, "has", "have"), counted(slots.wanted, "is", "are")
+        lines.append(f"slots: {have} an accepted picture, {are} wanted")
         if slots.stopped_early:
             lines.append(f"stopped early: {counted(slots.stopped_early, 'attempt')}, without a picture to judge")
         if slots.accepted < slots.wanted:
             states = slot_attempts(((v.file, v.verdict) for v in judged.verdicts), judged.lot.stopped)
-            lines += advice_on_exhausted_slots(slots.exhausted, states)
+            rows = [verdict.model_dump(include={"file", "verdict", "reasons"}) for verdict in judged.verdicts]
+            failed_by = checks_that_failed_slots(rows, judged.lot.stopped)
+            lines += advice_on_exhausted_slots(slots.exhausted, states, failed_by, judged.lot.out.name)
     return lines
 
 

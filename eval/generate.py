@@ -1,6 +1,7 @@
 """Draw the open slots of a plan: those without a picture, and those whose last picture was rejected.
 
     stylegate generate brand=neon traits=collectible
+    stylegate generate batch=NAME                          the batch says the rest
     accelerate launch --num_processes 8 -m eval generate brand=neon traits=collectible    the same, on several cards
     stylegate generate brand=neon traits=collectible engine=slurm engine.workers=40       the same, by jobs of Slurm
     stylegate generate brand=neon traits=collectible generate.stop_early_at=0.3    hopeless pictures are not finished
@@ -25,7 +26,8 @@ from PIL import Image
 from eval.engines.parts import Row
 from eval.engines.run import Work
 from eval.lot import early
-from eval.lot.attempts import advice_on_exhausted_slots
+from eval.lot.again import with_arguments_of_batch
+from eval.lot.attempts import advice_on_exhausted_slots, checks_that_failed_slots
 from eval.lot.base import chosen_prompts, draw_base_pictures, write_base_pictures
 from eval.lot.batch import (
     PLAN,
@@ -41,6 +43,7 @@ from eval.lot.drawing import DrawPictures, settings_of_drawing
 from eval.lot.drawn import append_drawn_digests, start_drawn_file
 from eval.lot.early import Round
 from eval.lot.rounds import (
+    VERDICTS,
     Attempt,
     BatchProgress,
     next_round,
@@ -67,7 +70,8 @@ def generate(config: Config, first_slots: int | None = None) -> int:
     Returns 0; 11 if nothing is due, slots are missing, and only a person can fill them. Raises ConfigError for an
     engine beside accelerate launch or stop_early_at, DataError if the plan changes meanwhile.
     """
-    folder, facts = batch_folder_and_facts(config)
+    config = with_arguments_of_batch(config)
+    folder, facts = batch_folder_and_facts(config, plan_stays=True)
     processes = hardware.accelerate_process_state(hardware.of_this_process(config))
     main, rank, world = processes.is_main_process, processes.process_index, processes.num_processes
     ends_after = early.steps_of_preview(facts.generate)
@@ -122,7 +126,8 @@ def print_what_was_drawn(config: Config, folder: Path, before: int) -> int:
         print("          the others are drawn once these are judged: gate, then generate again")
     if standing.due or standing.filled >= standing.wanted or not standing.exhausted:
         return ExitCode.PASS
-    for line in advice_on_exhausted_slots(standing.exhausted, standing.states):
+    failed_by = checks_that_failed_slots(files.read_jsonl(folder / VERDICTS, "file"), early.stopped_files(folder))
+    for line in advice_on_exhausted_slots(standing.exhausted, standing.states, failed_by, folder.name):
         print(line)
     return ExitCode.REVIEW
 

@@ -16,6 +16,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from eval.lot.again import with_arguments_of_batch
 from eval.lot.attempts import slot_attempts_of_batch
 from eval.lot.batch import (
     PLAN,
@@ -50,14 +51,14 @@ from stylegate import brandset, files, listing, tables
 from stylegate.brandset import BrandSet
 from stylegate.config import Config, run_name
 from stylegate.errors import ConfigError, DataError, ModelError
-from stylegate.words import plain_spelling
+from stylegate.words import counted, plain_spelling
 
 OPTION = re.compile(r"(^|\s)--[A-Za-z]")  # in a prompt
 NAMED = 5  # problems that a note names
 EARLIER = "earlier"  # folder of a batch: pictures of slots that a later plan has changed
 
 
-def plan(config: Config) -> int:
+def plan(config: Config, with_next_step: bool = True) -> int:
     """Write the plan of a batch; or import, audit, show or repair one, as the config says. Returns 0; of an audit that
     proves nothing yet 13.
     """
@@ -67,6 +68,7 @@ def plan(config: Config) -> int:
         from eval.plan_audit import audit_traits  # judging: a plan needs none of it
 
         return audit_traits(config)
+    config = with_arguments_of_batch(config)
     brand_set = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))[0] if config.brand else None
     file = read_traits_file(traits_file_path(config)) if config.traits else None
     if config.show:
@@ -82,7 +84,8 @@ def plan(config: Config) -> int:
     for note in notes_on_values_without_slot(file, slots):
         print(f"note: {note}")
     if config.out:
-        print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
+        items, called = [slot.traits for slot in slots], [slot.name for slot in slots]
+        print(f"written: {interchange.export_items(Path(config.out), items, called)}")
     chosen = facts.generate
     if (chosen.num_inference_steps, chosen.guidance_scale) != (
         config.generate.num_inference_steps,
@@ -93,7 +96,8 @@ def plan(config: Config) -> int:
         print(f"note: {note}")
     prompts = len({slot.prompt for slot in slots})
     if prompts < len(slots):
-        print(f"note: {prompts} prompts for {len(slots)} slots: pictures of one prompt may be refused as duplicates;")
+        told = f"{counted(prompts, 'prompt')} for {len(slots)} slots"
+        print(f"note: {told}: pictures of one prompt may be refused as duplicates;")
         if file:
             print("      slots differ in traits that the prompt does not name, or in values without words of their own")
         else:
@@ -101,7 +105,9 @@ def plan(config: Config) -> int:
     if brand_set and (known := count_prompts_from_training(slots, brand_set)):
         print(f"note: {known} of {len(slots)} prompts are captions of training pictures, word for word: what comes out")
         print("      as a copy is refused (novelty); other prompts draw new pictures")
-    print(f"plan: {len(slots)} slots, numbered from 0, in {files.display_path(folder / PLAN)}")
+    print(f"plan: {counted(len(slots), 'slot')}, numbered from 0, in {files.display_path(folder / PLAN)}")
+    if with_next_step:
+        print_next_step(folder)
     return 0
 
 
@@ -116,10 +122,11 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
         print(f"note: {note}")
     for note in notes_on_unknown_traits(brand_set, file) if brand_set and file else []:
         print(f"note: {note}")
-    print_plan_and_write_chart(slots, file, files.CACHE / "plans" / f"{folder.name}.png")
+    print_plan_and_write_chart(slots, file, files.PLANS / f"{folder.name}.png")
     print_rarity_intervals(config, folder, slots)
     if config.out:
-        print(f"written: {interchange.export_items(Path(config.out), [slot.traits for slot in slots])}")
+        items, called = [slot.traits for slot in slots], [slot.name for slot in slots]
+        print(f"written: {interchange.export_items(Path(config.out), items, called)}")
     return 0
 
 
@@ -171,10 +178,10 @@ def write_plan_and_move_outdated_pictures(
     write_batch_record(folder, facts, config)
     write_plan(folder, slots)
     if of_traits:
-        items = [slot.traits for slot in slots]
+        items, called = [slot.traits for slot in slots], [slot.name for slot in slots]
         intervals = rarity_intervals_of_batch(config, folder, slots)
-        files.write_atomically(folder / "rarity.csv", rarity.rarity_table_as_csv(items, intervals))
-        files.write_atomically(folder / "plan.png", picture.counts_and_rarity_as_png(items))
+        files.write_atomically(folder / "rarity.csv", rarity.rarity_table_as_csv(items, intervals, called))
+        files.write_atomically(folder / "plan.png", picture.counts_and_rarity_as_png(items, called))
         commitment.write_plan_text_and_commitment(folder, slots)
 
 
@@ -189,6 +196,7 @@ def repair_slots(
         states = slot_attempts_of_batch(folder)
         exhausted = states.exhausted(record.max_attempts or config.plan.max_attempts)
         broken = slots_to_repair(config.repair or "", len(earlier), exhausted)
+        require_slots_without_picture(folder, broken)
         if not broken:
             print(f"plan: no slot of {files.display_path(folder)} has used all its attempts; nothing is changed")
             return 0
@@ -199,14 +207,41 @@ def repair_slots(
         write_plan_and_move_outdated_pictures(
             folder, facts, replace(config, plan=of_before), earlier, slots, of_traits=True
         )
-    changed = [new.slot for old, new in zip(earlier, slots, strict=True) if old != new]
+    changed = [new.slot for old, new in zip(earlier, slots, strict=True) if not old.draws_as(new)]
     others = [number for number in changed if number not in broken]
     lost = [number for number in others if number in states.accepted_or_in_review]
     print(
-        f"plan: {len(broken)} slots repaired; all counts are as before; {len(others)} other slots changed, "
-        f"of which {len(lost)} had an accepted picture or one in review"
+        f"plan: {counted(len(broken), 'slot')} repaired; all counts are as before; "
+        f"{counted(len(others), 'other slot')} changed, of which {len(lost)} had an accepted picture or one in review"
     )
+    print_next_step(folder)
     return 0
+
+
+def require_slots_without_picture(folder: Path, numbers: list[int]) -> None:
+    """Raise ConfigError, naming them, for slots that have an accepted picture or one in review: a repair would take it
+    away.
+    """
+    rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
+    there = {attempt_and_slot(row["file"])[1]: row for row in rows if row["verdict"] in ("accept", "review")}
+    words = {"accept": "an accepted picture", "review": "a picture in review"}
+    held = [f"slot {n} has {words[there[n]['verdict']]}, {there[n]['file']}" for n in numbers if n in there]
+    if held:
+        raise ConfigError(
+            "repair= is for slots that no attempt has filled:",
+            held,
+            "to change one all the same, reject its picture first: gate decisions=FILE.csv with file,verdict,who.",
+        )
+
+
+def print_next_step(folder: Path) -> None:
+    """Print the command that draws the batch in a folder."""
+    try:
+        with_arguments_of_batch(Config(batch=folder.name))
+    except ConfigError:  # it knows the LoRA or the watermark by digest alone
+        print("Next: stylegate generate with the same arguments, then gate.")
+    else:
+        print(f"Next: stylegate generate batch={folder.name}, then gate; or both with the same arguments.")
 
 
 def slots_to_repair(written: str, size: int, exhausted: list[int]) -> list[int]:
@@ -265,16 +300,22 @@ def traits_file_path(config: Config) -> Path:
 
 
 def print_plan_and_write_chart(slots: list[PlanSlot], file: TraitsFile | None, path: Path) -> None:
-    """Print how many slots the plan has, and their counts of traits; write the counts as a picture to `path` if the
-    plan has traits.
+    """Print how many slots the plan has, its one-of-ones and its counts of traits; write the counts as a picture to
+    `path` if the plan has traits.
     """
-    print(f"{len(slots)} slots; the first: {slots[0].prompt}")
-    items = [slot.traits for slot in slots]
+    print(f"{counted(len(slots), 'slot')}; the first: {slots[0].prompt}")
+    items, called = [slot.traits for slot in slots], [slot.name for slot in slots]
     if any(items):
         problem = make_plan_problem(file, len(slots)) if file else None
-        for line in picture.counts_and_rarity_in_words(items, problem.rules_out if problem else lambda pair: False):
+        named = [f"slot {slot.slot}" + f", the one-of-one {slot.name}" * bool(slot.name) for slot in slots]
+        rules_out = problem.rules_out if problem else lambda pair: False
+        for line in [
+            *picture.one_of_ones_in_words(called),
+            *(picture.rules_in_words(file.rules, items) if file else []),
+            *picture.counts_and_rarity_in_words(items, rules_out, named),
+        ]:
             print(line)
-        files.write_atomically(path, picture.counts_and_rarity_as_png(items))
+        files.write_atomically(path, picture.counts_and_rarity_as_png(items, called))
         print(f"as a picture: {files.display_path(path)}")
 
 
@@ -299,8 +340,9 @@ def print_rarity_intervals(config: Config, folder: Path, slots: list[PlanSlot]) 
     planned = rarity.rarity_of_each_item(items)
     scores = max(max(p.score - f.lowest_score, f.highest_score - p.score) for p, f in zip(planned, found, strict=True))
     ranks = max(max(p.rank - f.best_rank, f.worst_rank - p.rank) for p, f in zip(planned, found, strict=True))
-    path = files.CACHE / "plans" / f"{folder.name}.rarity.csv"
-    files.write_atomically(path, rarity.rarity_table_as_csv(items, found))
+    path = files.PLANS / f"{folder.name}.rarity.csv"
+    called = [slot.name for slot in slots]
+    files.write_atomically(path, rarity.rarity_table_as_csv(items, found, called))
     print("slots are open: if some get no picture, in 95 of 100 simulated ends of the batch a slot's score moves by at")
     print(f"most {scores:.2f} and its rank by at most {ranks}; slot by slot: {files.display_path(path)}")
 
@@ -372,11 +414,11 @@ def move_outdated_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: l
     verdicts. Returns lines to print: which slots lost theirs and why.
     """
     now, drawn = {slot.slot: slot for slot in slots}, slots_with_a_drawn_picture(folder)
-    forget_previews(folder, {slot.slot for slot in earlier if now.get(slot.slot) != slot})
+    forget_previews(folder, {slot.slot for slot in earlier if not slot.draws_as(now.get(slot.slot))})
     lost: dict[int, str] = {}
     for slot in earlier:
         after = now.get(slot.slot)
-        if after != slot and slot.slot in drawn:
+        if not slot.draws_as(after) and slot.slot in drawn:
             changed = [
                 f"{t}: {v} -> {after.traits.get(t)}"
                 for t, v in slot.traits.items()
@@ -397,8 +439,8 @@ def move_outdated_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: l
         )
     remove_drawn_digests(folder, moved)
     lines = [f"  slot {number}: {why}" for number, why in sorted(lost.items())]
-    kept = len(slots_with_a_drawn_picture(folder))
-    return [f"kept: the pictures of {kept} slots; lost, now in {files.display_path(aside)}: {len(lost)}", *lines]
+    kept = counted(len(slots_with_a_drawn_picture(folder)), "slot")
+    return [f"kept: the pictures of {kept}; lost, now in {files.display_path(aside)}: {len(lost)}", *lines]
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -35,7 +35,13 @@ from eval.promise.certificate import (
 )
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
 from eval.promise.statements import TraitStatement, statements_of
-from eval.promise.worksheet import WorksheetQuestion, read_answers, stored_and_given_labels, write_worksheet
+from eval.promise.worksheet import (
+    WorksheetQuestion,
+    read_answers,
+    stored_and_given_labels,
+    trait_and_value_shown,
+    write_worksheet,
+)
 from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
@@ -118,17 +124,21 @@ def store_trait_labels_from_table(
     before, answers = stored_and_given_labels(path, "traits", lot.out, names, policy)
     rows = read_answers(path, "traits", lot.out, names, policy)
     values = planned_values_by_trait(lot.planned_traits().values())
-    shown = {row.label.sha256: {stated[row.label.sha256].trait: row.shows} for row in rows if row.shows}
-    problems = [
-        f"{stated[sha256].worksheet_name}: {value}, which is no other value of the plan"
-        for sha256, traits in shown.items()
-        for trait, value in traits.items()
-        if value not in values[trait] or value == stated[sha256].value or not answers[sha256].is_reject
-    ]
+    shown: dict[str, dict[str, str]] = {}
+    problems = []
+    for row in (row for row in rows if row.shows):
+        statement = stated[row.label.sha256]
+        try:
+            trait, value = trait_and_value_shown(row.shows, {statement.trait: values[statement.trait]})
+            if value == statement.value or not row.label.is_reject:
+                raise ValueError(f"{row.shows}, but the row says {row.label.verdict} of {trait}: {statement.value}")
+        except ValueError as error:
+            problems.append(f"{statement.worksheet_name}: {error}")
+        else:
+            shown[row.label.sha256] = {trait: value}
     if problems:
-        raise DataError(
-            f"decisions={path}: column shows:", problems, "it is for rejects: the value that is seen; none was used."
-        )
+        step = "it is for rejects, and says what is seen instead: `TRAIT: VALUE`, or the value alone; none was used."
+        raise DataError(f"decisions={path}: column shows:", problems, step)
     found = labels_before_first_gap(plan.labelling_order, {**before, **answers})
     write_audit_terms(lot.out, plan)
     new = [label for label in found if label.sha256 not in before]
@@ -201,9 +211,8 @@ def print_audit_state(out: Path, plan: AuditPlan, attempt: AuditAttempt) -> int:
             f"words with decisions={worksheet}"
         )
         return ExitCode.EVIDENCE
-    print(
-        f"plan audit: proven after {attempt.proven_after}: "
-        f"{read_certificate(out / TRAIT_CERTIFICATE).proven_claim_in_words()}"
-    )
+    claim = read_certificate(out / TRAIT_CERTIFICATE).proven_claim_in_words()
+    enough = f" by the first {attempt.proven_after} of {attempt.labels} labels"
+    print(f"plan audit: proven{enough * (attempt.proven_after != attempt.labels)}: {claim}")
     print(files.display_path(out / TRAIT_CERTIFICATE))
     return ExitCode.PASS

@@ -88,7 +88,7 @@ def draw_and_judge_setting(config: Config, setting: SamplerSetting) -> JudgedSet
     told = replace(config, generate=settings)
     folder = batch_folder_and_facts(told)[0]
     if not (folder / PLAN).exists() or len(read_plan(folder)) < count:  # an earlier trial may have been of fewer
-        plan(told)
+        plan(told, with_next_step=False)
     generate(told, count)
     with locked_lot(told) as lot:
         judged = judge(told, lot)

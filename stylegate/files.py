@@ -28,6 +28,7 @@ FOREIGN = ROOT / "data" / "foreign" / "foreign.parquet"
 MODELS = ROOT / "checkpoints"
 RUNS = HOME / "checkpoints"
 BATCHES = HOME / "data" / "batches"
+PLANS = HOME / "data" / "plans"  # pictures and tables of plans that were only shown
 EXPORTS = HOME / "data" / "exports"
 CACHE = HOME / ".cache"
 

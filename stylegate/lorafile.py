@@ -20,6 +20,7 @@ from stylegate.config import Config, run_name
 from stylegate.errors import ModelError
 from stylegate.families import LoadedBaseModel
 from stylegate.rundirectory import run_directory_name
+from stylegate.verbs import arguments_naming_run
 
 PEFT_FILE = "adapter_model.safetensors"  # as PEFT's save_pretrained names it
 ALIGNMENT = 8  # bytes; the safetensors format wants the header padded to it
@@ -107,9 +108,18 @@ def lora_file_for_drawing(config: Config) -> Path | None:
     if not path.is_file():
         raise ModelError(
             f"no LoRA has been trained with these arguments: {files.display_path(path)} is missing",
-            next_step="stylegate train makes it; lora_file=FILE names another one; lora_file=none is the base alone.",
+            next_step=missing_lora_advice(config),
         )
     return path
+
+
+def missing_lora_advice(config: Config) -> str:
+    """What to do where the LoRA of this configuration has not been trained."""
+    others = "lora_file=FILE names another LoRA; lora_file=none is the base alone."
+    if not config.brand:
+        return f"give brand=, and what else was given to stylegate train. {others}"
+    batch = f"batch={config.batch} alone, without brand=, draws with the LoRA of that batch; " if config.batch else ""
+    return f"stylegate train {arguments_naming_run(config)} makes it; {batch}{others}"
 
 
 def trained_lora_path(config: Config) -> Path:

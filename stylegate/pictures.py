@@ -93,6 +93,23 @@ def decode_picture(content: bytes, background: str | None = "#ffffff") -> Decode
         raise PictureError(f"cannot be decoded ({type(error).__name__}: {error})") from None
 
 
+def require_picture_file(path: Path) -> None:
+    """Raise PictureError for a file that is no whole picture of a format that is read here, OSError for one that cannot
+    be opened. Size, colours and number of frames do not matter.
+    """
+    content = without_text_chunks(read_picture_file(path))
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.format == "PNG":
+                image.verify()  # every chunk's checksum up to IEND
+            else:
+                image.load()
+    except UnidentifiedImageError:
+        raise PictureError("no picture of a known format") from None
+    except Exception as error:  # foreign bytes: decoders raise whatever they like
+        raise PictureError(f"cannot be decoded ({type(error).__name__}: {error})") from None
+
+
 def refuse_animation_or_bad_size(image: Image.Image, content: bytes) -> None:
     """Raise PictureError for an animation, several pages or pictures, and sizes that are not decoded."""
     frames = getattr(image, "n_frames", 1)

@@ -1,8 +1,12 @@
 """The verbs of the command line: what each does, an example, the keys that it reads, and its --help."""
 
+import shlex
+import textwrap
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stylegate import config as configuration
+from stylegate.rundirectory import NOT_IN_WEIGHTS
 
 
 class VerbHelp(NamedTuple):
@@ -205,6 +209,12 @@ VERBS = {
     ),
 }
 
+NO_NAMES = (
+    f"Of them these change no name: {', '.join(f'train.{key}' for key in sorted(NOT_IN_WEIGHTS - {'max_steps'}))}, and "
+    "train.max_steps while train.schedule=constant. With batch= of a batch that is there none of them is needed: plan "
+    "and generate take from it what is not given, and the others read it."
+)
+
 
 def help_overview() -> str:
     """The text of `stylegate --help`: every verb with its purpose, and the exit codes."""
@@ -238,12 +248,14 @@ def verb_help(verb: str) -> str:
             for part in dotted.split("."):
                 value = value[part]
             shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-            lines.append(f"  {dotted}={shown}\n      {dict(entry.helps).get(dotted, spec.metadata['help'])}")
+            word = "import" if dotted == "import_file" else dotted  # which Python has no field of the name of
+            lines.append(f"  {word}={shown}\n      {dict(entry.helps).get(dotted, spec.metadata['help'])}")
     for group in [g for g in configuration.GROUPS if keys and (g == "experiment" or verb_keys_contain(keys, g))]:
         lines.append(f"  {group}={'|'.join(sorted(p.stem for p in (configuration.CONF / group).glob('*.yaml')))}")
     if finding := [key for key in entry.finds.split() if not verb_keys_contain(keys, key)]:
         lines += ["", f"  {' '.join(finding)}"]
         lines += ["      These name what was trained, planned and drawn: give every command the same ones."]
+        lines += textwrap.wrap(NO_NAMES, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
@@ -253,7 +265,7 @@ def verb_reads_key(verb: str, name: str) -> bool:
     return verb_keys_contain(keys, name) or (name == "experiment" and bool(keys))
 
 
-def verb_keys_contain(keys: list[str], name: str) -> bool:
+def verb_keys_contain(keys: Sequence[str], name: str) -> bool:
     """Whether a key is in `keys`, the keys that a verb reads.
 
     A part stands for all its keys: `train` for train.max_steps. A group is in the list if one of its keys is.
@@ -267,3 +279,24 @@ def unread_key_problem(verb: str, name: str) -> str | None:
     if verb_reads_key(verb, name):
         return None
     return f"{name}: {verb} does not read it; it is read by {', '.join(v for v in VERBS if verb_reads_key(v, name))}"
+
+
+def arguments_naming_run(config: configuration.Config) -> str:
+    """The arguments that differ from the defaults, of those that name a run, as one text for a shell, such as
+    "brand=neon train.batch_size=4".
+    """
+    given, usual = configuration.config_as_dict(config), configuration.config_as_dict(configuration.Config())
+    found = []
+    for dotted in configuration.config_fields_by_key():
+        value, default = value_at(given, dotted), value_at(usual, dotted)
+        if verb_keys_contain(RUN.split(), dotted) and value != default:
+            plain = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+            found.append(f"{dotted}={shlex.quote(plain.replace(' ', '') if isinstance(value, list) else plain)}")
+    return " ".join(found)
+
+
+def value_at(config: dict[str, Any], dotted: str) -> Any:
+    """The value of a dotted key in a configuration as plain data."""
+    for part in dotted.split("."):
+        config = config[part]
+    return config

@@ -62,7 +62,7 @@ def experiment(config: Config) -> int:
         return stopped
     if config.generate.by_trial and config.plan.num_images >= trial.LARGE and not has_sampler_trial(config):
         run_stage("trial", trial.trial)
-    run_stage("plan", plan.plan)
+    run_stage("plan", lambda given: plan.plan(given, with_next_step=False))
     folder, _ = batch_folder_and_facts(config)
     code = most_important_exit_code(run_stage("gate", judge)) if (folder / "gate.json").exists() else ExitCode.REJECTED
     while code != ExitCode.PASS and read_batch_progress(folder, config.plan.max_attempts).due:

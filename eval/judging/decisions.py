@@ -15,6 +15,7 @@ from eval.promise.worksheet import (
     WorksheetQuestion,
     label_as_cells,
     read_answers,
+    trait_and_value_shown,
     write_worksheet,
 )
 from stylegate import files
@@ -22,7 +23,7 @@ from stylegate.errors import DataError
 from stylegate.words import counted
 
 WORKSHEET = "review.csv"
-SHOWS = "write as in `headwear: none; item: book`, with traits and values of the plan; none was used."
+SHOWS = "write TRAIT: VALUE as in `headwear: none; item: book`, with traits and values of the plan; none was used."
 
 
 def store_decisions_from_table(path: Path, judged: JudgedLot) -> None:
@@ -67,22 +68,27 @@ def traits_shown_by_table(path: Path, answers: Sequence[WorksheetAnswer], lot: L
     """By sha256 the traits that a person says a picture shows otherwise than planned, from the column `shows` of a
     table.
 
-    Raises DataError listing every cell that does not name traits and values of the lot's plan.
+    A value alone is enough where one trait alone has it. Raises DataError listing every cell that does not name traits
+    and values of the lot's plan.
     """
     planned = {lot.sha256[name]: traits for name, traits in lot.planned_traits().items()}
+    named = {sha256: name for name, sha256 in lot.sha256.items()}
     values = planned_values_by_trait(planned.values())
     found: dict[str, dict[str, str]] = {}
     problems = []
     for answer in answers:
-        sha256, parts = answer.label.sha256, [part.strip() for part in answer.shows.split(";") if part.strip()]
-        pairs = [(trait.strip(), value.strip()) for trait, _, value in (part.partition(":") for part in parts)]
+        sha256 = answer.label.sha256
         traits = planned.get(sha256, {})
-        problems += [
-            f"{sha256[:12]}...: shows {trait}: {value}, which is no trait with a value of the plan"
-            for trait, value in pairs
-            if trait not in traits or value not in values[trait]
-        ]
-        found[sha256] = {trait: value for trait, value in pairs if traits.get(trait) != value}
+        there = {trait: values[trait] for trait in traits}
+        shown = dict[str, str]()
+        for part in filter(None, map(str.strip, answer.shows.split(";"))):
+            try:
+                trait, value = trait_and_value_shown(part, there)
+            except ValueError as error:
+                problems.append(f"{named[sha256]}: shows {error}")
+            else:
+                shown |= {trait: value}
+        found[sha256] = {trait: value for trait, value in shown.items() if traits[trait] != value}
     if problems:
         raise DataError(f"decisions={path}:", problems, SHOWS)
     return found

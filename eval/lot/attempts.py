@@ -1,8 +1,9 @@
 """The attempts at the slots of a batch: which slots are to be drawn again, and which have used all their attempts."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eval.lot.batch import PlanSlot, attempt_and_slot, attempt_file_name
 from eval.lot.early import stopped_files
@@ -66,17 +67,44 @@ def due_attempts(slots: Iterable[PlanSlot], states: SlotAttempts, max_attempts: 
     return [(slot, attempt) for slot, attempt in sorted(due, key=lambda d: (d[1], d[0].slot)) if attempt < max_attempts]
 
 
-def advice_on_exhausted_slots(exhausted: list[int], states: SlotAttempts) -> list[str]:
-    """Lines that say what a person can do about slots whose attempts are all used; none where there are none."""
+def checks_that_failed_slots(rows: Iterable[Mapping[str, Any]], stopped: Iterable[str]) -> dict[int, Counter[str]]:
+    """For each slot how many of its failed attempts each check failed, by rows of verdicts.jsonl; "stopped early"
+    counts the `stopped` attempts.
+    """
+    found: dict[int, Counter[str]] = {}
+    for row in rows:
+        if row["verdict"] in FAILED:
+            causes = {reason["check"] for reason in row.get("reasons", []) if reason["verdict"] == row["verdict"]}
+            found.setdefault(attempt_and_slot(row["file"])[1], Counter()).update(causes)
+    for file in stopped:
+        found.setdefault(attempt_and_slot(file)[1], Counter())["stopped early"] += 1
+    return found
+
+
+def advice_on_exhausted_slots(
+    exhausted: list[int], states: SlotAttempts, failed_by: Mapping[int, Counter[str]], name: str
+) -> list[str]:
+    """Lines that say why slots have no picture though all their attempts are used, and what a person can do about them;
+    none where there are none. `failed_by` is as `checks_that_failed_slots` gives it, `name` that of the batch.
+    """
     if not exhausted:
         return []
-    names = ", ".join(map(str, exhausted[:NAMED])) + (f" and {len(exhausted) - NAMED} more" * (len(exhausted) > NAMED))
     plural = "s have used all their" if len(exhausted) > 1 else " has used all its"
+    numbers = ", ".join(map(str, exhausted[:NAMED]))
+    more = f" and {len(exhausted) - NAMED} more" if len(exhausted) > NAMED else ""
+    why = [
+        f"  slot {slot}: failed by {', '.join(f'{check} {count}' for check, count in failed_by[slot].most_common())}"
+        for slot in exhausted[:NAMED]
+        if failed_by.get(slot)
+    ]
     first = attempt_file_name(exhausted[0], states.next_attempt(exhausted[0]))
+    some = "" if more else f" (repair={','.join(map(str, exhausted))} is the same, or some of them)"
+    used = max(states.next_attempt(slot) for slot in exhausted)
     return [
-        f"a person decides: {len(exhausted)} slot{plural} attempts: {names}",
-        "  accept a picture      a waiver in the policy names its sha256 (docs/policies.md); then gate",
+        f"a person decides: {len(exhausted)} slot{plural} attempts: {numbers}{more}",
+        *why,
+        "  accept a picture      a waiver in the policy names its sha256, of verdicts.jsonl (docs/policies.md); gate",
         f"  retouch a picture     save it in images/ as the next attempt ({first}); then gate",
-        "  swap values           stylegate plan ... repair=all (or repair=3,17): the fewest other slots take them over",
-        "  try more seeds        plan.max_attempts=N for generate, above what it was",
+        f"  swap values           stylegate plan batch={name} traits=FILE repair=all{some}; the fewest others change",
+        f"  try more seeds        stylegate generate batch={name} plan.max_attempts={2 * used}: {used} are used",
     ]

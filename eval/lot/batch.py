@@ -44,6 +44,7 @@ COLUMNS = pa.schema(
         ("negative_prompt", pa.string()),
         ("seed", pa.int64()),
         ("traits", pa.string()),
+        ("name", pa.string()),
     ]
 )
 
@@ -60,10 +61,16 @@ class PlanSlot(Record):
     """The seed that the seeds of the attempts are made from."""
     traits: dict[str, str]
     """The planned value of each trait; empty for a plan of prompts."""
+    name: str = ""
+    """What people call a one-of-one, which its metadata then does too; left out of plan.jsonl where there is none."""
 
     def file(self, attempt: int) -> str:
         """The name of the picture's file for one attempt, such as 00012-0.png for slot 12."""
         return attempt_file_name(self.slot, attempt)
+
+    def draws_as(self, other: "PlanSlot | None") -> bool:
+        """Whether the pictures of the other slot are pictures of this one: all but the name is the same."""
+        return other is not None and self == other.model_copy(update={"name": self.name})
 
     def seed_of_attempt(self, attempt: int) -> int:
         """32-bit seed of one attempt."""
@@ -107,11 +114,14 @@ def attempt_and_slot(file: str) -> tuple[int, int]:
     return int(attempt), int(slot)
 
 
-def batch_folder_and_facts(config: Config, replanned: bool = False) -> tuple[Path, BatchFacts]:
+def batch_folder_and_facts(
+    config: Config, replanned: bool = False, plan_stays: bool = False
+) -> tuple[Path, BatchFacts]:
     """The folder of the batch that these arguments name, which may not exist yet, and what its pictures depend on.
 
-    With `replanned` the plan may be another than before. Raises ModelError if no LoRA has been trained by the same
-    words, ConfigError if `batch=` names a folder that was made from other facts.
+    With `replanned` the plan may be another than before; with `plan_stays` neither traits= nor prompts= need be given
+    again. Raises ModelError if no LoRA has been trained by the same words, ConfigError if `batch=` names a folder that
+    was made from other facts.
     """
     configured = configured_facts(config)
     facts = facts_with_trial_settings(config, configured)
@@ -120,6 +130,8 @@ def batch_folder_and_facts(config: Config, replanned: bool = False) -> tuple[Pat
     if (folder / RECORD).exists():
         before = read_existing_batch_record(folder).facts
         facts = configured if before.generate == configured.generate else facts  # begun before the trial
+        if plan_stays and config.batch and not config.traits and not config.prompts:
+            facts = facts.model_copy(update={"plan": facts.plan.model_copy(update={"traits": before.plan.traits})})
         was = before.model_dump(mode="json")
         changed = [
             f"{k}: was {was[k]}, is {v}"
@@ -205,6 +217,8 @@ def write_batch_record(folder: Path, facts: BatchFacts, config: Config) -> None:
     """Write batch.json. If pictures have been drawn, their recorded precision and size stay unchanged."""
     before = read_existing_batch_record(folder) if (folder / RECORD).exists() else None
     run = None if config.lora_file else run_directory_name(config)
+    if before and before.facts.lora == facts.lora:
+        run = run or before.words.run  # batch=NAME alone, or the run's LoRA by its path
     BatchRecord(
         facts=facts,
         words=BatchConfigWords(
@@ -245,6 +259,7 @@ def write_plan(folder: Path, slots: list[PlanSlot]) -> None:
         "negative_prompt": [s.negative_prompt for s in slots],
         "seed": [s.seed for s in slots],
         "traits": [json.dumps(s.traits, sort_keys=True) for s in slots],
+        "name": [s.name for s in slots],
     }
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(rows, schema=COLUMNS), sink)
@@ -261,9 +276,9 @@ def read_plan(folder: Path) -> list[PlanSlot]:
         raise DataError(f"{files.display_path(folder)} has no plan", next_step="stylegate plan, same arguments.")
     try:
         table = files.read_parquet(path)
-        if "negative_prompt" not in table.column_names:  # a plan of before there were any
-            table = table.add_column(2, "negative_prompt", pa.array([""] * len(table), pa.string()))
-        rows = table.cast(COLUMNS).to_pylist()
+        for column in {"negative_prompt", "name"} - {*table.column_names}:  # a plan of before there were any
+            table = table.append_column(column, pa.array([""] * len(table), pa.string()))
+        rows = table.select(COLUMNS.names).cast(COLUMNS).to_pylist()
         return [PlanSlot.model_validate(row | {"traits": json.loads(row["traits"])}) for row in rows]
     except ValidationError as error:
         raise DataError(

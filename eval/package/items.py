@@ -213,9 +213,11 @@ def imagefolder_table(items: Sequence[PackageItem]) -> pa.Table:
 
 
 def erc721_metadata(collection: str, item: PackageItem) -> dict[str, Any]:
-    """The JSON of a token as ERC-721 and OpenSea read it. `image` is relative to the file of the JSON."""
+    """The JSON of a token as ERC-721 and OpenSea read it. A one-of-one has the name of its own that the plan gives it.
+    `image` is relative to the file of the JSON.
+    """
     return {
-        "name": f"{collection} #{item.id}",
+        "name": (item.slot and item.slot.name) or f"{collection} #{item.id}",
         "description": f"Item {item.id} of {collection}.",
         "image": f"../../{quote(item.image_path_in_data)}",
         "attributes": [{"trait_type": trait, "value": value} for trait, value in sorted(item.final_traits.items())],

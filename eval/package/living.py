@@ -27,6 +27,7 @@ from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 from stylegate.records import Record
+from stylegate.words import counted
 
 CHANGES = "proof/changes.json"
 COMPARED = (MANIFEST, INCLUSION, MERKLE, CHANGES, PLAN, f"data/{TABLE}")  # files of one version with those of the next
@@ -71,6 +72,8 @@ class ChangesSinceVersion(Record):
     """Items with another picture, and the traits of before."""
     evolved: list[ItemWithNewTraits]
     """Items with other traits."""
+    renamed: list[int] = Field(default_factory=list)
+    """Items of which the name alone is another one; left out where there are none."""
     burned: list[int]
     """Items that were taken out for ever in this version, those that went into others included."""
     merged: list[MergedItems]
@@ -218,6 +221,7 @@ def changes_between(before: Path, after: Path, told: BurnRequest) -> ChangesSinc
     both = sorted(old.keys() & new.keys())
     changed = [item for item in both if old[item] != new[item]]
     evolved = [item for item in changed if old_traits[item] != new_traits[item]]
+    renamed = [item for item in changed if item not in evolved and old[item][0] == new[item][0]]
     burned, away = burned_so_far(before), left_out_so_far(before)
     back = away & new.keys()
     gone = told.items_to_remove() - burned
@@ -225,8 +229,9 @@ def changes_between(before: Path, after: Path, told: BurnRequest) -> ChangesSinc
     return ChangesSinceVersion(
         before=version_as_named_by_next(before),
         new=sorted(new.keys() - old.keys()),
-        drawn_again=[item for item in changed if item not in evolved],
+        drawn_again=[item for item in changed if item not in evolved and item not in renamed],
         evolved=[ItemWithNewTraits(id=i, traits=changed_traits(old_traits[i], new_traits[i])) for i in evolved],
+        renamed=renamed,
         burned=sorted(gone),
         merged=[MergedItems(into=into, burned=items) for into, items in merged.items() if items],
         burned_before=sorted(burned),
@@ -316,7 +321,7 @@ def supply_problems(versions: Sequence[Path], traits: Traits) -> list[str]:
     here = Counter(pair for item in traits.values() for pair in item.items())
     problems = [f"{len(traits)} items, {len(planned)} declared"] if len(traits) > len(planned) else []
     return problems + [
-        f"{trait}: {value}: {count} items, {declared[trait, value]} declared"
+        f"{trait}: {value}: {counted(count, 'item')}, {declared[trait, value]} declared"
         for (trait, value), count in sorted(here.items())
         if count > declared[trait, value]
     ]
@@ -403,6 +408,7 @@ def changes_in_words(found: ChangesSinceVersion) -> str:
         (len(found.new), "new"),
         (len(found.drawn_again), "drawn again"),
         (len(found.evolved), "with other traits"),
+        (len(found.renamed), "with another name"),
         (len(found.burned), "burned"),
         (len(found.left_out), "left out"),
     )

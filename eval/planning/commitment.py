@@ -45,8 +45,11 @@ def compute_commitment(folder: Path, plan: str = PLAN_TEXT) -> str:
 
 
 def plan_text(slots: Sequence[PlanSlot]) -> str:
-    """The content of plan.jsonl: a line of canonical JSON for each slot."""
-    return "".join(rfc8785.dumps(slot.model_dump(mode="json")).decode() + "\n" for slot in slots)
+    """The content of plan.jsonl: a line of canonical JSON for each slot. A slot without a name has no key for it: what
+    was committed to before there were names stays as it was.
+    """
+    rows = [slot.model_dump(mode="json", exclude=None if slot.name else {"name"}) for slot in slots]
+    return "".join(rfc8785.dumps(row).decode() + "\n" for row in rows)
 
 
 def write_plan_text_and_commitment(folder: Path, slots: Sequence[PlanSlot]) -> None:

@@ -26,14 +26,17 @@ from eval.planning.collection import (
 from eval.planning.layers import traits_content_of_layers
 from eval.planning.traits import MAX_VALUES, NONE, valid_value_name
 from eval.planning.traitsfile import read_traits_file
-from stylegate import files
+from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
+from stylegate.words import counted
 
 PIXEL = bytes.fromhex(  # a transparent PNG of one pixel, for layers that have no picture
-    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
-    "1f15c4890000000d49444154789c6360000002000001e221bc330000000049454e44ae426082"
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489"
+    "0000000b4944415478da636000020000050001e9fadcd80000000049454e44ae426082"
 )
+
+CAPTIONS = 2  # of a brand, that are shown
 
 
 def import_collection(config: Config) -> int:
@@ -76,18 +79,18 @@ def import_collection(config: Config) -> int:
             print(line)
     if config.show:
         return 0
-    write_traits_file_if_valid(target, text)
+    write_traits_file_if_valid(target, text, source)
     if items:
         files.write_atomically(target.with_suffix(".rarity.csv"), rarity.rarity_table_as_csv(items))
         files.write_atomically(target.with_suffix(".png"), picture.counts_and_rarity_as_png(items))
-    print(f"written: {files.display_path(target)}, {len(found['traits'])} traits")
-    print_next_step(target, len(items))
+    print(f"written: {files.display_path(target)}, {counted(len(found['traits']), 'trait')}")
+    print_next_step(target, len(items), config.brand)
     return 0
 
 
 def is_tally_pair(pair: Mapping[str, str], tally: Mapping[str, Sequence[str]]) -> bool:
     """Whether one trait of the pair is the number of some traits of which the other is one."""
-    return any(trait in pair and pair.keys() & set(counted) for trait, counted in tally.items())
+    return any(trait in pair and pair.keys() & set(parts) for trait, parts in tally.items())
 
 
 def without_equal_items(
@@ -110,25 +113,40 @@ def kept_items_in_words(source: str, places: Sequence[str], keep_items: bool) ->
     ]
 
 
-def write_traits_file_if_valid(target: Path, text: str) -> None:
-    """Write a traits file. Raises DataError with its problems, and leaves no new file, if it cannot be read again."""
+def write_traits_file_if_valid(target: Path, text: str, source: Path) -> None:
+    """Write the traits file of a collection.
+
+    Raises DataError with its problems, and leaves no new file, if it cannot be read again.
+    """
     fresh = not target.exists()
     files.write_atomically(target, text)
     try:
         read_traits_file(target)
-    except DataError:
+    except DataError as error:
         if fresh:
             target.unlink()
-        raise
+        step = "mend them in the collection; nothing was written."
+        raise DataError(
+            f"import={source}: a traits file of it would have problems:", error.problems or [error.summary], step
+        ) from None
 
 
-def print_next_step(target: Path, size: int) -> None:
-    """Print what to do with a new traits file of `size` items (0 for layers, which do not say how many)."""
+def print_next_step(target: Path, size: int, brand: str | None) -> None:
+    """Print what to do with a new traits file of `size` items (0 for layers, which do not say how many), and captions
+    of the brand, if one is named, that show how its prompts read.
+    """
     shown = files.display_path(target)
     path = shown if "/" in shown else f"./{shown}"
     named = target.stem if target.parent == files.TRAITS[0] else path
-    print(f"Next: write the prompt in {shown} as your captions read (docs/plan.md). Then")
-    print(f"      stylegate plan brand=NAME traits={named} plan.num_images={size or 'N'} show=true")
+    folder = brandset.brand_folder(brand) if brand else None
+    place = f"{files.display_path(folder) if folder else 'the brand set'}/train/metadata.jsonl"
+    print(f"Next: write the prompt in {shown} as the captions in {place} read (docs/plan.md). Then")
+    print(f"      stylegate plan brand={brand or 'NAME'} traits={named} plan.num_images={size or 'N'} show=true")
+    if folder:
+        learned = brandset.read_brand_set(folder).splits["train"]
+        print("captions that the LoRA learns from:")
+        for item in learned[:: max(1, len(learned) // CAPTIONS)][:CAPTIONS]:
+            print(f"      {item.text}")
 
 
 def traits_file_of_counts(items: Sequence[Mapping[str, str]], tally: dict[str, list[str]]) -> dict[str, Any]:
@@ -165,21 +183,29 @@ def traits_file_text(content: dict[str, Any], command: str, size: int, kept: Seq
         """A text as YAML writes it in double quotes."""
         return json.dumps(text, ensure_ascii=False)
 
+    def number_and_phrase(value: str, number: float) -> str:
+        """What stands behind a value: its number, and words for the prompt where an underscore stands for a space."""
+        words = " ".join(value.replace("_", " ").split())
+        return f"{{{key}: {number}, phrase: {in_double_quotes(words)}}}" if "_" in value and words else str(number)
+
+    key = "count" if size else "weight"
     lines = [f"# {command}", f"# {size} items; numbers are exact counts." if size else "# Numbers are weights."]
     lines.append("# The prompt of every picture: write it as your captions read. {trait} stands for the value,")
     lines.append("# or for words of its own that you give it, as in")
-    lines.append(f'#     "Crown": {{{"count" if size else "weight"}: 3, phrase: "a golden crown"}}')
+    lines.append(f'#     "Crown": {{{key}: 3, phrase: "a golden crown"}}')
     lines.append(f"prompt: {in_double_quotes(content['prompt'])}")
     lines += [f"numbers: {content['numbers']}"] if "numbers" in content else []
     lines.append("traits:")
     for trait, values in content["traits"].items():
         lines.append(f"  {in_double_quotes(trait)}:")
-        lines += [f"    {in_double_quotes(value)}: {number}" for value, number in values.items()]
+        lines += [
+            f"    {in_double_quotes(value)}: {number_and_phrase(value, number)}" for value, number in values.items()
+        ]
     if tally := content.get("rules", {}).get("tally"):
         lines += ["rules:", "  tally:"]
         lines += [
-            f"    {in_double_quotes(trait)}: [{', '.join(map(in_double_quotes, counted))}]"
-            for trait, counted in tally.items()
+            f"    {in_double_quotes(trait)}: [{', '.join(map(in_double_quotes, parts))}]"
+            for trait, parts in tally.items()
         ]
     lines += ["one_of_ones:"] if kept else []
     for slot, item in enumerate(kept):
@@ -188,9 +214,11 @@ def traits_file_text(content: dict[str, Any], command: str, size: int, kept: Seq
     return "\n".join(lines) + "\n"
 
 
-def export_items(target: Path, items: Sequence[Mapping[str, str]]) -> str:
+def export_items(target: Path, items: Sequence[Mapping[str, str]], called: Sequence[str] = ()) -> str:
     """Write items as CSV, as a folder of OpenSea's JSON (NAME.json), or of HashLips' layers (NAME.layers). Returns the
     path as it is shown to people. Raises DataError if `target` exists or has another ending.
+
+    `called` is the name of each item, "" for its number. A table has a column of names if any item has one.
     """
     if not any(items):
         raise DataError("out= writes traits, and this plan has none", next_step="plan with traits=.")
@@ -202,21 +230,23 @@ def export_items(target: Path, items: Sequence[Mapping[str, str]]) -> str:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         names = list(dict.fromkeys(name for item in items for name in item))
-        table.writerow(["id", *names])
-        table.writerows([number, *(item.get(name, "") for name in names)] for number, item in enumerate(items))
+        named = ["name"] if any(called) and "name" not in names else []
+        table.writerow(["id", *named, *names])
+        for number, item in enumerate(items):
+            table.writerow([number, *(called[number] for _ in named), *(item.get(name, "") for name in names)])
         files.write_atomically(target, text.getvalue())
     elif target.suffix == ".json":
-        files.write_folder_atomically(target, lambda folder: write_opensea_items(folder, items))
+        files.write_folder_atomically(target, lambda folder: write_opensea_items(folder, items, called))
     else:
         files.write_folder_atomically(target, lambda folder: write_hashlips_layers(folder, items))
     return files.display_path(target)
 
 
-def write_opensea_items(folder: Path, items: Sequence[Mapping[str, str]]) -> None:
+def write_opensea_items(folder: Path, items: Sequence[Mapping[str, str]], called: Sequence[str]) -> None:
     """Write OpenSea's metadata of each item into `folder`: 0.json, 1.json and so on."""
-    for number, item in enumerate(items):
+    for number, (item, name) in enumerate(zip(items, called or [""] * len(items), strict=True)):
         attributes = [{"trait_type": trait, "value": value} for trait, value in item.items() if value != NONE]
-        content = {"name": f"#{number}", "image": f"{number}.png", "attributes": attributes}
+        content = {"name": name or f"#{number}", "image": f"{number}.png", "attributes": attributes}
         (folder / f"{number}.json").write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from eval.planning.rarity import ItemRarity, missing_pairs, rarest_pairs, rarity_of_each_item
+from eval.planning.traits import TraitRules
 from stylegate.words import counted
 
 BAR = 24  # characters of the longest bar in a terminal
@@ -34,7 +35,7 @@ def counts_and_rarity_in_words(
     """
     lines = []
     for trait, counts in value_counts(items).items():
-        lines.append(f"{trait} ({len(counts)} values)")
+        lines.append(f"{trait} ({counted(len(counts), 'value')})")
         most, width = counts[0][1], max(len(value) for value, _ in counts[:SHOWN])
         for value, count in counts[:SHOWN]:
             bar = "█" * max(1, round(BAR * count / most))
@@ -67,20 +68,51 @@ def rarity_in_words(found: ItemRarity) -> str:
     return f"{unique}{found.score:.2f}"
 
 
-def counts_and_rarity_as_png(items: Items) -> bytes:
-    """A PNG of a plan: bars with the count of each value, and a histogram of the items' rarity."""
+def one_of_ones_in_words(called: Sequence[str], shown: int = SHOWN) -> list[str]:
+    """Lines that name the items that have a name, by their slots; none where there are none."""
+    named = [f"slot {number}: {name}" for number, name in enumerate(called) if name]
+    more = [f"and {len(named) - shown} more"] if len(named) > shown else []
+    return [f"one-of-ones ({len(named)})", *(f"  {line}" for line in [*named[:shown], *more])] if named else []
+
+
+def rules_in_words(rules: TraitRules, items: Items) -> list[str]:
+    """Lines that name the rules of a traits file, which all of its items keep, with the count where a rule limits it;
+    none where there are no rules.
+    """
+
+    def values(condition: Mapping[str, Sequence[str]], joint: str = " with ") -> str:
+        return joint.join(f"{trait}: {' or '.join(names)}" for trait, names in condition.items())
+
+    def having(condition: Mapping[str, Sequence[str]]) -> int:
+        return sum(all(item.get(trait) in names for trait, names in condition.items()) for item in items)
+
+    lines = [f"never {values(condition)}" for condition in rules.forbid]
+    lines += [f"where {values(rule.when)}, {values(rule.then, ' and ')}" for rule in rules.require]
+    for limit in rules.limit:
+        most = "" if limit.at_most is None else f", at most {limit.at_most}"
+        lines.append(f"{values(limit.of)}: {having(limit.of)}; at least {limit.at_least}{most}")
+    lines += [f"{trait} is how many of {', '.join(names)} are not none" for trait, names in rules.tally.items()]
+    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return [f"rules ({len(lines)}), all kept", *(f"  {line}" for line in [*lines[:SHOWN], *more])] if lines else []
+
+
+def counts_and_rarity_as_png(items: Items, called: Sequence[str] = ()) -> bytes:
+    """A PNG of a plan: bars with the count of each value, a histogram of the items' rarity, and the one-of-ones by what
+    they are `called`, for each item a name or "".
+    """
     tables = list(value_counts(items).items())
     heights = [LINE * (min(len(counts), IN_PICTURE) + (len(counts) > IN_PICTURE) + 2) for _, counts in tables]
+    lines = one_of_ones_in_words(called, IN_PICTURE)
     columns = min(3, len(tables) + 1)
     used = [MARGIN] * columns
     placed = []
-    for height in [*heights, LINE * 12]:
+    for height in [*heights, LINE * 12, LINE * (len(lines) + 1)]:
         column = used.index(min(used))
         placed.append((MARGIN + column * WIDTH, used[column]))
         used[column] += height
     image = Image.new("RGB", (columns * WIDTH + MARGIN, max(used) + MARGIN), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=11)
-    for (trait, counts), (left, top) in zip(tables, placed[:-1], strict=True):
+    for (trait, counts), (left, top) in zip(tables, placed[:-2], strict=True):
         draw.text((left, top), trait, INK, font)
         shown = counts[:IN_PICTURE]
         for i, (value, count) in enumerate(shown, start=1):
@@ -91,7 +123,9 @@ def counts_and_rarity_as_png(items: Items) -> bytes:
             draw.text((left + NAME + length + 5, y), str(count), INK, font)
         if len(counts) > IN_PICTURE:
             draw.text((left, top + (len(shown) + 1) * LINE), f"and {len(counts) - IN_PICTURE} more", SOFT, font)
-    draw_histogram(draw, placed[-1], [rarity.score for rarity in rarity_of_each_item(items)], font)
+    for i, line in enumerate(lines):
+        draw.text((placed[-1][0], placed[-1][1] + i * LINE), line[:60], SOFT if i else INK, font)
+    draw_histogram(draw, placed[-2], [rarity.score for rarity in rarity_of_each_item(items)], font)
     sink = io.BytesIO()
     image.save(sink, "PNG", optimize=True)
     return sink.getvalue()

@@ -110,20 +110,24 @@ def missing_pairs(
     return [ValuePair((": ".join(a), ": ".join(b)), 0, -less) for less, a, b in islice(kept, number)]
 
 
-def rarity_table_as_csv(items: Sequence[Mapping[str, str]], intervals: Sequence[tuple] | None = None) -> str:
+def rarity_table_as_csv(
+    items: Sequence[Mapping[str, str]], intervals: Sequence[tuple] | None = None, called: Sequence[str] = ()
+) -> str:
     """A table of items with score and rank, the rarest first.
 
     `intervals` (eval/planning/open_slots.py) are those of the items, in their order, where slots are still open.
+    `called` says what people call each item, "" where it has no name; a column of it stands there if any has one.
     """
     found = rarity_of_each_item(items)
     names = list(dict.fromkeys(name for item in items for name in item))
+    own = ["one_of_one"] if any(called) else []
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     bounds = ["score_low", "score_high", "rank_best", "rank_worst"] if intervals else []
-    table.writerow(["slot", "rank", "score", "unique_values", *bounds, *names])
+    table.writerow(["slot", *own, "rank", "score", "unique_values", *bounds, *names])
     for i in sorted(range(len(items)), key=lambda i: (found[i].rank, i)):
         row = found[i]
         between = [f"{x:.6f}" if isinstance(x, float) else x for x in intervals[i]] if intervals else []
-        told = [i, row.rank, f"{row.score:.6f}", row.unique, *between]
+        told = [i, *(called[i] for _ in own), row.rank, f"{row.score:.6f}", row.unique, *between]
         table.writerow([*told, *(items[i].get(name, "") for name in names)])
     return text.getvalue()

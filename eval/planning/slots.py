@@ -60,6 +60,7 @@ def make_slot_from_traits(
         negative_prompt=file.negative_prompt,
         seed=one.seed if one and one.seed is not None else seed_of_slot(plan, number),
         traits=traits,
+        name=(one.name or "") if one else "",
     )
 
 

@@ -16,6 +16,7 @@ from eval.promise.statements import TraitStatement
 from stylegate import files, records
 from stylegate.errors import DataError
 from stylegate.records import Record
+from stylegate.words import counted
 
 # Versions: in 3 the ranking settles order and bets, in 4 the reviewers are measured; 1 did not say the guideline.
 EVEN, RANKED, MEASURED = 2, 3, 4
@@ -136,11 +137,11 @@ class Certificate(Record):
         if self.known_rejects:
             return self.says
         if attempt.labels == attempt.size and self.statements:
-            return f"all {attempt.size} stated traits were looked at; the {attempt.rejects} wrong ones are not stated"
+            wrong = counted(attempt.rejects, "was wrong and is not stated so", "were wrong and are not stated so")
+            return f"all {attempt.size} stated traits were looked at; {wrong if attempt.rejects else 'none was wrong'}"
         if attempt.labels == attempt.size:
-            return (
-                f"all {attempt.size} pictures were looked at; the {attempt.rejects} rejects among them are not exported"
-            )
+            rejects = counted(attempt.rejects, "is a reject and is not exported", "are rejects and are not exported")
+            return f"all {attempt.size} pictures were looked at; {rejects if attempt.rejects else 'none is a reject'}"
         return self.says
 
     def known_rejects_in_words(self) -> str:

@@ -11,7 +11,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from stylegate.errors import DataError
 from stylegate.words import counted
 
 VERDICTS = ("accept", "reject", "unsure")
+LISTED = 12  # values of a trait that a message lists
 COLUMNS = ("file", "sha256", "verdict", "who", "why", "shows", "prompt", "reasons", "purpose", "policy_sha256")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")  # a spreadsheet may run a cell that begins with one of the first
 
@@ -174,6 +175,29 @@ def read_answers(
     return list(found.values())
 
 
+def trait_and_value_shown(text: str, values: Mapping[str, Collection[str]]) -> tuple[str, str]:
+    """The trait and the value that the column `shows` names, "Hat: none" or only a value of one of the traits alone.
+
+    `values` has the values of each trait that may be named. Raises ValueError with what is wrong, and what may stand
+    there.
+    """
+    before, colon, after = (part.strip() for part in text.partition(":"))
+    if colon and after in values.get(before, ()):
+        return before, after
+    owners = [trait for trait, known in values.items() if text.strip() in known]
+    if len(owners) == 1:
+        return owners[0], text.strip()
+    if owners:
+        raise ValueError(f"{text} is a value of {' and of '.join(owners)}; write as in `{owners[0]}: {text.strip()}`")
+    trait, value = (before, after) if colon and before in values else (next(iter(values), ""), text.strip())
+    if len(values) != 1 and trait != before:
+        named = ", ".join(values) or "none"
+        raise ValueError(f"{text}, which names no trait of its plan with a value of it; the traits are {named}")
+    known = sorted(values[trait])
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    raise ValueError(f"{trait}: {value}, which is no value of the plan; {trait} has {', '.join(known[:LISTED])}{more}")
+
+
 def label_as_cells(label: Label) -> tuple[str, str, str, str]:
     """(sha256, verdict, who, why) of a label, to compare it with `label_of_row`."""
     return label.sha256, label.verdict, label.who, label.why
@@ -294,6 +318,9 @@ def stored_and_given_labels(
     before = valid_labels_by_sha256(out, purpose, policy, under)
     changed = [s for s, label in found.items() if s in before and before[s].is_reject != label.is_reject]
     if changed:
-        lines = [f"{s[:12]}...: was {before[s].verdict} ({before[s].who}), is {found[s].verdict}" for s in changed]
+        named = {sha256: name for name, sha256 in pictures.items()}
+        lines = [
+            f"{named.get(s, s)}: was {before[s].verdict} ({before[s].who}), is {found[s].verdict}" for s in changed
+        ]
         raise DataError(f"labels of the stream {purpose} do not change:", lines, "remove those lines from the file.")
     return before, found

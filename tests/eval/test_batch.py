@@ -4,12 +4,15 @@ import csv
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -149,10 +152,13 @@ def test_yaml_booleans_are_words(tmp_path: Path) -> None:
 def test_plan_round_trip(tmp_path: Path) -> None:
     slots = [
         PlanSlot(slot=0, prompt="a, “b”", seed=2**32 - 1, traits={"x": "ü"}),
-        PlanSlot(slot=1, prompt="c", seed=0, traits={}),
+        PlanSlot(slot=1, prompt="c", seed=0, traits={}, name="The King"),
     ]
     write_plan(tmp_path, slots)
     assert read_plan(tmp_path) == slots
+    older = files.read_parquet(tmp_path / "plan.parquet").drop_columns(["name", "negative_prompt"])
+    pq.write_table(older, tmp_path / "plan.parquet")
+    assert read_plan(tmp_path) == [slots[0], slots[1].model_copy(update={"name": ""})], "of before there were names"
     (tmp_path / "plan.parquet").write_bytes(b"torn")
     with pytest.raises(DataError, match="cannot be read"):
         read_plan(tmp_path)
@@ -240,6 +246,32 @@ def test_generate_resumes_to_the_same_pictures(run, batch) -> None:
     assert "0 drawn, 6 in" in run("generate", *words)[1]
 
 
+def test_the_name_of_a_batch_says_the_rest(run, run_exactly, batch, tmp_path: Path) -> None:
+    """Brand, base, LoRA and settings of the batch stand in for arguments that are not given, and for no others."""
+    folder = batch[1]
+    before, record = pngs(folder), (folder / "batch.json").read_text()
+    (folder / "images" / "00001-0.png").unlink()
+    code, text = run_exactly("generate", "hardware=cpu", f"batch={folder.name}")
+    assert code == 0 and pngs(folder) == before, text
+    assert (folder / "batch.json").read_text() == record
+    code, text = run_exactly("generate", "hardware=cpu", f"batch={folder.name}", "generate.guidance_scale=9")
+    assert code == 2 and "was made from something else" in text and "9.0" in text
+    again = ("plan", "hardware=cpu", f"batch={folder.name}", "traits=collectible", "plan.num_images=6")
+    code, text = run_exactly(*again)
+    assert code == 0 and "lost" not in text and (folder / "batch.json").read_text() == record, text
+    assert f"\nNext: stylegate generate batch={folder.name}, then gate" in text
+    code, text = run_exactly("plan", "hardware=cpu", f"batch={folder.name}")
+    assert code == 2 and "made from something else" in text and read_plan(folder)[0].traits, (
+        "a plan of captions is another"
+    )
+    for path in files.RUNS.glob("small-sd-*/lora/small.safetensors"):
+        path.rename(path.with_suffix(".away"))
+    code, text = run_exactly("generate", "hardware=cpu", f"batch={folder.name}")
+    for path in files.RUNS.glob("small-sd-*/lora/small.away"):
+        path.rename(path.with_suffix(".safetensors"))
+    assert code == 2 and "alone does not say where these files lie:\n  - lora_file=: the LoRA with sha256 " in text
+
+
 def test_rejected_slots_are_drawn_again_with_a_new_seed(run, batch, tmp_path: Path) -> None:
     words, folder = batch
     Image.new("RGB", (64, 64)).save(folder / "images" / "00002-0.png")
@@ -323,6 +355,26 @@ def test_plan_and_rarity_are_checked_again_by_who_gets_the_package(run, batch, t
             assert any(says in line for line in wrong), (name, wrong)
 
 
+def test_a_one_of_one_leaves_under_its_name(run, batch, tmp_path: Path) -> None:
+    words, folder = batch
+    told, slots = [*words, accept_all(tmp_path), "name=royal"], read_plan(folder)
+    found = []
+    for number, name in enumerate(("The King", "The Queen"), start=1):
+        write_plan(folder, [slot.model_copy(update={"name": name if slot.slot == 2 else ""}) for slot in slots])
+        commitment.write_plan_text_and_commitment(folder, read_plan(folder))
+        assert run("gate", *told)[0] == 0 and run("export", *told)[0] == 0
+        found.append(files.EXPORTS / f"royal-v{number}")
+        metadata = found[-1] / "data" / "metadata"
+        for path in (f"erc721/{2}.json", f"erc1155/{2:064x}.json", f"metaplex/{2}.json"):
+            token = json.loads((metadata / path).read_text())
+            assert (token["name"], token["description"]) == (name, "Item 2 of royal.")
+        assert json.loads((metadata / "erc721" / "1.json").read_text())["name"] == "royal #1"
+    text = run("verify", str(found[1]))[1]
+    assert "WRONG" not in text and "1 with another name" in text, text
+    changes = json.loads((found[1] / "proof" / "changes.json").read_text())
+    assert changes["renamed"] == [2] and changes["drawn_again"] == [] and changes["erc4906"] == [[2, 2]]
+
+
 def test_metadata_and_rarity_are_of_what_a_person_found(run, batch, tmp_path: Path) -> None:
     """A correction goes from the table to verdict, record, metadata and rarity; the plan stays as committed."""
     words, folder = batch
@@ -330,7 +382,8 @@ def test_metadata_and_rarity_are_of_what_a_person_found(run, batch, tmp_path: Pa
     assert run("gate", *told)[0] == 0
     planned = {slot.slot: slot.traits for slot in read_plan(folder)}
     values = {trait: {traits[trait] for traits in planned.values()} for trait in planned[2]}
-    trait, value = next((t, v) for t in planned[2] for v in sorted(values[t] - {planned[2][t]}))
+    of_one = {v for v in set.union(*values.values()) if v != "none" and sum(v in of for of in values.values()) == 1}
+    trait, value = next((t, v) for t in planned[2] for v in sorted(values[t] & of_one - {planned[2][t]}))
     table = tmp_path / "d.csv"
     head = "file,verdict,who,shows\n"
     table.write_text(f"{head}00002-0.png,accept,anna,{trait}: dragon; wings: none\n00003-0.png,,anna,{trait}: none\n")
@@ -338,9 +391,17 @@ def test_metadata_and_rarity_are_of_what_a_person_found(run, batch, tmp_path: Pa
     assert code == 2 and "verdict '' is none of" in text and not (folder / "labels.sqlite").exists()
     table.write_text(f"{head}00002-0.png,accept,anna,{trait}: dragon; wings: none\n")
     code, text = run("gate", *told, f"decisions={table}")
-    assert code == 2 and f"shows {trait}: dragon" in text and "shows wings: none" in text
+    assert code == 2 and f"00002-0.png: shows {trait}: dragon, which is no value" in text
+    assert f"; {trait} has {', '.join(sorted(values[trait] | {'none'}))}" in text and "shows wings: none" in text
+    table.write_text(f"{head}00002-0.png,accept,anna,none\n")
+    code, text = run("gate", *told, f"decisions={table}")
+    assert (
+        code == 2
+        and f"none is a value of {' and of '.join(planned[2])}; write as in `{next(iter(planned[2]))}: none`" in text
+    )
+    table.write_text(f"{head}00002-0.png,accept,anna,{value}\n")
+    assert run("gate", *told, f"decisions={table}")[0] == 0, "a value that one trait alone has"
     table.write_text(f"{head}00002-0.png,accept,anna,{trait}: {value}\n")
-    assert run("gate", *told, f"decisions={table}")[0] == 0
     assert "0 new in" in run("gate", *told, f"decisions={table}")[1], "the same row is not stored twice"
     rows = {row["file"]: row for row in files.read_jsonl(folder / "verdicts.jsonl")}
     assert rows["00002-0.png"]["shown_traits"] == {trait: value} and "shown_traits" not in rows["00001-0.png"]
@@ -409,10 +470,14 @@ def test_stated_traits_are_audited_until_few_can_be_wrong(
             writer.writerows(rows)
         return run("plan", *told, "audit=true", f"decisions={filled}")
 
-    code, text = answered("dragon")
-    assert code == 2 and "dragon, which is no other value" in text
-    code, text = answered(shown)
-    assert code == 0 and f"all {count} stated traits were looked at; the 2 wrong ones" in text, text
+    for dragon in ("dragon", f"{trait}: dragon"):
+        code, text = answered(dragon)
+        assert code == 2 and f"#{trait}: {trait}: dragon, which is no value of the plan; {trait} has " in text
+        assert f"{shown}" in text and "`TRAIT: VALUE`, or the value alone" in text
+    code, text = answered(f"{trait}: {value}")
+    assert code == 2 and f"but the row says reject of {trait}: {value}" in text
+    code, text = answered(f"{trait}: {shown}")
+    assert code == 0 and f"all {count} stated traits were looked at; 2 were wrong and are not stated so" in text, text
     certificate = folder / "trait-certificate.json"
     assert f"all {count} stated traits" in run("verify", str(certificate))[1]
     file, slot = rows[wrong]["file"].split("#")[0], int(rows[wrong]["file"][:5])
@@ -546,7 +611,7 @@ def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys
     assert code == 2 and "plan.parquet in" in text and "is not what the gate knew" in text
     assert run("gate", *told)[0] == 0
     code, text = run("export", *told)
-    assert code == 2 and "species: dragon: 1 items, 0 declared" in text and "burn items" in text
+    assert code == 2 and "species: dragon: 1 item, 0 declared" in text and "burn items" in text
     declared = first / "proof" / "plan.jsonl"
     declared.write_text(declared.read_text().replace(f'"{slots[0].traits["species"]}"', '"dragon"'))
     code, text = run("export", *told)
@@ -814,6 +879,19 @@ def test_prompts_file_and_captions_as_plans(run, trained: list[str], tmp_path: P
     assert len(read_plan(files.BATCHES / "captions")) == 3
     code, text = run("plan", *trained, "batch=prompts", "plan.num_images=2")
     assert code == 2 and "was made from something else" in text
+
+
+def test_the_command_that_makes_a_missing_lora_names_the_same_run(run_exactly) -> None:
+    words = ["brand=neon", "train.learning_rate=0.0001", "train.scales=[0.8,1.0]", "train.max_steps=150", "lora.rank=4"]
+    code, text = run_exactly("plan", *words, "train.buckets=false", "traits=collectible", "hardware=cpu")
+    missing, command = re.findall(
+        r"(\S+)/lora/neon.safetensors is missing\nNext: stylegate train (.*) makes it;", text
+    )[0]
+    assert code == 2 and "train.buckets=false" in command and "train.scales=[0.8,1.0]" in shlex.split(command)
+    code, text = run_exactly("train", *shlex.split(command), "dry_run=true")
+    assert code == 0 and missing in text, text
+    code, text = run_exactly("generate", "traits=collectible")
+    assert code == 2 and "Next: give brand=, and what else was given to stylegate train." in text
 
 
 def test_no_lora_yet(run) -> None:

@@ -41,7 +41,7 @@ def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -
     assert "reviewers: the reviewers are taken to be right: no known rejects were shown to them" in text
     found = verdicts_of(out)
     assert found[rejected]["verdict"] == "reject" and found[rejected]["reasons"][0]["check"] == "audit"
-    looked = "all 32 pictures were looked at; the 1 rejects among them are not exported"
+    looked = "all 32 pictures were looked at; 1 is a reject and is not exported"
     assert f"holds: {looked}" in run("verify", str(out / "certificate.json"))[1] and looked in text
 
     assert run("export", *told, "name=sure")[0] == 0

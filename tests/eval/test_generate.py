@@ -102,21 +102,29 @@ def test_a_slot_that_no_attempt_fills_is_for_a_person_and_can_be_repaired(run, t
             Image.new("RGB", (64, 64)).save(folder / "images" / f"{slot:05d}-{attempt}.png")
         found, text = run("gate", *words)
         assert found == code, text
-    assert "2 slots have used all their attempts: 1, 4" in text and "repair=all" in text and "00001-2.png" in text
+    assert "2 slots have used all their attempts: 1, 4\n  slot 1: failed by contrast 2\n  slot 4: failed by" in text
+    assert "batch=hard traits=FILE repair=all (repair=1,4 is the same" in text and "00001-2.png" in text
+    assert "stylegate generate batch=hard plan.max_attempts=4: 2 are used" in text
     gate = files.read_json(folder / "gate.json", "the gate's record", "slots")
     assert gate["slots"] == {"wanted": 6, "accepted": 4, "exhausted": [1, 4]}
     code, text = run("generate", *words)
-    assert code == 11 and "0 drawn" in text and "a person decides" in text
+    assert code == 11 and "0 drawn" in text and "slot 4: failed by contrast 2" in text
     before = read_plan(folder)
     assert run("plan", *words, "repair=1,x,6")[1].count("no slot of the plan") == 2
-    assert read_plan(folder) == before
+    code, text = run("plan", *words, "repair=0,1")
+    assert code == 2 and "slot 0 has an accepted picture, 00000-0.png\n" in text and "slot 1 " not in text
+    assert read_plan(folder) == before and (folder / "images" / "00000-0.png").exists()
     code, text = run("plan", *words, "repair=all")
     after = read_plan(folder)
     changed = [new.slot for old, new in zip(before, after, strict=True) if new != old]
     assert code == 0 and {1, 4} <= set(changed) and "2 slots repaired" in text
-    assert f"{len(changed) - 2} other slots changed" in text
+    others = len(changed) - 2
+    assert f"; {others} other slot{'s' * (others != 1)} changed" in text
+    assert "\nNext: stylegate generate batch=hard, then gate" in text
     assert not (folder / "images" / "00001-0.png").exists() and (folder / "earlier").is_dir()
-    assert run("generate", *words)[0] == 0 and run("gate", *words)[0] == 0
+    assert run("generate", *words)[0] == 0
+    code, text = run("gate", *words)
+    assert code == 0 and "\nNext: stylegate export batch=hard makes the package.\n" in text
 
 
 def test_a_plan_made_again_after_a_repair_stays_repaired(run, tmp_path: Path) -> None:
@@ -153,6 +161,8 @@ def test_pictures_of_many_slots_lie_in_subfolders_and_those_of_before_stay_where
     assert run("export", *words, "name=many")[0] == 0
     assert names_in(files.EXPORTS / "many-v1") == names
     assert run("verify", str(files.EXPORTS / "many-v1"))[0] == 0
+    (tmp_path / "no.csv").write_text("file,verdict,who\n0001/00003-0.png,reject,anna\n")
+    assert run("gate", *words, f"decisions={tmp_path / 'no.csv'}")[0] == 10
     assert run("plan", *words, "repair=3")[0] == 0
     assert not (images / "0001" / "00003-0.png").exists(), "it is drawn anew, with other traits"
     assert list((files.BATCHES / "many" / "earlier").rglob("0001/00003-0.png"))

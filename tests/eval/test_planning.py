@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from eval.lot.batch import read_plan, write_plan
 from eval.lot.comparison import traits_spelled_as_planned
 from eval.package import verify_traits
 from eval.plan import training_combinations_to_exclude
-from eval.planning import exact
+from eval.planning import exact, interchange
 from eval.planning.collection import (
     CollectionItems,
     notes_on_equal_items,
@@ -103,6 +105,35 @@ def test_a_plan_keeps_counts_rules_and_one_of_ones(tmp_path: Path) -> None:
     bare = next(slot for slot in slots if slot.slot != 3 and slot.traits["hat"] == slot.traits["item"] == "none")
     assert bare.prompt == f"{bare.traits['kind']}".join(["", ""]) or "none" not in bare.prompt
     assert any("big sword" in slot.prompt for slot in slots)
+
+
+def test_a_one_of_one_is_called_by_its_name_wherever_its_plan_is_shown(run, tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(RULES)
+    words = [f"traits={tmp_path / 't.yaml'}", "plan.num_images=60", "lora_file=none", "batch=named"]
+    code, text = run("plan", *words, "show=true")
+    assert code == 0 and "\none-of-ones (1)\n  slot 3: The First\n" in text
+    assert ": slot 3, the one-of-one The First (" in text
+    assert (
+        run("plan", *words, f"out={tmp_path / 'o.csv'}")[0] == run("plan", *words, f"out={tmp_path / 'o.json'}")[0] == 0
+    )
+    folder = files.BATCHES / "named"
+    assert [slot.name for slot in read_plan(folder) if slot.name] == [read_plan(folder)[3].name] == ["The First"]
+    rows = [json.loads(line) for line in (folder / "plan.jsonl").read_text().splitlines()]
+    assert rows[3]["name"] == "The First" and not any("name" in row for row in rows if row["slot"] != 3)
+    ranked = {row["slot"]: row["one_of_one"] for row in csv.DictReader((folder / "rarity.csv").open())}
+    assert ranked["3"] == "The First" and [*ranked.values()].count("") == 59
+    assert [row["name"] for row in csv.DictReader((tmp_path / "o.csv").open())][2:4] == ["", "The First"]
+    assert [json.loads((tmp_path / "o.json" / f"{i}.json").read_text())["name"] for i in (2, 3)] == ["#2", "The First"]
+    before = [(path.name, path.stat().st_size) for path in folder.iterdir() if path.suffix == ".png"]
+    (folder / "images").mkdir()
+    (folder / "images" / "00003-0.png").touch()
+    (tmp_path / "t.yaml").write_text(RULES.replace("The First", "The Very First Of Them All"))
+    code, text = run("plan", *words)
+    assert code == 0 and "lost" not in text and (folder / "images" / "00003-0.png").exists(), (
+        "another name, one picture"
+    )
+    assert read_plan(folder)[3].name == "The Very First Of Them All"
+    assert before != [(path.name, path.stat().st_size) for path in folder.iterdir() if path.suffix == ".png"]
 
 
 def test_weights_become_counts_by_largest_remainder() -> None:
@@ -490,7 +521,7 @@ def test_layers_and_json_come_in(run, tmp_path: Path) -> None:
         "Eye color/none#2.png",
     ):
         (tmp_path / "layers" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "layers" / name).touch()
+        (tmp_path / "layers" / name).write_bytes(interchange.PIXEL)
     code, text = run("plan", f"import={tmp_path / 'layers'}", f"out={tmp_path / 'l.yaml'}")
     assert code == 0 and "no pictures, so no values: 01 Background/notes.txt\n" in text
     file = read_traits_file(tmp_path / "l.yaml")
@@ -504,6 +535,50 @@ def test_layers_and_json_come_in(run, tmp_path: Path) -> None:
     again = read_traits_file(tmp_path / "again.yaml")
     assert {v: spec.count for v, spec in again.traits["Background"].items()} == {"red": 2, "blue": 1, "green": 1}
     assert run("plan", f"import={tmp_path / 'o.layers'}", f"out={tmp_path / 'again.yaml'}")[0] == 2  # exists already
+
+
+def layers_in(folder: Path, *names: str) -> Path:
+    """A folder of layers with a picture of one pixel for each name."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(interchange.PIXEL)
+    return folder
+
+
+def test_layers_stand_in_the_order_of_their_numbers_and_hold_only_pictures(run, tmp_path: Path) -> None:
+    numbered = [f"{i} T{i}/{'Wide_Open' if i == 2 else 'a'}#3.png" for i in (1, 2, 10, 11)]
+    folder = layers_in(tmp_path / "l", *numbered, "Loose/x.png")
+    (folder / "2 T2" / "Sword source.psd").write_bytes(b"8BPS")
+    (folder / "2 T2" / "Broken#5.png").write_text("no picture")
+    (folder / "2 T2" / "Torn#5.png").write_bytes(interchange.PIXEL[:50])
+    (folder / "2 T2" / "Drawn#2.jpg").write_bytes(jpeg := jpeg_bytes())
+    (folder / "2 T2" / "Cut#2.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    code, text = run("plan", f"import={folder}", f"out={tmp_path / 'l.yaml'}", "brand=neon")
+    file = read_traits_file(tmp_path / "l.yaml")
+    assert code == 0 and list(file.traits) == ["T1", "T2", "T10", "T11", "Loose"]
+    assert {v: spec.weight for v, spec in file.traits["T2"].items()} == {"Wide_Open": 3, "Drawn": 2}
+    assert "note: cannot be read as pictures, so no values: 2 T2/Broken#5.png (no picture of a known format)" in text
+    assert all(f"2 T2/{name} (" in text for name in ("Sword source.psd", "Torn#5.png", "Cut#2.jpg"))
+    assert file.phrase("T2", "Wide_Open") == "Wide Open" and file.phrase("T2", "Drawn") == "Drawn"
+    learned = read_brand_set(brand_folder("neon")).splits["train"]
+    assert "neon/train/metadata.jsonl read" in text and sum(f"      {item.text}\n" in text for item in learned) == 2
+    for path in (folder / "2 T2").glob("*#*"):
+        path.unlink()
+    code, text = run("plan", f"import={folder}", f"out={tmp_path / 'no.yaml'}")
+    assert code == 2 and "2 T2: holds no picture that can be read: 2 T2/Sword source.psd (" in text
+    layers_in(folder, "2 T2/A#0.png", "11 T11/B.png", "11 T11/b.png")
+    code, text = run("plan", f"import={folder}", f"out={tmp_path / 'no.yaml'}")
+    assert code == 2 and "2 T2/A#0.png: 0 is no weight above 0" in text and "11 T11: B and b look alike" in text
+    assert "\nNext: a folder for each layer" in text and "no.yaml" not in text
+    (tmp_path / "c.csv").write_text("id,hat\n0,Cap\n1,cap\n")
+    code, text = run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'no.yaml'}")
+    assert code == 2 and "c.csv: a traits file of it would have problems:\n  - traits.hat: Cap and cap look" in text
+
+
+def jpeg_bytes() -> bytes:
+    sink = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(sink, "JPEG")
+    return sink.getvalue()
 
 
 def test_columns_that_name_an_item_are_no_traits(tmp_path: Path) -> None:
@@ -580,7 +655,7 @@ def test_show_prints_counts_and_writes_no_plan(run) -> None:
     words = ["traits=collectible", "plan.num_images=12", "lora_file=none", "batch=shown", "show=true"]
     code, text = run("plan", *words, "plan.num_wanted=6")
     assert "slots are open: if some get no picture" in text
-    with (files.CACHE / "plans" / "shown.rarity.csv").open() as table:
+    with (files.PLANS / "shown.rarity.csv").open() as table:
         row = next(csv.DictReader(table))
     assert float(row["score_low"]) <= float(row["score"]) <= float(row["score_high"])
     assert code == 0 and "headwear (6 values)" in text and "rarity (OpenRarity's score)" in text and "█" in text
