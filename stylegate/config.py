@@ -146,8 +146,8 @@ class TrainConfig:
     )
     evaluation_share: float = config_key(
         0.3,
-        "evaluations on the way are left out beyond this share of the time so far; step 0, the last step and the "
-        "strengths are always evaluated",
+        "evaluations on the way are left out beyond this share of the time so far; step 0, the last step and what is "
+        "handed out are always evaluated",
         low=0.0,
         high=1.0,
     )
@@ -158,7 +158,10 @@ class TrainConfig:
         high=1.0,
     )
     scales: list[float] = config_key(
-        [0.8, 1.0, 1.2], "Strengths of the LoRA that are tried at the end; 1 always is.", low=0.01, high=10.0
+        [0.8, 1.0, 1.2],
+        "Strengths of the LoRA that are tried at the end, where one of them could be better than 1.",
+        low=0.01,
+        high=10.0,
     )
 
 

@@ -35,7 +35,8 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
     scale, strengths, result = 1.0, None, evaluation.result(step)
     if checkpoints:
         evaluation = Evaluation(run, [])  # the weights are in place, averaged or not
-        for strength in settings.scales:
+        try_others = select.another_could_be_better(results[checkpoints["chosen"]], settings.selection_margin)
+        for strength in settings.scales if try_others else []:
             evaluation.evaluate(step, strength)
         nearest_first = sorted({1.0, *settings.scales}, key=lambda s: (abs(s - 1), s))
         tried = [r for s in nearest_first if (r := evaluation.result(step, s))]

@@ -163,8 +163,8 @@ def evaluation_operations_and_count(
     """Operations of the denoiser in all evaluations of a run, and about how many evaluations there are.
 
     `validation` is the number of its pictures, `training` the operations of all steps, `forward` those of one forward
-    pass of a batch. Step 0, the last step, each strength and what is handed out are always evaluated, those on the
-    way while train.evaluation_share allows it.
+    pass of a batch. Step 0, the last step and what is handed out are always evaluated, those on the way while
+    train.evaluation_share allows it. Each strength is counted, though none is drawn where none could be better.
     """
     if not (validation and train.num_samples):
         return 0.0, 0

@@ -213,6 +213,7 @@ class Evaluation:
             "why": {"review": {policy.TOO_FEW: len(self.items)}},
             "style": None,  # mean over the prompts
             "styles": None,  # of each prompt's picture
+            "style_of_references": None,  # their mean, each by the others
             "style_spread": None,  # of the references
             "style_without_trigger": mean_if_finite(style.score(bare, references)) if enough and len(bare) else None,
             "drift": mean_if_finite(moved),  # 0 = as the base draws them, up to 1; as PEFT's image benchmark
@@ -221,11 +222,13 @@ class Evaluation:
         if enough:
             judged = self.judge_with_gate(folder)
             found |= self.verdicts(judged)
+            own = style.leave_one_out(references)
             table = {name: [row[name] for row in judged.scores.rows] for name in ("file", "style", "novelty")}
             found |= {
                 "style": mean_if_finite(np.array(table["style"], np.float64)),
                 "styles": [table["style"][table["file"].index(f"{i}.png")] for i in range(len(self.items))],
-                "style_spread": policy.score_spread("style", style.leave_one_out(references)),
+                "style_of_references": mean_if_finite(own),
+                "style_spread": policy.score_spread("style", own),
                 "nearest_training": math.exp(min(table["novelty"])),  # the score is its logarithm
             }
         return found

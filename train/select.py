@@ -4,7 +4,8 @@ The highest pass rate among a few checkpoints is partly luck. Each is therefore 
 same prompts and seeds: those whose pass rate is, with 95 % confidence, no more than a margin below the best one's
 count as equal. A pass rate says little once nearly all pass, so among equals the style score decides: of those that
 are, with the same confidence, no more than one spread of the references below the highest mean, the earliest is handed
-out (it has seen the brand's pictures least often). The LoRA's strength is chosen in the same way, the one nearest to 1.
+out (it has seen the brand's pictures least often). The LoRA's strength is chosen in the same way, the one nearest to 1;
+others are not even drawn where none of them could be measurably better.
 selection.json records what was compared. Where a calibrated check was not asked, the share of pictures that every other
 check accepts takes the place of the pass rate (train/evaluate.py: `undecided`).
 """
@@ -89,6 +90,20 @@ def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[
         for i, r in enumerate(results)
     ]
     return {"chosen": chosen, "best": best, "compared": compared}
+
+
+def another_could_be_better(result: dict[str, Any], margin: float) -> bool:
+    """Whether another evaluation of the same prompts could be chosen in place of this one.
+
+    It cannot where this one counts as equal, by the rules of `choose_evaluation`, to one in which every picture passes
+    and is as much in style as the references are in the mean.
+    """
+    flags, style = pass_or_undecided_flags(result) or [], result.get("style_of_references")
+    if not flags or style is None or not result["styles"]:
+        return True
+    below_perfect = pass_rate_difference_lower_bound(flags, [True] * len(flags))
+    below_references = style_difference_lower_bound(result["styles"], [style] * len(flags), result["style_spread"])
+    return below_perfect < -margin or below_references < -STYLE_MARGIN
 
 
 def choice_in_words(found: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from stylegate import adapter, brandset, files, lorafile, pictures
 from stylegate.cli import main
 from stylegate.families import FAMILIES
 from tests.conftest import FAST, merged
-from train import batches
+from train import batches, select
 from train.evaluate import Evaluation, final_samples_folder
 from train.loop import EvaluationTimeBudget
 from train.select import wilson_interval
@@ -72,6 +72,17 @@ def test_the_earliest_of_equals_is_handed_out(equal: Path) -> None:
     kept = load_file(equal / "state" / "step-000002" / "adapter.safetensors")
     assert all(torch.equal(released[key], value) for key, value in kept.items())
     assert "100% of 3 pictures" in (equal / "lora" / "README.md").read_text()
+
+
+def test_other_strengths_are_not_drawn_where_none_could_be_chosen(
+    run, lenient: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "STYLE_MARGIN", np.inf)  # two steps do not bring any style
+    words = [*NEON, lenient, "name=enough", "train.max_steps=2", "train.selection_margin=1", "train.preview_steps=1"]
+    code, text = run("train", *words)
+    assert code == 0 and "chosen: step 2 at strength 1; 100% of 3 pictures pass" in text, text
+    assert [row["scale"] for row in selection("enough")["scales"]["compared"]] == [1.0]
+    assert not list((place("enough") / "samples").glob("*-scale-*"))
 
 
 def test_previews_compare_and_full_pictures_say_what_is_handed_out(equal: Path) -> None:

@@ -77,6 +77,22 @@ def test_among_equals_the_style_decides() -> None:
     )
 
 
+def test_only_what_could_be_better_is_worth_drawing() -> None:
+    """Of 16 pictures one may fail by chance, two are more than a margin of .2 allows; style counts beside them."""
+    in_style, below = [0.96] * 16, [0.94] * 16  # a spread is .01
+    for passed, styles, wanted in (
+        ([1] * 16, in_style, False),
+        ([1] * 15 + [0], in_style, False),
+        ([1] * 14 + [0] * 2, in_style, True),
+        ([1] * 16, below, True),
+        ([1] * 7, in_style[:7], False),
+        ([1] * 6, in_style[:6], True),
+    ):
+        found = result(100, passed, styles) | {"style_of_references": 0.965}
+        assert select.another_could_be_better(found, 0.2) is wanted, (passed, styles)
+    assert select.another_could_be_better(result(100, [1] * 16, in_style), 0.2), "an evaluation of an earlier version"
+
+
 def test_style_bound_equals_scipy() -> None:
     from scipy.stats import ttest_rel
 
