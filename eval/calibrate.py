@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.judging.judge import calibration_pool_scores, judge
+from eval.judging.judge import judge, score_calibration_pool
 from eval.lot.batch import require_file
 from eval.lot.compared import comparison_with_decisions
 from eval.lot.comparison import Comparison
@@ -31,8 +31,8 @@ from eval.promise.calibration import (
     CALIBRATION,
     CalibrationPlan,
     begin_or_resume_calibration,
+    calibration_fingerprint,
     calibration_result_for_pool,
-    judging_digests,
     make_calibration,
     require_calibrated_check,
 )
@@ -79,7 +79,7 @@ def calibrate(config: Config) -> int:
             )
             return ExitCode.EVIDENCE
         (lot.out / WORKSHEET).unlink(missing_ok=True)
-        made = make_calibration(plan, given, policy, judging_digests(config, lot, compared, policy))
+        made = make_calibration(plan, given, policy, calibration_fingerprint(config, lot, compared, policy))
         made.write(lot.out / CALIBRATION)
         line = calibration_result_for_pool(made, pool, made.fingerprint, policy)
         found = false_rejects(lot.out, judge(config, lot, compared).verdicts, policy)
@@ -97,7 +97,7 @@ def scores_to_calibrate_on(config: Config, lot: Lot, compared: Comparison, polic
 
     Raises DataError if there is none, or if a reader or the aesthetic head learned from one of them.
     """
-    pool = calibration_pool_scores(config, lot, compared, policy)
+    pool = score_calibration_pool(config, lot, compared, policy)
     if not pool:
         raise DataError(
             f"no picture that every other check accepts has a {policy.calibrated_score}: nothing to calibrate on",

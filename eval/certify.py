@@ -50,7 +50,7 @@ from eval.promise.known_rejects import (
 )
 from eval.promise.label import KNOWN
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
-from eval.promise.terminal import ask_label_and_store, print_picture
+from eval.promise.terminal import ask_label_and_store, print_and_open_picture
 from eval.promise.worksheet import WorksheetQuestion, stored_and_given_labels, worksheet_questions, write_worksheet
 from eval.report.page import write_reports
 from stylegate import files
@@ -213,7 +213,7 @@ def ask_and_store_audit_labels(lot: Lot, plan: AuditPlan, given: list[Label], po
             break
         bound = min(attempt.bound for attempt in attempts)
         progress = f"{number} (bound so far {percentage_rounded_up(bound)})"
-        print_picture(picture_file_to_show(lot, plan, question), question.prompt, progress)
+        print_and_open_picture(picture_file_to_show(lot, plan, question), question.prompt, progress)
         is_known = question.sha256 in plan.known_rejects
         asked = ask_label_and_store(lot.out, "audit", question.sha256, policy, asked_for=KNOWN if is_known else "")
         if asked.label is not None and is_known:

@@ -28,7 +28,7 @@ from eval.engines.run import Work
 from eval.lot import early
 from eval.lot.again import with_arguments_of_batch
 from eval.lot.attempts import advice_on_exhausted_slots, checks_that_failed_slots
-from eval.lot.base import chosen_prompts, draw_base_pictures, write_base_pictures
+from eval.lot.base import draw_base_pictures, prompts_for_base_pictures, write_base_pictures
 from eval.lot.batch import (
     PLAN,
     RECORD,
@@ -48,7 +48,7 @@ from eval.lot.rounds import (
     BatchProgress,
     next_round,
     read_batch_progress,
-    round_with_line,
+    recorded_or_new_round,
     unfinished_parts,
 )
 from eval.measuring import encoder as encoding
@@ -72,7 +72,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
     """
     config = with_arguments_of_batch(config)
     folder, facts = batch_folder_and_facts(config, plan_stays=True)
-    processes = hardware.accelerate_process_state(hardware.of_this_process(config))
+    processes = hardware.accelerate_process_state(hardware.hardware_of_this_process(config))
     main, rank, world = processes.is_main_process, processes.process_index, processes.num_processes
     ends_after = early.steps_of_preview(facts.generate)
     if world > 1 and config.engine.name != "local":
@@ -89,7 +89,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
         parts = [] if ends_after else parts_that_are_due(config, folder, standing, first_slots)
         if main and (parts or ends_after):
             start_drawn_file(folder, of_earlier_version=read_existing_batch_record(folder).precision is not None)
-            early.cut_torn_row(folder)
+            early.cut_torn_row_of_previews(folder)
         processes.wait_for_everyone()  # until all have seen what exists
         if ends_after:
             draw_in_rounds(config, folder, processes, ends_after)
@@ -126,7 +126,9 @@ def print_what_was_drawn(config: Config, folder: Path, before: int) -> int:
         print("          the others are drawn once these are judged: gate, then generate again")
     if standing.due or standing.filled >= standing.wanted or not standing.exhausted:
         return ExitCode.PASS
-    failed_by = checks_that_failed_slots(files.read_jsonl(folder / VERDICTS, "file"), early.stopped_files(folder))
+    failed_by = checks_that_failed_slots(
+        files.read_jsonl(folder / VERDICTS, "file"), early.names_of_stopped_attempts(folder)
+    )
     for line in advice_on_exhausted_slots(standing.exhausted, standing.states, failed_by, folder.name):
         print(line)
     return ExitCode.REVIEW
@@ -160,7 +162,7 @@ def load_stage(config: Config, folder: Path, processes: PartialState) -> DrawPic
     stage = DrawPictures(**settings | {"device": str(processes.device), "threads": None})
     if settings["lora"] and processes.is_main_process:
         with hardware.autocast_to_bf16(stage.device, stage.precision):
-            drawn_as, models = (stage.resolution, stage.precision), stage.with_lora(False)
+            drawn_as, models = (stage.resolution, stage.precision), stage.merge_or_remove_lora(False)
             draw_base_pictures(models, record.facts, read_plan(folder), folder, drawn_with, drawn_as)
     if processes.is_main_process:
         note_drawing(folder, config, stage.precision, stage.resolution)
@@ -179,7 +181,7 @@ def draw_in_rounds(config: Config, folder: Path, processes: PartialState, ends_a
             processes.wait_for_everyone()  # until the base's own pictures are there
             scorer = PreviewScorer(config, folder, stage.device)
         if processes.is_main_process:
-            early.note_round(folder, round_with_line(folder, found, scorer.key))
+            early.append_new_round(folder, recorded_or_new_round(folder, found, scorer.key))
         processes.wait_for_everyone()  # until the line is written
         stopping = StoppingEarly(scorer, early.read_rounds(folder)[found.number], ends_after)
         share = found.parts[processes.process_index :: processes.num_processes]
@@ -194,7 +196,7 @@ class StoppingEarly(NamedTuple):
     round: Round
     ends_after: int  # denoising steps
 
-    def hopeful_pictures(
+    def draw_hopeful_pictures(
         self, stage: DrawPictures, part: list[Attempt], folder: Path
     ) -> tuple[list[Attempt], list[Image.Image]]:
         """Draw the attempts of a part, and stop after `ends_after` steps those whose preview is hopeless. Returns the
@@ -202,15 +204,15 @@ class StoppingEarly(NamedTuple):
         """
 
         def draw(some: list[int]) -> list[Image.Image]:
-            return stage.draw(*zip(*(told_of_attempt(part[i]) for i in some), strict=True))
+            return stage.draw(*zip(*(prompts_and_seed_of_attempt(part[i]) for i in some), strict=True))
 
-        models = stage.with_lora(True)
+        models = stage.merge_or_remove_lora(True)
         first = firststeps.draw_previews(models, len(part), self.ends_after, draw)
         rows = [
-            self.round.preview(slot.file(attempt), slot.seed_of_attempt(attempt), self.scorer.key, scores)
+            self.round.preview_with_decision(slot.file(attempt), slot.seed_of_attempt(attempt), self.scorer.key, scores)
             for (slot, attempt), scores in zip(part, self.scorer.scores(part, first.previews), strict=True)
         ]
-        early.note_previews(folder, rows)
+        early.append_previews(folder, rows)
         chosen = [i for i, row in enumerate(rows) if not row.stopped]
         return [part[i] for i in chosen], firststeps.finish_pictures(models, first, chosen, draw)
 
@@ -237,11 +239,11 @@ def draw_attempts(
         for part in parts:
             require_unchanged_plan(folder, config, planned)
             if stopping:
-                finished, drawn = stopping.hopeful_pictures(stage, part, folder)
+                finished, drawn = stopping.draw_hopeful_pictures(stage, part, folder)
             else:
-                finished, drawn = part, stage.draw(*zip(*map(told_of_attempt, part), strict=True))
+                finished, drawn = part, stage.draw(*zip(*map(prompts_and_seed_of_attempt, part), strict=True))
             content = [pictures.png_bytes(image) for image in drawn]
-            new = keep_pictures(folder, folder / "images", finished, content)
+            new = write_new_pictures(folder, folder / "images", finished, content)
             by_digest = {sha256: drawn[i] for i, sha256 in new.items()}
             features.store_features_of_drawn(by_digest, shown, brand.background if brand else "#ffffff")
             drawn_so_far += len(part)
@@ -264,10 +266,10 @@ def draw_by_engine(
     settings = settings_of_drawing(config, record, drawn_with)
     by_id, rows = {}, []
     for part in parts:
-        told = [list(told_of_attempt(attempt)) for attempt in part]
+        told = [list(prompts_and_seed_of_attempt(attempt)) for attempt in part]
         by_id[files.canonical_sha256(told)] = part
         rows.append({"id": files.canonical_sha256(told), "pictures": told})
-    cache, prompts = ArrayCache(), chosen_prompts(read_plan(folder)) if settings["lora"] else []
+    cache, prompts = ArrayCache(), prompts_for_base_pictures(read_plan(folder)) if settings["lora"] else []
     base_row = {"id": files.canonical_sha256([settings, prompts]), "base": [list(prompt) for prompt in prompts]}
     began, drawn_so_far, killed_parts = time.monotonic(), 0, []
     with progress.progress_bar("generate", sum(map(len, parts))) as tick:
@@ -288,7 +290,7 @@ def draw_by_engine(
                     if not drawn_so_far:
                         with Image.open(io.BytesIO(in_order[0])) as first:
                             note_drawing(folder, config, settings["precision"], first.width)
-                    keep_pictures(folder, images, part, in_order)
+                    write_new_pictures(folder, images, part, in_order)
                     drawn_so_far += len(part)
                     seconds_each = (time.monotonic() - began) / drawn_so_far
                     words = standing.progress_in_words(drawn_so_far, seconds_each, config.hardware.price_per_hour)
@@ -327,13 +329,13 @@ def note_drawing(folder: Path, config: Config, precision: str, size: int) -> Non
     read_existing_batch_record(folder).model_copy(update=told).write(folder / RECORD)
 
 
-def told_of_attempt(attempt: Attempt) -> tuple[str, str, int]:
+def prompts_and_seed_of_attempt(attempt: Attempt) -> tuple[str, str, int]:
     """Prompt, negative prompt and seed of an attempt at a slot."""
     slot, number = attempt
     return slot.prompt, slot.negative_prompt, slot.seed_of_attempt(number)
 
 
-def keep_pictures(folder: Path, images: Path, part: list[Attempt], contents: list[bytes]) -> dict[int, str]:
+def write_new_pictures(folder: Path, images: Path, part: list[Attempt], contents: list[bytes]) -> dict[int, str]:
     """Write the pictures of a part's attempts into `images`, but for attempts that have one there already. Returns the
     sha256 of each file that was written, by its attempt's place in the part. `contents` are PNG files.
     """

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.judging.judge import VerdictsByPolicy, decide_by_policy
+from eval.judging.judge import VerdictsBeforePeople, score_and_decide_by_policy
 from eval.learning import LEARNT
 from eval.learning.advice import advice_beside_learning
 from eval.learning.decisions import decided_pictures
@@ -52,15 +52,15 @@ def learn(config: Config) -> int:
     with locked_lot(config) as lot, store.frozen_store_reads():
         compared = comparison_with_decisions(config, lot, policy)
         decided, notes = decided_pictures(config, lot, compared, policy)
-        before = decide_by_policy(config, lot, compared, policy)
+        before = score_and_decide_by_policy(config, lot, compared, policy)
         with tempfile.TemporaryDirectory(prefix=".learnt.", dir=lot.out) as place:
-            taught = with_decided_pictures_file(Path(place), compared, decided)
+            taught = write_decided_pictures_file(Path(place), compared, decided)
             elsewhere = replace(lot, out=Path(place))
-            scores = decide_by_policy(config, elsewhere, taught, policy, quiet=True).scores
+            scores = score_and_decide_by_policy(config, elsewhere, taught, policy, quiet=True).scores
             decided = with_scores_in_spreads(decided, scores)
             new = make_learnt_policy(policyfile.policy_path(config.policy), policy, decided, scores)
             files.write_atomically(Path(place) / new.name, new.text)
-            after = decide_by_policy(
+            after = score_and_decide_by_policy(
                 config, elsewhere, taught, policyfile.read_policy(str(Path(place) / new.name)), quiet=True
             )
         gains = gains_of_readers(decided, before, after, policy.promise.alpha)
@@ -86,7 +86,7 @@ def learn(config: Config) -> int:
     return ExitCode.PASS
 
 
-def with_decided_pictures_file(place: Path, compared: Comparison, decided: DecidedPictures) -> Comparison:
+def write_decided_pictures_file(place: Path, compared: Comparison, decided: DecidedPictures) -> Comparison:
     """Write the decided pictures to a file in the folder `place`. Returns `compared` with this file."""
     files.write_atomically(place / decided.file_name, decided.content())
     return replace(compared, decided=DecidedFile(place / decided.file_name, decided.sha256))
@@ -106,7 +106,7 @@ def with_scores_in_spreads(decided: DecidedPictures, scores: LotScores) -> Decid
 
 
 def print_gains_and_changed_verdicts(
-    gains: list[ReaderGain], before: VerdictsByPolicy, after: VerdictsByPolicy
+    gains: list[ReaderGain], before: VerdictsBeforePeople, after: VerdictsBeforePeople
 ) -> None:
     """Print what each reader gains, and how many verdicts change in which way."""
     for gain in gains:

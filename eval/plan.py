@@ -32,7 +32,7 @@ from eval.lot.batch import (
 )
 from eval.lot.comparison import traits_spelled_as_planned
 from eval.lot.drawn import remove_drawn_digests
-from eval.lot.early import forget_previews
+from eval.lot.early import remove_previews_of_slots
 from eval.lot.record import BatchFacts
 from eval.package import living
 from eval.planning import commitment, interchange, picture, rarity
@@ -160,7 +160,7 @@ def warn_of_slots_beyond_supply(config: Config, folder: Path, slots: list[PlanSl
     """
     name = config.name or (run_name(config) if config.brand else folder.name)
     versions = [package for package, _ in living.numbered_versions(files.EXPORTS / name)]
-    if problems := living.supply_problems(versions, {slot.slot: slot.traits for slot in slots}):
+    if problems := living.problems_beyond_declared_supply(versions, {slot.slot: slot.traits for slot in slots}):
         print(
             f"note: more than the first version of {name} declared, which export refuses: {'; '.join(problems[:NAMED])}"
         )
@@ -414,7 +414,7 @@ def move_outdated_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: l
     verdicts. Returns lines to print: which slots lost theirs and why.
     """
     now, drawn = {slot.slot: slot for slot in slots}, slots_with_a_drawn_picture(folder)
-    forget_previews(folder, {slot.slot for slot in earlier if not slot.draws_as(now.get(slot.slot))})
+    remove_previews_of_slots(folder, {slot.slot for slot in earlier if not slot.draws_as(now.get(slot.slot))})
     lost: dict[int, str] = {}
     for slot in earlier:
         after = now.get(slot.slot)

@@ -17,7 +17,7 @@ from pathlib import Path
 from eval.judging.decisions import planned_values_by_trait
 from eval.judging.judge import judge, require_policy_of_gate, write_verdicts_and_gate_record
 from eval.judging.judged import JudgedLot
-from eval.judging.verdicts import exportable_verdicts, final_traits
+from eval.judging.verdicts import exportable_verdicts, planned_traits_with_corrections
 from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
 from eval.policy.model import Policy, Promise, percentage_rounded_up
@@ -27,10 +27,10 @@ from eval.promise.certificate import (
     AuditAttempt,
     AuditPlan,
     audit_labels_before_first_gap,
+    begun_plan_or_new,
     index_of_first_proven_attempt,
     make_certificate,
     read_certificate,
-    resume_or_begin_plan,
     write_audit_terms,
 )
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
@@ -61,7 +61,7 @@ def audit_traits(config: Config) -> int:
         policy = before.policy
         require_policy_of_gate(lot, policy)
         stated = trait_statements_of_exportable(before)
-        plan = resume_or_begin_plan(lot.out, AuditPlan(list(stated), PROMISE, 0, policy.sha256, purpose="traits"))
+        plan = begun_plan_or_new(lot.out, AuditPlan(list(stated), PROMISE, 0, policy.sha256, purpose="traits"))
         for note in labels.notes_on_labels_of_other_policies(lot.out, "traits", policy):
             print(f"note: {note}")
         given = audit_labels_before_first_gap(lot.out, plan, policy)
@@ -96,7 +96,9 @@ def trait_statements_of_exportable(judged: JudgedLot) -> dict[str, TraitStatemen
         statement.sha256: statement
         for verdict in exportable_verdicts(judged.verdicts, is_planned_batch=True)
         for statement in statements_of(
-            verdict.file, verdict.sha256, final_traits(planned.get(verdict.file, {}), verdict.shown_traits)
+            verdict.file,
+            verdict.sha256,
+            planned_traits_with_corrections(planned.get(verdict.file, {}), verdict.shown_traits),
         )
     }
     if not found:

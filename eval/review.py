@@ -34,7 +34,7 @@ from eval.promise.known_rejects import neutral_picture_path, plan_with_known_rej
 from eval.promise.label import Label
 from eval.promise.rejected import rejected_by_score, rejected_order
 from eval.promise.terminal import can_open_browser
-from eval.reviewing.queues import ReviewQueue, audit_or_calibration_queue, borderline_queue, disagreement_queue
+from eval.reviewing.queues import ReviewQueue, audit_or_calibration_queue, disagreement_queue, in_review_queue
 from eval.reviewing.session import ReviewSession
 from stylegate.config import Config
 from stylegate.errors import ExitCode
@@ -48,7 +48,7 @@ def review(config: Config) -> int:
     from eval.reviewing import server
 
     make_queue = {
-        "borderline": borderline_queue_of_lot,
+        "borderline": in_review_queue_of_lot,
         "disagreements": disagreement_queue_of_lot,
         "audit": audit_queue,
         "calibration": calibration_queue,
@@ -82,14 +82,14 @@ def review(config: Config) -> int:
     return print_decided_and_left(session)
 
 
-def borderline_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
+def in_review_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
     """The queue of all pictures that the gate holds for review now, for whatever reason; the lot is judged for it."""
-    return borderline_queue(judge(config, lot), f"stylegate gate {arguments_naming_lot(config, lot)}")
+    return in_review_queue(judge(config, lot), f"stylegate gate {arguments_naming_lot(config, lot)}")
 
 
 def disagreement_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
     """The queue of the pictures in review that reviewers disagree about: whoever answers settles them."""
-    queue = borderline_queue_of_lot(config, lot)
+    queue = in_review_queue_of_lot(config, lot)
     return disagreement_queue(queue, disagreements.disagreements(lot.out, "review", queue.policy))
 
 

@@ -80,7 +80,7 @@ def is_dora_of_input_channels(layer: AnyLayer) -> bool:
     return layer.magnitude is not None and layer.magnitude.shape[0] == 1 and outputs != 1
 
 
-def largest_relative_difference(one: Mapping[str, AnyLayer], other: Mapping[str, AnyLayer]) -> float:
+def largest_relative_difference_of_loras(one: Mapping[str, AnyLayer], other: Mapping[str, AnyLayer]) -> float:
     """The largest difference between two LoRAs, relative to `one`: of a layer's change, or of its magnitudes (Frobenius
     norms). Absolute where `one` is all zero.
 

@@ -61,7 +61,7 @@ def convert(words: Sequence[str]) -> int:
     tensors, metadata = lorafile.load_tensors_and_metadata(path)
     family, folder = family_and_folder_of_base(wanted.base)
     parsed = [found for key in tensors if (found := loranames.parse_lora_key(key))]
-    whole = any(p.part in ("magnitude", "dora_scale") or is_of_text_encoder(p.layer) for p in parsed)
+    whole = any(p.part in ("magnitude", "dora_scale") or is_text_encoder_layer(p.layer) for p in parsed)
     if whole:
         pipeline = family.load(wanted.base, torch.device("cpu"), torch.float32).pipeline
         modules: dict[str, Any] = lorafile.adaptable_modules_of_pipeline(pipeline)
@@ -124,7 +124,7 @@ def family_and_folder_of_base(base: str) -> tuple[Family, Path]:
     raise found[0]
 
 
-def is_of_text_encoder(layer: str) -> bool:
+def is_text_encoder_layer(layer: str) -> bool:
     """Whether a file's layer belongs to a text encoder, by its name."""
     return loranames.without_wrapper_prefixes(layer).startswith(("text_encoder", "lora_te"))
 
@@ -214,7 +214,7 @@ def write_converted_file(
     spell = loranames.layer_name_in_diffusers if of_transformer else loranames.layer_name_in_kohya
     tensors |= {f"{spell(name)}.diff_b": bias for name, bias in changed.items()}
     read_back, problems = adapter.lora_layers_and_problems(tensors, header, modules)
-    assert not problems and adapter.largest_relative_difference(layers, read_back) <= SAME_CHANGE, problems
+    assert not problems and adapter.largest_relative_difference_of_loras(layers, read_back) <= SAME_CHANGE, problems
     files.write_atomically(
         wanted.out, lorafile.published_lora_bytes(tensors, metadata_of_converted_file(metadata, layers) | header)
     )

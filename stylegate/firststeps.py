@@ -35,8 +35,8 @@ def draw_previews(models: LoadedBaseModel, count: int, steps: int, draw: DrawNum
     previews: list[Image.Image] = []
     answers: list[list[list[Tensor]]] = []
     listed = False
-    for some in drawn_together(models, range(count)):
-        with ending_after(models, steps) as calls:
+    for some in numbers_by_pipeline_call(models, range(count)):
+        with pipeline_ending_after_steps(models, steps) as calls:
             previews += draw(some)
         listed = isinstance(calls[0], list)
         answers += [[list(call[i :: len(some)]) for call in calls] for i in range(len(some))]
@@ -48,13 +48,13 @@ def finish_pictures(models: LoadedBaseModel, first: FirstSteps, chosen: Sequence
     the pictures that one call would draw.
     """
     finished: list[Image.Image] = []
-    for some in drawn_together(models, chosen):
-        with answering_from_memory(models, [first.answers[i] for i in some], first.listed):
+    for some in numbers_by_pipeline_call(models, chosen):
+        with denoiser_answering_from_memory(models, [first.answers[i] for i in some], first.listed):
             finished += draw(some)
     return finished
 
 
-def drawn_together(models: LoadedBaseModel, numbers: Sequence[int]) -> list[list[int]]:
+def numbers_by_pipeline_call(models: LoadedBaseModel, numbers: Sequence[int]) -> list[list[int]]:
     """The numbers of pictures in groups, one for each call of the pipeline: single ones where the base draws singly,
     else all together.
     """
@@ -64,7 +64,7 @@ def drawn_together(models: LoadedBaseModel, numbers: Sequence[int]) -> list[list
 
 
 @contextmanager
-def ending_after(models: LoadedBaseModel, steps: int) -> Iterator[list[Any]]:
+def pipeline_ending_after_steps(models: LoadedBaseModel, steps: int) -> Iterator[list[Any]]:
     """A context in which the pipeline ends after `steps` denoising steps and decodes the clean picture that it is then
     on the way to.
 
@@ -73,12 +73,12 @@ def ending_after(models: LoadedBaseModel, steps: int) -> Iterator[list[Any]]:
     pipeline, denoiser, calls, done = models.pipeline, models.denoiser, [], 0
     forward, step = denoiser.forward, pipeline.scheduler.step
 
-    def recorded(*given: Any, **named: Any) -> Any:
+    def forward_and_record(*given: Any, **named: Any) -> Any:
         found = forward(*given, **named)
         calls.append(found[0])
         return found
 
-    def counted(output: Tensor, level: Any, noisy: Tensor, *given: Any, **named: Any) -> Any:
+    def step_or_interrupt(output: Tensor, level: Any, noisy: Tensor, *given: Any, **named: Any) -> Any:
         nonlocal done
         done += 1
         if done < steps:
@@ -86,7 +86,7 @@ def ending_after(models: LoadedBaseModel, steps: int) -> Iterator[list[Any]]:
         pipeline._interrupt = True  # the pipelines' own way to skip the steps that are left
         return (clean_prediction(models, output, level, noisy),)
 
-    denoiser.forward, pipeline.scheduler.step = recorded, counted
+    denoiser.forward, pipeline.scheduler.step = forward_and_record, step_or_interrupt
     try:
         yield calls
     finally:
@@ -94,7 +94,7 @@ def ending_after(models: LoadedBaseModel, steps: int) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def answering_from_memory(
+def denoiser_answering_from_memory(
     models: LoadedBaseModel, answers: Sequence[Sequence[Sequence[Tensor]]], listed: bool
 ) -> Iterator[None]:
     """A context in which the denoiser's first answers are `answers`, by picture, call and row; it computes only those
@@ -103,7 +103,7 @@ def answering_from_memory(
     denoiser, asked = models.denoiser, 0
     forward = denoiser.forward
 
-    def remembered(*given: Any, **named: Any) -> Any:
+    def answer_or_forward(*given: Any, **named: Any) -> Any:
         nonlocal asked
         asked += 1
         if asked > len(answers[0]):
@@ -114,7 +114,7 @@ def answering_from_memory(
         rows = [call[k] for k in range(len(calls[0])) for call in calls]
         return (rows if listed else torch.stack(rows),)
 
-    denoiser.forward = remembered
+    denoiser.forward = answer_or_forward
     try:
         yield
     finally:

@@ -65,7 +65,7 @@ def lora_file_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
         out.append(("also holds", ", ".join(f"{kind} {count}" for kind, count in sorted(layers.items()))))
     out += [("problem", problem) for problem in problems_of_lora_file(file)]
     answers = readers.lora_problems_by_program(file) if file.styles or file.kinds else {}
-    if any(width < readers.SMALLEST_WIDTH for width in loracontents.widths_of_words(file)):
+    if any(width < readers.SMALLEST_WIDTH for width in loracontents.prompt_embedding_widths(file)):
         for program in ("ComfyUI", "A1111", "InvokeAI"):
             answers[program] += ", and has no base so small: only stylegate and diffusers draw with it"
     out += list(answers.items())
@@ -165,7 +165,7 @@ def base_family_in_words(file: LoraContents) -> str:
         if named := file.metadata.get(key):
             name = ARCHITECTURES.get(named.removesuffix("/lora"), named)
             return f"{loraheader.escape_control_characters(name)[:SHOWN]} (by {key})"
-    widths = sorted(loracontents.widths_of_words(file))
+    widths = sorted(loracontents.prompt_embedding_widths(file))
     named = [WORDS.get(width, f"a UNet that attends to words of width {width}") for width in widths]
     return " or ".join(named) or "not known from header or keys"
 

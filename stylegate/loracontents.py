@@ -58,7 +58,7 @@ def tensors_by_layer(
     return found
 
 
-def widths_of_words(file: LoraContents) -> set[int]:
+def prompt_embedding_widths(file: LoraContents) -> set[int]:
     """The widths of the prompt embeddings that the file's cross-attention reads (inputs of attn2.to_k); several only
     where layers differ.
     """

@@ -186,11 +186,13 @@ def likely_pairs(
         second.append(largest_of_each_row(coarse, COARSE) + np.array([0, start]))
     fine_pairs, coarse_pairs = np.concatenate(first), np.concatenate(second)
     chosen = [best_of_each_row(fine_pairs, np.concatenate(first_values), FINE + len(keys.fine) // SHARE, FAR)]
-    chosen.append(best_of_each_row(coarse_pairs, best_positions(moved, keys.coarse, coarse_pairs), MOVED, CLOSE))
+    chosen.append(
+        best_of_each_row(coarse_pairs, best_correlation_over_moves(moved, keys.coarse, coarse_pairs), MOVED, CLOSE)
+    )
     return np.unique(np.concatenate(chosen), axis=0)
 
 
-def best_positions(
+def best_correlation_over_moves(
     moved: NDArray[np.float32], coarse: NDArray[np.float16], pairs: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """[k] for each of the pairs (row, column), how well the column's coarse thumbnail [192] correlates with the row's

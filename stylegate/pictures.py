@@ -80,7 +80,7 @@ def decode_picture(content: bytes, background: str | None = "#ffffff") -> Decode
         content = without_text_chunks(content)
         with Image.open(io.BytesIO(content), formats=FORMATS) as probe:
             refuse_animation_or_bad_size(probe, content)
-            refuse_colours_read_differently(content)
+            refuse_png_colours_that_pillow_misreads(content)
             probe.verify()  # PNG: every chunk's checksum up to IEND
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.load()
@@ -123,7 +123,7 @@ def refuse_animation_or_bad_size(image: Image.Image, content: bytes) -> None:
         raise PictureError(f"{image.width} x {image.height} pixels; at least {MIN_SIDE} a side")
 
 
-def refuse_colours_read_differently(content: bytes) -> None:
+def refuse_png_colours_that_pillow_misreads(content: bytes) -> None:
     """Raise PictureError for a PNG with a chunk of colours (cICP, gAMA, cHRM) that browsers follow and Pillow ignores,
     unless its values are those of sRGB.
 

@@ -62,14 +62,14 @@ def has_text_near_edge(image: Image.Image) -> bool:
     height, side = len(levels), min(levels.shape)
     apart = levels - ndimage.uniform_filter(levels, max(9, int(side * SURROUNDINGS)))
     for standing_out in (sign * apart > least for sign in (1, -1) for least in STANDS_OUT):
-        for line in lines_of_marks(marks_of(standing_out, side)):
+        for line in lines_of_marks(letter_sized_marks(standing_out, side)):
             middle = (min(m.top for m in line) + max(m.bottom for m in line)) / 2 / height
             if min(middle, 1 - middle) < BAND and is_text(line):
                 return True
     return False
 
 
-def marks_of(standing_out: NDArray[np.bool_], side: int) -> list[Mark]:
+def letter_sized_marks(standing_out: NDArray[np.bool_], side: int) -> list[Mark]:
     """The connected groups of true pixels in `standing_out` [h, w] that are as large as letters, from left to right; an
     empty list if they are more than MOST.
 
@@ -90,7 +90,8 @@ def marks_of(standing_out: NDArray[np.bool_], side: int) -> list[Mark]:
 def lines_of_marks(marks: list[Mark]) -> list[list[Mark]]:
     """Lines of FEWEST marks or more that stand beside each other; each mark is in one line at most.
 
-    `marks` are sorted from left to right, as `marks_of` gives them: only those near a line's end are looked at.
+    `marks` are sorted from left to right, as `letter_sized_marks` gives them: only those near a line's end are looked
+    at.
     """
     lefts, taken, lines = [mark.left for mark in marks], set[int](), []
     for number, first in enumerate(marks):
@@ -101,7 +102,7 @@ def lines_of_marks(marks: list[Mark]) -> list[list[Mark]]:
             last = marks[line[-1]]
             near = range(bisect_left(lefts, last.right - tallest), bisect_right(lefts, last.right + tallest))
             free = (n for n in near if n not in taken and n not in line)
-            following = next((n for n in free if follows(marks[n], last, tallest)), None)
+            following = next((n for n in free if is_next_letter(marks[n], last, tallest)), None)
             if following is None:
                 break
             line.append(following)
@@ -112,7 +113,7 @@ def lines_of_marks(marks: list[Mark]) -> list[list[Mark]]:
     return lines
 
 
-def follows(mark: Mark, last: Mark, tallest: int) -> bool:
+def is_next_letter(mark: Mark, last: Mark, tallest: int) -> bool:
     """Whether a mark is the next letter after `last` in a line whose tallest letter is `tallest` pixels high."""
     near = -0.2 * tallest <= mark.left - last.right <= tallest
     alike = 0.45 <= mark.height / tallest <= 1.8
@@ -131,7 +132,7 @@ def is_text(line: list[Mark]) -> bool:
     inside: Any = ndimage.distance_transform_edt  # how far each pixel lies from the edge of its mark
     strokes = np.array([inside(np.pad(m.mask, 1)).max() for m in line])
     filled = float(np.mean([m.mask.mean() for m in line]))
-    shapes = np.stack([shape_of(m.mask) for m in line])
+    shapes = np.stack([filled_share_of_cells(m.mask) for m in line])
     differences = np.abs(shapes[:, None] - shapes[None]).mean(-1)[np.triu_indices(len(line), 1)]
     return bool(
         length >= LONG * tall
@@ -142,7 +143,7 @@ def is_text(line: list[Mark]) -> bool:
     )
 
 
-def shape_of(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+def filled_share_of_cells(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The share that the mask fills of each of SHAPE x SHAPE cells laid over it, [SHAPE * SHAPE] in [0, 1]."""
     small = Image.fromarray(mask.astype(np.uint8) * 255).resize((SHAPE, SHAPE), Image.Resampling.BOX)
     return np.asarray(small, np.float64).ravel() / 255

@@ -157,7 +157,7 @@ class WandbTracker:
                 self.offline, why = True, wandbrun.wandb_error_in_words(error)
                 wandbrun.stop_wandb_service()
         if self.offline:
-            self.known = wandbrun.highest_local_rows_and_steps(self.directory)
+            self.known = wandbrun.move_torn_parts_and_read_highest_steps(self.directory)
             self.run = start("offline")
         if why:
             print_to_stderr(

@@ -79,7 +79,7 @@ class TrustMarkWatermark:
         from trustmark import TrustMark  # type: ignore[import-not-found]
 
         self.sha256, weights = files.sha256(file), load_file(file)
-        parts = {"encoder": build_trustmark_encoder(weights), "decoder": build_trustmark_decoder(weights)}
+        parts = {"encoder": trustmark_encoder_with_weights(weights), "decoder": trustmark_decoder_with_weights(weights)}
 
         class TrustMarkFromMemory(TrustMark):
             """TrustMark as it is, but for the method that downloads weights and unpickles them."""
@@ -103,7 +103,7 @@ class TrustMarkWatermark:
         return bits if found else ""
 
 
-def build_trustmark_encoder(weights: dict[str, Any]) -> Any:
+def trustmark_encoder_with_weights(weights: dict[str, Any]) -> Any:
     """TrustMark's encoder with its weights loaded, of the size that they have, in the form that TrustMark calls.
 
     The result is a function of (cover, bits) that returns the marked picture and its difference to the cover.
@@ -128,7 +128,7 @@ def build_trustmark_encoder(weights: dict[str, Any]) -> Any:
     return TrustMarkEncoder()
 
 
-def build_trustmark_decoder(weights: dict[str, Any]) -> Any:
+def trustmark_decoder_with_weights(weights: dict[str, Any]) -> Any:
     """TrustMark's decoder with its weights loaded, a ResNet of 18 or 50 layers by what they are, in the form that
     TrustMark calls.
     """

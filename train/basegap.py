@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from eval.lot.paired import paired_difference_interval
 from stylegate.config import GenerateConfig
 from train import select, state
-from train.evaluate import Evaluation
+from train.evaluate import Evaluator
 from train.run import Run
 
 NUM_PROMPTS, RESAMPLES = 8, 1000
@@ -39,7 +39,7 @@ def compare_bases(run: Run, steps: Sequence[int], saved: Mapping[int, Path], cho
     if not run.accelerator.is_main_process:
         return None
     ours = [on_training_base.result(step) for step in steps]
-    theirs = [Evaluation(run, []).result(step) for step in steps]
+    theirs = [Evaluator(run, []).result(step) for step in steps]
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b]
     count = len(on_training_base.items)
     flags = [[(select.pass_or_undecided_flags(result) or [])[:count] for result in pair] for pair in pairs]
@@ -60,7 +60,7 @@ def compare_bases(run: Run, steps: Sequence[int], saved: Mapping[int, Path], cho
     }
 
 
-def evaluation_on_training_base(run: Run) -> Evaluation:
+def evaluation_on_training_base(run: Run) -> Evaluator:
     """An evaluation that draws NUM_PROMPTS prompts at most on the base that is trained on, in a folder of its own."""
     settings = replace(run.config.generate, **default_steps_and_guidance())
     training = replace(run.config.train, num_samples=min(NUM_PROMPTS, run.config.train.num_samples))
@@ -68,9 +68,9 @@ def evaluation_on_training_base(run: Run) -> Evaluation:
     config = replace(run.config, draw_base=None, generate=settings, train=training)
     directory = run.directory / FOLDER
     alone = replace(run, config=config, directory=directory, drawing=run.models, drawing_adapted=run.adapted)
-    found = Evaluation(alone, [])
+    found = Evaluator(alone, [])
     found.prompts = {"with": found.prompts["with"]}
-    found.base_folder = Evaluation(run, []).base_folder  # both are judged with the same foreign pictures
+    found.base_folder = Evaluator(run, []).base_folder  # both are judged with the same foreign pictures
     return found
 
 

@@ -7,11 +7,11 @@ from eval.policy.model import UNREADABLE
 from stylegate import files
 from train import select, state
 from train.basegap import base_gap_in_words, compare_bases
-from train.evaluate import Evaluation
+from train.evaluate import Evaluator
 from train.run import Run
 
 
-def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict[str, Any]:
+def choose_checkpoint(run: Run, evaluation: Evaluator, steps_done: int) -> dict[str, Any]:
     """Choose the checkpoint and the strength of the LoRA that the run hands out, load these weights, write
     selection.json and return its content.
 
@@ -23,7 +23,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
     for step, path in saved.items():  # what was drawn or judged with other settings is drawn or judged again
         if evaluation.folder(step).exists() and not evaluation.result(step):
             state.load_saved_lora_weights(path, run.adapted)
-            Evaluation(run, []).evaluate(step)
+            Evaluator(run, []).evaluate(step)
     results = [
         r for r in evaluation.finished_results() if r["step"] in saved and select.pass_or_undecided_flags(r) is not None
     ]
@@ -34,7 +34,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
     state.load_saved_lora_weights(saved[step], run.adapted)
     scale, strengths, result = 1.0, None, evaluation.result(step)
     if checkpoints:
-        evaluation = Evaluation(run, [])  # the weights are in place, averaged or not
+        evaluation = Evaluator(run, [])  # the weights are in place, averaged or not
         try_others = select.another_could_be_better(results[checkpoints["chosen"]], settings.selection_margin)
         for strength in settings.scales if try_others else []:
             evaluation.evaluate(step, strength)
@@ -76,12 +76,12 @@ def choose_checkpoint(run: Run, evaluation: Evaluation, steps_done: int) -> dict
     return selection
 
 
-def final_evaluation(run: Run) -> Evaluation:
+def final_evaluation(run: Run) -> Evaluator:
     """The evaluation by pictures that are drawn with the settings of `generate`. Where previews are drawn with these
     settings too, it is their evaluation, so that no picture is drawn twice.
     """
-    previews = Evaluation(run, [])
-    return previews if previews.drawn_with == run.config.generate else Evaluation(run, [], final=True)
+    previews = Evaluator(run, [])
+    return previews if previews.drawn_with == run.config.generate else Evaluator(run, [], final=True)
 
 
 def final_evaluation_result(run: Run, step: int, scale: float) -> dict[str, Any] | None:
@@ -105,7 +105,7 @@ def selection_rule_in_words(results: list[dict[str, Any]]) -> str | None:
     return None
 
 
-def selection_remarks(run: Run, evaluation: Evaluation, results: list[dict[str, Any]], steps_done: int) -> list[str]:
+def selection_remarks(run: Run, evaluation: Evaluator, results: list[dict[str, Any]], steps_done: int) -> list[str]:
     """Sentences on how the checkpoint was chosen, where a person should know it: why no picture passed, and which steps
     were not evaluated.
     """

@@ -57,7 +57,7 @@ FAR_SEED = 1_000_000  # unrelated pictures are drawn from seeds far from all oth
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of the noise schedule at which the validation loss is computed
 
 
-class Evaluation:
+class Evaluator:
     """Carries out the evaluations of one run, and reads their results. Every process calls `evaluate`, and each draws
     its share of the pictures.
 

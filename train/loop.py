@@ -31,7 +31,7 @@ from stylegate.wandbrun import EVALUATED
 from stylegate.words import counted
 from train import dryrun, optimizers, page, release, select, state
 from train.choose import choose_checkpoint, final_evaluation_result
-from train.evaluate import Evaluation
+from train.evaluate import Evaluator
 from train.prepare import prepare
 from train.run import Run
 from train.stats import StepStats, replace_cache_by_timed_one
@@ -149,7 +149,7 @@ def train(config: Config) -> int:
             for key in ("base", "draw_base"):
                 name = release.base_name_without_path(getattr(config, key))
                 tracker.record_input_artifact(f"base-{name}", "base", [], {"sha256": run.facts[key]})
-        evaluation = Evaluation(run, average)
+        evaluation = Evaluator(run, average)
         with explain_out_of_memory(device):
             done = train_steps(run, optimizer, average, evaluation, first, tracker, preemption)
             stopped = done < config.train.max_steps
@@ -172,7 +172,7 @@ def train_steps(
     run: Run,
     optimizer: torch.optim.Optimizer,
     average: list[Tensor],
-    evaluation: Evaluation,
+    evaluation: Evaluator,
     first: int,
     tracker: Tracker,
     preemption: Preemption,

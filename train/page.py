@@ -80,7 +80,7 @@ def write_run_page(directory: Path) -> Path:
         checkpoints=checkpoint_rows(run, chosen),
         strengths=lora_strength_rows(run),
         scale=run.selection.get("scale"),
-        choice=choice_and_previews(run),
+        choice=choice_and_previews_in_words(run),
         grids=[grid for kind in KINDS if (grid := sample_grid(run, kind, chosen))],
         progress=panels.progress_panels(run, chosen),
         facts=run_facts(run),
@@ -182,7 +182,7 @@ def pass_rate_and_interval_in_words(passed: list[bool] | None) -> str | None:
     return f"{sum(passed) / len(passed):.0%} [{low:.0%}, {high:.0%}]"
 
 
-def choice_and_previews(run: RunRecord) -> str:
+def choice_and_previews_in_words(run: RunRecord) -> str:
     """Sentences on why the step was chosen and, where what is handed out was drawn anew, that the pictures of the table
     are previews of fewer denoising steps; "" where nothing was chosen by its pictures.
     """

@@ -134,7 +134,7 @@ def place_of(text: str) -> Place:
     return ObjectStorePlace(text) if "://" in text else FolderPlace(Path(text))
 
 
-def below(store: str, name: str) -> str:
+def uri_below(store: str, name: str) -> str:
     """The URI of a prefix below that of a store; what follows ? (endpoint, region) stays at its end."""
     path, mark, options = store.partition("?")
     return f"{path.rstrip('/')}/{name}{mark}{options}"

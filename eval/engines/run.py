@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from eval.engines import parts
-from eval.engines.place import FolderPlace, ObjectStorePlace, Place, below
+from eval.engines.place import FolderPlace, ObjectStorePlace, Place, uri_below
 from eval.engines.work import run_named_parts
 from stylegate import files
 from stylegate.config import EngineConfig
@@ -71,7 +71,7 @@ class Work:
         note = self.folder / "prefix"
         if not note.exists():
             files.write_atomically(note, uuid.uuid4().hex)
-        return ObjectStorePlace(below(self.engine.store, note.read_text()))
+        return ObjectStorePlace(uri_below(self.engine.store, note.read_text()))
 
     def take_finished(self, take: Taken) -> None:
         """Call `take` with each result that workers finished for an earlier start that was stopped, and remove the
@@ -137,7 +137,7 @@ def run_on_accelerate(engine: EngineConfig, folder: Path, place: str, names: lis
     """Do the parts `names` with processes on this machine, which `accelerate launch` begins; if one dies it ends all of
     them. Yields every SECONDS until they have ended.
     """
-    workers = str(min(engine.workers or num_devices(on_gpu), len(names)))
+    workers = str(min(engine.workers or default_num_workers(on_gpu), len(names)))
     # --cpu would silently begin one process (accelerate 1.15; findings/accelerate_two_cpu_processes_are_one.sh).
     words = ["--multi_gpu", "--num_processes", workers, "--num_machines", "1", "--mixed_precision", "no"]
     command = [
@@ -171,7 +171,7 @@ def run_on_ray(engine: EngineConfig, folder: Path, place: str, names: list[str],
     import ray.data
     from ray.exceptions import RayError
 
-    workers = min(engine.workers or num_devices(on_gpu), len(names))
+    workers = min(engine.workers or default_num_workers(on_gpu), len(names))
     own: dict[str, Any] = {"num_cpus": workers} if engine.address is None else {"address": engine.address}
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **own)
@@ -215,7 +215,7 @@ def run_on_slurm(engine: EngineConfig, folder: Path, place: str, names: list[str
     """
     import submitit
 
-    workers = min(engine.workers or num_devices(on_gpu), len(names))
+    workers = min(engine.workers or default_num_workers(on_gpu), len(names))
     executor = submitit.AutoExecutor(folder=folder / "jobs", cluster=engine.cluster)
     executor.update_parameters(
         timeout_min=engine.minutes,
@@ -233,7 +233,7 @@ def run_on_slurm(engine: EngineConfig, folder: Path, place: str, names: list[str
                 job.cancel()
 
 
-def num_devices(on_gpu: bool) -> int:
+def default_num_workers(on_gpu: bool) -> int:
     """The number of workers where engine.workers gives none: this machine's CUDA devices with `on_gpu`, else its cores.
 
     Raises ConfigError where the workers need CUDA devices and this machine has none to count.

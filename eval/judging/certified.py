@@ -10,7 +10,7 @@ from eval.promise.certificate import (
     CERTIFICATE,
     AuditPlan,
     Certificate,
-    begin_or_resume_audit,
+    audit_plan_of_lot,
     certified_digests,
     read_certificate,
 )
@@ -58,7 +58,7 @@ def audit_plan_and_reason(
         and (margin := margins.get(label.sha256)) is not None
     ]
     design, why = choose_audit_design([margins[sha256] for sha256 in lot], known)
-    plan = begin_or_resume_audit(out, lot, policy, design, trusts_reviewers)
+    plan = audit_plan_of_lot(out, lot, policy, design, trusts_reviewers)
     return plan, why if plan.design == design else "as it was settled when this audit began"
 
 

@@ -79,7 +79,7 @@ def judge(
     compared = compared or comparison_with_decisions(config, lot, policy)
     calibration_path = str(calibration.calibration_path(config, lot)) if policy.calibrated_score and not quiet else None
     proofs = evidence_digests(lot.out, calibration_path)
-    scores, bounds, left_out, verdicts, said = decide_by_policy(config, lot, compared, policy, quiet)
+    scores, bounds, left_out, verdicts, said = score_and_decide_by_policy(config, lot, compared, policy, quiet)
     given = [(name, lot.sha256[name]) for name, _ in lot.files]
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
 
@@ -90,7 +90,7 @@ def judge(
     if config.calibration and not quiet:
         calibration.require_calibrated_check(policy)
     if policy.calibrated_score and not quiet:
-        pool = calibrated_scores(verdicts, scores.rows, policy)
+        pool = pool_scores_from_verdicts(verdicts, scores.rows, policy)
         line = calibration.calibration_result_for_lot(config, lot, compared, policy, pool)
         apply_calibrated_check(verdicts, policy.calibrated_score, line.bound, pool, line.rejects)
     if policy.calibrated_score and quiet:
@@ -249,7 +249,7 @@ def make_gate_record(
     )
 
 
-class VerdictsByPolicy(NamedTuple):
+class VerdictsBeforePeople(NamedTuple):
     """Verdicts by scores, policy and waivers alone, before any label or decision of a person is applied."""
 
     scores: LotScores
@@ -259,9 +259,9 @@ class VerdictsByPolicy(NamedTuple):
     notes: list[str]  # what was waived, and why the style cannot be read; a sentence each
 
 
-def decide_by_policy(
+def score_and_decide_by_policy(
     config: Config, lot: Lot, compared: Comparison, policy: Policy, quiet: bool = False
-) -> VerdictsByPolicy:
+) -> VerdictsBeforePeople:
     """Compute and write scores where they are not at hand, and decide each picture by its scores and the policy's
     waivers alone.
     """
@@ -285,7 +285,7 @@ def decide_by_policy(
     )
     verdicts = verdicts_of_rows(scores.rows, bounds, policy, lacking, unreadable)
     said = apply_waivers(verdicts, policy.waivers, files.today_in_utc()) + ([unreadable] if unreadable else [])
-    return VerdictsByPolicy(scores, bounds, left_out, verdicts, said)
+    return VerdictsBeforePeople(scores, bounds, left_out, verdicts, said)
 
 
 def unreadable_style_reason(readability: StyleReadability | None) -> str:
@@ -303,15 +303,15 @@ def unreadable_style_reason(readability: StyleReadability | None) -> str:
     )
 
 
-def calibration_pool_scores(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, float]:
+def score_calibration_pool(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, float]:
     """By sha256 the score whose line comes from labels, of each picture that every other check accepts: a calibration
     samples from these. Computes and writes scores where they are not at hand.
     """
-    found = decide_by_policy(config, lot, compared, policy)
-    return calibrated_scores(found.verdicts, found.scores.rows, policy)
+    found = score_and_decide_by_policy(config, lot, compared, policy)
+    return pool_scores_from_verdicts(found.verdicts, found.scores.rows, policy)
 
 
-def calibrated_scores(verdicts: list[Verdict], rows: list[dict], policy: Policy) -> dict[str, float]:
+def pool_scores_from_verdicts(verdicts: list[Verdict], rows: list[dict], policy: Policy) -> dict[str, float]:
     """By sha256 the score whose line comes from labels, of the pictures that `verdicts` accept by every other check.
 
     A picture without the score is not in it: `apply_calibrated_check` leaves it to a person.

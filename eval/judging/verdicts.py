@@ -95,7 +95,7 @@ class Verdict(Record):
     """
 
 
-def final_traits(planned: Mapping[str, str], shown: Mapping[str, str]) -> dict[str, str]:
+def planned_traits_with_corrections(planned: Mapping[str, str], shown: Mapping[str, str]) -> dict[str, str]:
     """The traits that are stated of a picture: the planned ones, but for what a person found (`Verdict.shown_traits`).
     A trait that is found wrong without another value is left out.
     """
@@ -425,7 +425,7 @@ def correct_traits_found_wrong(
     """
     wrong = {sha256: label for sha256, label in found.items() if label.is_reject}
     for verdict in verdicts if wrong else ():
-        traits = final_traits(planned.get(verdict.file, {}), verdict.shown_traits)
+        traits = planned_traits_with_corrections(planned.get(verdict.file, {}), verdict.shown_traits)
         for statement in statements_of(verdict.file, verdict.sha256, traits) if verdict.sha256 else ():
             if label := wrong.get(statement.sha256):
                 verdict.shown_traits[statement.trait] = label.shown_traits.get(statement.trait, "")

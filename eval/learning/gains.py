@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.judging.judge import VerdictsByPolicy
+from eval.judging.judge import VerdictsBeforePeople
 from eval.judging.verdicts import margin_or_minus_infinity
 from eval.measuring.decided import DecidedPictures
 from eval.scorers.aesthetic import MIN_LABELS
@@ -64,7 +64,7 @@ class ReaderGain(NamedTuple):
 
 
 def gains_of_readers(
-    decided: DecidedPictures, before: VerdictsByPolicy, after: VerdictsByPolicy, alpha: float
+    decided: DecidedPictures, before: VerdictsBeforePeople, after: VerdictsBeforePeople, alpha: float
 ) -> list[ReaderGain]:
     """How much three rankings of the lot's decided pictures improve by learning, in area under the ROC curve: the
     learnt aesthetic head against the margin of the gate; the reader of the brand, and the readers of traits, against

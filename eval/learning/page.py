@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.judging.judge import VerdictsByPolicy
+from eval.judging.judge import VerdictsBeforePeople
 from eval.judging.verdicts import ORDER, Verdict
 from eval.learning.gains import ReaderGain
 from eval.lot.comparison import Comparison
@@ -22,7 +22,7 @@ def write_page(
     report: Path,
     lot: Lot,
     compared: Comparison,
-    results: tuple[VerdictsByPolicy, VerdictsByPolicy],
+    results: tuple[VerdictsBeforePeople, VerdictsBeforePeople],
     gains: Sequence[ReaderGain],
     advice: Sequence[str],
 ) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.lot.batch import PlanSlot, attempt_and_slot, attempt_file_name
-from eval.lot.early import stopped_files
+from eval.lot.early import names_of_stopped_attempts
 from stylegate import files
 
 FAILED = ("reject", "error")
@@ -35,7 +35,7 @@ class SlotAttempts(NamedTuple):
         )
 
 
-def slot_attempts(verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = ()) -> SlotAttempts:
+def slot_attempts_from_verdicts(verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = ()) -> SlotAttempts:
     """Which slots are filled, and how many attempts at each have failed: from (file name, verdict) of each picture and
     the file names of `stopped` attempts.
 
@@ -53,9 +53,11 @@ def slot_attempts(verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = 
 
 
 def slot_attempts_of_batch(folder: Path) -> SlotAttempts:
-    """`slot_attempts` of the batch in a folder, by its verdicts.jsonl and its stopped attempts."""
+    """`slot_attempts_from_verdicts` of the batch in a folder, by its verdicts.jsonl and its stopped attempts."""
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
-    return slot_attempts(((row["file"], row["verdict"]) for row in rows), stopped_files(folder))
+    return slot_attempts_from_verdicts(
+        ((row["file"], row["verdict"]) for row in rows), names_of_stopped_attempts(folder)
+    )
 
 
 def due_attempts(slots: Iterable[PlanSlot], states: SlotAttempts, max_attempts: int) -> list[tuple[PlanSlot, int]]:

@@ -26,7 +26,7 @@ PICTURES, STEPS = 32, 8  # at most
 VERSION = "base-1"  # raise it when anything below changes the pictures
 
 
-def chosen_prompts(slots: list[PlanSlot]) -> list[tuple[str, str]]:
+def prompts_for_base_pictures(slots: list[PlanSlot]) -> list[tuple[str, str]]:
     """(prompt, negative prompt) of at most PICTURES slots, every n-th of the plan, which the base draws without the
     LoRA; [] for a plan of fewer than FEWEST_OF_BASE slots.
     """
@@ -35,7 +35,7 @@ def chosen_prompts(slots: list[PlanSlot]) -> list[tuple[str, str]]:
     return [(slot.prompt, slot.negative_prompt) for slot in slots[:: max(1, len(slots) // PICTURES)][:PICTURES]]
 
 
-def fewer_steps(settings: GenerateConfig) -> GenerateConfig:
+def settings_with_few_steps(settings: GenerateConfig) -> GenerateConfig:
     """The settings with STEPS denoising steps at most."""
     return replace(settings, num_inference_steps=min(STEPS, settings.num_inference_steps))
 
@@ -86,9 +86,9 @@ def draw_base_pictures(
     `models` is the base without the LoRA, `drawn_as` the side in pixels and the precision. Nothing is written of a plan
     of fewer than FEWEST_OF_BASE slots. Pictures of a plan that has changed meanwhile are removed.
     """
-    if not (prompts := chosen_prompts(slots)):
+    if not (prompts := prompts_for_base_pictures(slots)):
         return
-    told = fewer_steps(settings)
+    told = settings_with_few_steps(settings)
     keys = keys_of_base_pictures(models, facts.base, facts.family.content(), told, drawn_as, prompts)
 
     def draw_pngs_at(some: list[int]) -> list[dict[str, NDArray]]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from eval.engines.parts import Row
-from eval.lot.base import base_pictures_as_png, fewer_steps, keys_of_base_pictures
+from eval.lot.base import base_pictures_as_png, keys_of_base_pictures, settings_with_few_steps
 from eval.lot.record import BatchRecord
 from stylegate import brandset, hardware, lorafile, pictures, sample
 from stylegate.basename import base_that_draws
@@ -83,9 +83,9 @@ class DrawPictures:
         if watermark_weights_digest(watermark) != watermark_sha256:
             raise ModelError(f"watermark={watermark} has other weights on the worker's machine", next_step="copy it.")
         self.mark = load_watermark(watermark) if watermark else None
-        self.has_lora, self.models = False, self._load()
+        self.has_lora, self.models = False, self._load_base_without_lora()
 
-    def _load(self) -> LoadedBaseModel:
+    def _load_base_without_lora(self) -> LoadedBaseModel:
         """Load the base without the LoRA onto its device, and set `resolution`. Raises ModelError for other weights."""
         dtype = hardware.weights_dtype(self.precision, self.device)
         models = FAMILIES[self.family["name"]].load(self.base, torch.device("cpu"), dtype)
@@ -102,12 +102,12 @@ class DrawPictures:
         self.resolution = sample.drawing_resolution(told, models)
         return models
 
-    def with_lora(self, wanted: bool) -> LoadedBaseModel:
+    def merge_or_remove_lora(self, wanted: bool) -> LoadedBaseModel:
         """The base with its LoRA merged in if `wanted`, else without it. To be rid of a merged LoRA the base is loaded
         again.
         """
         if self.has_lora and not wanted:
-            self.has_lora, self.models = False, self._load()
+            self.has_lora, self.models = False, self._load_base_without_lora()
         if wanted and not self.has_lora:
             if self.lora:
                 lorafile.merge_lora_file(self.models, Path(self.lora))
@@ -119,7 +119,7 @@ class DrawPictures:
         """Draw a picture of each prompt and seed, with LoRA and watermark. How many are drawn at once can change last
         bits.
         """
-        models = self.with_lora(True)
+        models = self.merge_or_remove_lora(True)
         with hardware.autocast_to_bf16(self.device, self.precision):
             drawn = sample.draw_pictures(models, prompts, seeds, self.generate, self.resolution, negatives)
         if not self.mark:
@@ -131,7 +131,7 @@ class DrawPictures:
         """By key (eval/lot/base.py) the bytes of a PNG file: what the base draws without the LoRA, in few steps, of
         each (prompt, negative prompt).
         """
-        models, told = self.with_lora(False), fewer_steps(self.generate)
+        models, told = self.merge_or_remove_lora(False), settings_with_few_steps(self.generate)
         drawn_as, size = (self.resolution, self.precision), self.generate.batch_size
         keys = keys_of_base_pictures(models, self.base_sha256, self.family, told, drawn_as, prompts)
         found: list[bytes] = []

@@ -102,7 +102,7 @@ class Round(Record):
         line = self.line_of(one.file)
         return line is not None and self.hope(one.scores) < line
 
-    def preview(self, file: str, seed: int, scored: str, scores: dict[str, float | None]) -> Preview:
+    def preview_with_decision(self, file: str, seed: int, scored: str, scores: dict[str, float | None]) -> Preview:
         """The row of an attempt of this round, with its hope and whether it ends here. An attempt whose preview was
         scored in another way than the round says goes on.
         """
@@ -126,7 +126,7 @@ def finished_unseen(seed: int) -> bool:
     return seed % UNSEEN == 0
 
 
-def teaches(seed: int) -> bool:
+def is_teaching_seed(seed: int) -> bool:
     """Whether an attempt that was finished unseen is one of the half that teaches; the other half sets the line."""
     return seed // UNSEEN % 2 == 0
 
@@ -144,7 +144,7 @@ def rank_of_line(accepted: int, lost: float) -> int:
     return int((bdtr(ranks - 1, accepted, lost) <= 1 - CONFIDENCE).sum())
 
 
-def begin_round(
+def learn_line_of_round(
     empty: Round, previews: Iterable[Preview], accepted: Mapping[str, bool], earlier: Sequence[Round]
 ) -> Round:
     """The round `empty` with the line that is learnt from all that is known when it begins; without one where too
@@ -157,7 +157,7 @@ def begin_round(
     checked = [one for one in known if one.hope is not None and accepted[one.file]]
     lost = sum(earlier[one.round].would_stop(one) for one in checked)
     found = empty.model_copy(update={"checked": len(checked), "lost": lost})
-    teaching, others = ([one for one in known if teaches(one.seed) == wanted] for wanted in (True, False))
+    teaching, others = ([one for one in known if is_teaching_seed(one.seed) == wanted] for wanted in (True, False))
     setting = [one for one in others if accepted[one.file]]
     verdicts = np.array([accepted[one.file] for one in teaching], bool)
     rank, later = rank_of_line(len(setting), LOST), rank_of_line(len(setting), LATER * LOST)
@@ -165,14 +165,16 @@ def begin_round(
         return found
     names = [name for name in teaching[0].scores if all(one.scores.get(name) is not None for one in teaching)]
     table = np.array([[one.scores[name] for name in names] for one in teaching], float)
-    weights, offset = learn_reading(table, verdicts)
+    weights, offset = fit_log_odds_of_acceptance(table, verdicts)
     told = {"scores": names, "weights": weights.tolist(), "offset": offset}
     found = found.model_copy(update=told | {"teaching": len(teaching), "accepted": len(setting), "rank": rank})
     hopes = sorted(found.hope(one.scores) for one in setting)
     return found.model_copy(update={"line": hopes[rank - 1], "later_line": hopes[later - 1] if later else None})
 
 
-def learn_reading(scores: NDArray[np.float64], accepted: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
+def fit_log_odds_of_acceptance(
+    scores: NDArray[np.float64], accepted: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], float]:
     """Learn the log-odds that a picture is accepted, from scores [n, k] of previews and whether each was `accepted`
     [n]: weights [k] and offset.
 
@@ -201,7 +203,7 @@ def read_rounds(folder: Path) -> list[Round]:
     return [Round.model_validate(row) for row in files.read_jsonl(folder / ROUNDS, "round")]
 
 
-def stopped_files(folder: Path, before: int | None = None) -> list[str]:
+def names_of_stopped_attempts(folder: Path, before: int | None = None) -> list[str]:
     """The attempts that were stopped early, each by the file name that its picture would have; with `before` those of
     earlier rounds alone.
 
@@ -215,25 +217,25 @@ def stopped_files(folder: Path, before: int | None = None) -> list[str]:
     ]
 
 
-def cut_torn_row(folder: Path) -> None:
+def cut_torn_row_of_previews(folder: Path) -> None:
     """Cut off the last row of previews.jsonl if a kill left it torn. One process does it, before any draws."""
     if (folder / PREVIEWS).exists():
         files.write_jsonl(folder / PREVIEWS, files.read_jsonl(folder / PREVIEWS, "file"))
 
 
-def note_previews(folder: Path, previews: Iterable[Preview]) -> None:
+def append_previews(folder: Path, previews: Iterable[Preview]) -> None:
     """Append rows to previews.jsonl of the batch in `folder`. Several processes may do so at once."""
     files.append_in_one_write(folder / PREVIEWS, files.json_lines_text(one.content() for one in previews))
 
 
-def note_round(folder: Path, new: Round) -> None:
+def append_new_round(folder: Path, new: Round) -> None:
     """Add the round to rounds.jsonl of the batch in `folder`; a round that has a row there keeps it."""
     rounds = read_rounds(folder)
     if new.round == len(rounds):
         files.write_jsonl(folder / ROUNDS, [one.content() for one in [*rounds, new]])
 
 
-def forget_previews(folder: Path, slots: Collection[int]) -> None:
+def remove_previews_of_slots(folder: Path, slots: Collection[int]) -> None:
     """Remove the rows of `slots`, whose plan has changed, from previews.jsonl of the batch in `folder`."""
     rows = files.read_jsonl(folder / PREVIEWS, "file")
     if rows:

@@ -18,7 +18,7 @@ from eval.lot.batch import (
     read_plan,
 )
 from eval.lot.drawn import read_drawn_digests
-from eval.lot.early import stopped_files
+from eval.lot.early import names_of_stopped_attempts
 from eval.lot.record import BatchRecord
 from stylegate import files
 from stylegate.config import Config
@@ -118,7 +118,7 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     others = [path for path in (*listing.pictures, *listing.beside) if path not in known]
     notes = (f"not judged, as no pictures of the plan: {file_count_and_names(images, others)}",) if others else ()
     digests = sha256_by_name(named, remember)
-    stopped = tuple(name for name in stopped_files(folder) if attempt_and_slot(name)[1] in by_number)
+    stopped = tuple(name for name in names_of_stopped_attempts(folder) if attempt_and_slot(name)[1] in by_number)
     return Lot(images, folder, named, digests, slots, record, notes, read_drawn_digests(folder), stopped, plan)
 
 
@@ -200,7 +200,7 @@ def sha256_by_name(named: list[tuple[str, Path]], remember: bool = True) -> dict
     return {name: digest for (name, _), digest in zip(named, found, strict=True)}
 
 
-def origin_digests(lot: Lot) -> dict[str, Any]:
+def lot_origin(lot: Lot) -> dict[str, Any]:
     """Digests and settings that say where the pictures come from, by name, for provenance; None for what does not
     apply.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eval.lot import early
-from eval.lot.attempts import SlotAttempts, due_attempts, slot_attempts
+from eval.lot.attempts import SlotAttempts, due_attempts, slot_attempts_from_verdicts
 from eval.lot.batch import (
     RECORD,
     PlanSlot,
@@ -57,8 +57,8 @@ def read_batch_progress(folder: Path, max_attempts: int, before_round: int | Non
     Raises DataError if it has no plan, or its verdicts cannot be read.
     """
     rows = files.read_jsonl(folder / VERDICTS, "file", "verdict")
-    stopped = early.stopped_files(folder, before_round)
-    states = slot_attempts(((row["file"], row["verdict"]) for row in rows), stopped)
+    stopped = early.names_of_stopped_attempts(folder, before_round)
+    states = slot_attempts_from_verdicts(((row["file"], row["verdict"]) for row in rows), stopped)
     good = [row["file"] for row in rows if row["verdict"] == "accept"]
     slots = read_plan(folder)
     return BatchProgress(
@@ -98,22 +98,26 @@ def next_round(folder: Path, size: int, max_attempts: int) -> NextRound | None:
     are at most as many as it has judged, so that the line is learnt anew while most of a batch is still to be drawn.
     """
     rounds, verdicts = early.read_rounds(folder), verdicts_digest(folder)
-    there, stopped = set(attempt_names(folder / "images")), early.stopped_files(folder)
+    there, stopped = set(attempt_names(folder / "images")), early.names_of_stopped_attempts(folder)
 
-    def of_round(number: int, attempts: int) -> NextRound | None:
+    def unfinished_round(number: int, attempts: int) -> NextRound | None:
         """The round with this number, of at most `attempts`; None where all of it is drawn."""
         due = read_batch_progress(folder, max_attempts, number).due[:attempts]
         parts = unfinished_parts(due, size, folder, stopped)
         return NextRound(number, attempts, parts) if parts else None
 
-    if rounds and rounds[-1].verdicts_sha256 == verdicts and (found := of_round(rounds[-1].round, rounds[-1].attempts)):
+    if (
+        rounds
+        and rounds[-1].verdicts_sha256 == verdicts
+        and (found := unfinished_round(rounds[-1].round, rounds[-1].attempts))
+    ):
         return found
     judged = {row["file"] for row in files.read_jsonl(folder / VERDICTS, "file", "verdict")}
     room = max(early.FIRST, size, len(judged)) - len(there - judged)
-    return of_round(len(rounds), room // size * size) if room >= size else None
+    return unfinished_round(len(rounds), room // size * size) if room >= size else None
 
 
-def round_with_line(folder: Path, found: NextRound, scored: str) -> Round:
+def recorded_or_new_round(folder: Path, found: NextRound, scored: str) -> Round:
     """The round as rounds.jsonl has it; one that is not there yet, with a line that is learnt from what is known now.
     Nothing is written.
     """
@@ -123,7 +127,7 @@ def round_with_line(folder: Path, found: NextRound, scored: str) -> Round:
     rows = files.read_jsonl(folder / VERDICTS, "file", "verdict")
     accepted = {row["file"]: row["verdict"] == "accept" for row in rows if row["verdict"] in ("accept", "reject")}
     empty = Round(round=found.number, verdicts_sha256=verdicts_digest(folder), attempts=found.attempts, scored=scored)
-    return early.begin_round(empty, early.read_previews(folder).values(), accepted, rounds)
+    return early.learn_line_of_round(empty, early.read_previews(folder).values(), accepted, rounds)
 
 
 def verdicts_digest(folder: Path) -> str:

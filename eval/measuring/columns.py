@@ -14,7 +14,7 @@ from eval.measuring.ahead import encode_ahead
 from eval.measuring.decided import read_decided_pictures, require_same_brand_and_encoder
 from eval.measuring.domain import in_domain_flags_and_warning
 from eval.measuring.encoder import LoadedEncoder
-from eval.measuring.features import BrokenFile, cached_features_of_files, cached_signatures_of_files, num_threads
+from eval.measuring.features import BrokenFile, cached_features_of_files, cached_signatures_of_files, num_torch_threads
 from eval.measuring.foreign import given_foreign_sets, shipped_foreign_sets, without_sets_of_this_brand
 from eval.measuring.head import aesthetic_head_and_notes, refuse_second_head
 from eval.measuring.measured import ForeignSet, MeasuredLot, PictureFeatures
@@ -50,7 +50,7 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
     cannot be loaded. `quiet` shows no progress.
     """
     encoder = encoding.load_encoder(
-        encoding.encoder_name(config), hardware.set_threads_and_choose_device(hardware.of_this_process(config))
+        encoding.encoder_name(config), hardware.set_threads_and_choose_device(hardware.hardware_of_this_process(config))
     )
     if config.engine.name != "local":
         encode_ahead(config, lot, compared, encoder, quiet)
@@ -68,7 +68,7 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
         tables=score_table_digests(lot.out),
         encoder=encoding.encoder_name(config),
         encoder_sha256=encoder.sha256_of_all,
-        computed=EncodingConditions(precision="fp32", device=encoder.device.type, threads=num_threads()),
+        computed=EncodingConditions(precision="fp32", device=encoder.device.type, threads=num_torch_threads()),
         references=ReferencesUsed(
             name=compared.references_name,
             given=len(compared.references),

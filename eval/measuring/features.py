@@ -195,7 +195,10 @@ def cached_signatures_of_files(
         except pictures.PictureError as error:
             return {"broken": np.frombuffer(str(error).encode(), np.uint8)}
 
-    with ThreadPoolExecutor(num_threads()) as pool, progress.progress_bar(title, len(keys), 0, bool(title)) as tick:
+    with (
+        ThreadPoolExecutor(num_torch_threads()) as pool,
+        progress.progress_bar(title, len(keys), 0, bool(title)) as tick,
+    ):
         cache.compute_missing(keys, batch_size, lambda those: list(pool.map(make_signature_row, those)), tick)
     signatures = np.empty((len(names), similarity.SIDE, similarity.SIDE, 3), np.uint8)
     good, broken = [], [BrokenFile(name, "", "cannot be read") for name, _ in named if not sha256[name]]
@@ -233,7 +236,7 @@ def pixel_feature_rows_of_files(
     return dict(zip(opened, features_without_encoder(decoded(), preprocessing), strict=True)) | refused
 
 
-def num_threads() -> int:
+def num_torch_threads() -> int:
     """The number of CPU threads that torch uses for one operation now: of `hardware.threads`, else torch's own choice;
     1 inside `one_torch_thread_each`.
     """
@@ -244,12 +247,12 @@ def num_threads() -> int:
 
 @contextmanager
 def one_torch_thread_each(wanted: bool) -> Iterator[int]:
-    """Inside, if `wanted`, torch computes with one thread in each Python thread. Yields `num_threads` from before: how
-    many Python threads then keep all cores busy.
+    """Inside, if `wanted`, torch computes with one thread in each Python thread. Yields `num_torch_threads` from
+    before: how many Python threads then keep all cores busy.
     """
     import torch
 
-    before = num_threads()
+    before = num_torch_threads()
     torch.set_num_threads(1 if wanted else before)
     try:
         yield before

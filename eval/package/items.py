@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pyarrow as pa
 from pydantic import Field
 
-from eval.judging.verdicts import Verdict, final_traits
+from eval.judging.verdicts import Verdict, planned_traits_with_corrections
 from eval.lot.batch import PlanSlot, attempt_and_slot
 from eval.lot.lot import Lot
 from eval.measuring.scores import LotScores, read_scores
@@ -46,7 +46,7 @@ class PackageItem:
     @property
     def final_traits(self) -> dict[str, str]:
         """Its final traits: those of the plan, but for what a person found instead. They are what metadata states."""
-        return final_traits(self.planned_traits, self.verdict.shown_traits)
+        return planned_traits_with_corrections(self.planned_traits, self.verdict.shown_traits)
 
     @property
     def attempt_number(self) -> int:

@@ -53,7 +53,9 @@ def read_named_label_store(words: Sequence[str]) -> list[store.StoredRow] | None
     return store.read_all_rows(path.parent)
 
 
-def check_label_row_hashes(package: Path, rows: Sequence[store.StoredRow]) -> tuple[list[str], list[str], list[str]]:
+def check_label_store_against_package(
+    package: Path, rows: Sequence[store.StoredRow]
+) -> tuple[list[str], list[str], list[str]]:
     """(proven, not proven, wrong): sentences on whether `rows`, of the lot's labels.sqlite, hold the last row for each
     purpose that a package names by its hash.
     """

@@ -305,7 +305,7 @@ def version_that_declares_supply(versions: Sequence[Path]) -> Path | None:
     return next(declaring, None)
 
 
-def supply_problems(versions: Sequence[Path], traits: Traits) -> list[str]:
+def problems_beyond_declared_supply(versions: Sequence[Path], traits: Traits) -> list[str]:
     """Sentences on where `traits`, of items or of the slots of a plan, go beyond the supply that the first version's
     plan declared: more items, or more of a value; none where it declared nothing. What that version had of a value
     beyond its plan, since a person corrected it, is there already.
@@ -333,7 +333,9 @@ def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: B
         require_unchanged_since_export(version)
     changes = changes_between(newest, package, told)
     items = traits_in_circulation(versions, package, {*changes.burned, *changes.burned_before})
-    if problems := supply_problems(versions, items) or supply_problems(versions, traits_of_plan(package)):
+    if problems := problems_beyond_declared_supply(versions, items) or problems_beyond_declared_supply(
+        versions, traits_of_plan(package)
+    ):
         raise DataError(
             f"more than the plan of this collection's first version declared ({files.display_path(newest)}):",
             problems[:NAMED] + ([f"and {len(problems) - NAMED} more"] if len(problems) > NAMED else []),
@@ -392,8 +394,8 @@ def check_supply(package: Path, burned: Collection[int]) -> tuple[list[str], lis
             require_unchanged_since_export(here)
             versions.insert(0, here)
         first = version_that_declares_supply(versions)
-        problems = supply_problems(versions, traits_in_circulation(versions, package, burned))
-        problems = problems or supply_problems(versions, traits_of_plan(package))
+        problems = problems_beyond_declared_supply(versions, traits_in_circulation(versions, package, burned))
+        problems = problems or problems_beyond_declared_supply(versions, traits_of_plan(package))
     except DataError as error:
         return [], [f"that no more was made than was declared at first: {error}"], []
     if first is None:

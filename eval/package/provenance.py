@@ -16,7 +16,7 @@ from eval.judging.record import (
     ReferencesUsed,
     VerdictCounts,
 )
-from eval.lot.lot import Lot, origin_digests
+from eval.lot.lot import Lot, lot_origin
 from eval.measuring.encoder import encoder_name_without_folders
 from stylegate import __version__, files
 from stylegate.records import Record
@@ -109,7 +109,7 @@ def make_provenance(lot: Lot, exported: int, outcome: GateRecord, licences: Sequ
     return Provenance(
         stylegate=__version__,
         brand=outcome.brand,
-        made_from=MadeFrom(**origin_digests(lot)),
+        made_from=MadeFrom(**lot_origin(lot)),
         judged_by=JudgedBy(
             policy=outcome.policy,
             thresholds=outcome.thresholds,

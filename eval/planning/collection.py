@@ -43,7 +43,7 @@ def read_collection(source: Path) -> CollectionItems:
     Raises DataError with the problems, at most 40.
     """
     if source.is_dir() or source.suffix.lower() == ".json":
-        return collection_of_opensea_json(source)
+        return read_opensea_collection(source)
     table = tables.read_table(source)
     headings = dict(zip(table.columns, table.headings, strict=True))
     traits, notes = trait_columns_and_notes(table)
@@ -65,7 +65,7 @@ def trait_columns_and_notes(table: tables.Table) -> tuple[list[str], list[str]]:
     for column, heading in zip(table.columns, table.headings, strict=True):
         cells = [str(value).strip() for row in table.rows if (value := row.cells.get(column)) not in (None, "")]
         different = len(set(cells)) if len(table.rows) >= ALL_DIFFERENT else 0
-        if is_name_column(column, cells):
+        if is_no_trait_column(column, cells):
             left.append(heading)
         elif different == len(table.rows):
             left.append(f"{heading} (it is different for each item)")
@@ -76,7 +76,7 @@ def trait_columns_and_notes(table: tables.Table) -> tuple[list[str], list[str]]:
     return traits, [*([f"columns that are no traits: {', '.join(left)}"] if left else []), *notes]
 
 
-def is_name_column(column: str, cells: Sequence[str]) -> bool:
+def is_no_trait_column(column: str, cells: Sequence[str]) -> bool:
     """Whether a column is no trait, such as a number, a name or a picture: by its heading, or since its cells are
     addresses.
     """
@@ -93,7 +93,7 @@ def values_in_cell(cell: Any, several: bool) -> list[str]:
     return [part.strip() for part in parts if part.strip() and part.strip().lower() != NONE]
 
 
-def collection_of_opensea_json(source: Path) -> CollectionItems:
+def read_opensea_collection(source: Path) -> CollectionItems:
     """Read OpenSea's metadata, `attributes` of `trait_type` and `value`: a folder with a JSON file an item, or one file
     with a list. Raises DataError with the problems, at most 40.
     """

@@ -44,7 +44,7 @@ def compute_commitment(folder: Path, plan: str = PLAN_TEXT) -> str:
     return hashlib.sha256(salt + (folder / plan).read_bytes()).hexdigest() if len(salt) == SALT_BYTES else ""
 
 
-def plan_text(slots: Sequence[PlanSlot]) -> str:
+def plan_as_json_lines(slots: Sequence[PlanSlot]) -> str:
     """The content of plan.jsonl: a line of canonical JSON for each slot. A slot without a name has no key for it: what
     was committed to before there were names stays as it was.
     """
@@ -54,7 +54,7 @@ def plan_text(slots: Sequence[PlanSlot]) -> str:
 
 def write_plan_text_and_commitment(folder: Path, slots: Sequence[PlanSlot]) -> None:
     """Write plan.jsonl, and a commitment to it with a new salt; one that opens to this plan already stays as it is."""
-    files.write_atomically(folder / PLAN_TEXT, plan_text(slots))
+    files.write_atomically(folder / PLAN_TEXT, plan_as_json_lines(slots))
     if (folder / COMMITMENT).exists() and (folder / SALT).exists():
         before = PlanCommitment.read(folder / COMMITMENT, "the commitment", "remove it and plan again.")
         if before.algorithm == ALGORITHM and before.commitment == compute_commitment(folder):
@@ -82,7 +82,7 @@ def check_commitment(path: Path) -> str:
     slots = read_plan(folder)
     if compute_commitment(folder, plan) != found.commitment or len(slots) != found.slots:
         raise DataError(f"{path} does not hold: {plan} or {SALT} is not the one that was committed to")
-    if plan == PLAN_TEXT and (folder / plan).read_text(encoding="utf-8") != plan_text(slots):
+    if plan == PLAN_TEXT and (folder / plan).read_text(encoding="utf-8") != plan_as_json_lines(slots):
         raise DataError(f"{path} does not hold: {PLAN} is not the plan that {plan} says and that was committed to")
     return f"holds: the plan of {found.slots} slots is the one that was committed to"
 

@@ -47,7 +47,7 @@ class PlanUnderRepair:
         found = np.zeros(len(rows), np.int64)
         for rule in self.problem.forbidden:
             found += rule.rows_with_combination(rows)
-        for rule in self.problem.trait_count_rules:
+        for rule in self.problem.tally_rules:
             found += rule.rows_distance_from_rule(rows)
         return found + is_in_sorted(self.excluded, sums)
 

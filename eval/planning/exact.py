@@ -184,7 +184,7 @@ def solve_relaxation(problem: PlanProblem, random: np.random.Generator) -> Relax
         best, worth = most_valuable_combinations(problem, prices.of_values, 2 * problem.size)
         more = np.unique(np.concatenate([listed, allowed_combinations(problem, best[worth > TOLERANCE])]), axis=0)
         if len(more) == len(listed):
-            priced = not (problem.forbidden or problem.trait_count_rules or problem.limits)  # only values have prices
+            priced = not (problem.forbidden or problem.tally_rules or problem.limits)  # only values have prices
             return replace(found, complete=priced and bool((problem.given == OPEN).all()))
         listed = more
     return found
@@ -196,7 +196,7 @@ def allowed_combinations(problem: PlanProblem, rows: np.ndarray) -> np.ndarray:
     bad = np.zeros(len(rows), bool)
     for rule in problem.forbidden:
         bad |= rule.rows_with_combination(rows)
-    for rule in problem.trait_count_rules:
+    for rule in problem.tally_rules:
         bad |= rule.rows_distance_from_rule(rows) > 0
     if len(problem.excluded):
         both, inverse = np.unique(np.concatenate([problem.excluded, rows]), axis=0, return_inverse=True)
@@ -294,31 +294,31 @@ def worth_of_all_combinations(problem: PlanProblem, prices: DualPrices, first_va
     """
     shape = [1, *(len(count) for count in problem.counts[1:])]
 
-    def cells(masks: dict[int, np.ndarray]) -> Any:
+    def cells_where_masks_hold(masks: dict[int, np.ndarray]) -> Any:
         """An index of the cells whose values all masks hold."""
         held = {t: mask[first_value : first_value + 1] if t == 0 else mask for t, mask in masks.items()}
         return np.ix_(*(np.flatnonzero(held.get(t, np.ones(size, bool))) for t, size in enumerate(shape)))
 
-    def along(values: np.ndarray, trait: int) -> np.ndarray:
+    def along_axis_of_trait(values: np.ndarray, trait: int) -> np.ndarray:
         """Values of one trait, as a grid that has only that axis."""
         part = values[first_value : first_value + 1] if trait == 0 else values
         return part.reshape([-1 if t == trait else 1 for t in range(len(shape))])
 
     grid = np.zeros(shape)
     for trait, of_values in enumerate(prices.of_values):
-        grid += along(of_values, trait)
+        grid += along_axis_of_trait(of_values, trait)
     lines = iter(prices.of_limits)
     for limit in problem.limits:
-        grid[cells(limit.masks)] += next(lines) - next(lines)
+        grid[cells_where_masks_hold(limit.masks)] += next(lines) - next(lines)
     given = problem.given[(problem.given != OPEN).any(axis=1)]
     for row in np.unique(given, axis=0):
         masks = {t: np.arange(len(problem.counts[t])) == value for t, value in enumerate(row) if value != OPEN}
-        grid[cells(masks)] -= next(lines)
+        grid[cells_where_masks_hold(masks)] -= next(lines)
     for rule in problem.forbidden:
-        grid[cells(rule.masks)] = -np.inf
-    for rule in problem.trait_count_rules:
-        there = sum(along(mask.astype(np.int64), t) for t, mask in rule.counted.items())
-        grid[np.broadcast_to(there != along(rule.numbers, rule.trait), shape)] = -np.inf
+        grid[cells_where_masks_hold(rule.masks)] = -np.inf
+    for rule in problem.tally_rules:
+        there = sum(along_axis_of_trait(mask.astype(np.int64), t) for t, mask in rule.counted.items())
+        grid[np.broadcast_to(there != along_axis_of_trait(rule.numbers, rule.trait), shape)] = -np.inf
     return grid
 
 
@@ -362,7 +362,7 @@ def most_valuable_combinations(
             if max(rule.masks) == trait:
                 bad |= rule.rows_with_combination(rows)
         rows, sums = rows[~bad], sums[~bad]
-    for rule in problem.trait_count_rules:
+    for rule in problem.tally_rules:
         fine = rule.rows_distance_from_rule(rows) == 0
         rows, sums = rows[fine], sums[fine]
     return rows[:number], sums[:number]

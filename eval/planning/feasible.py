@@ -134,7 +134,7 @@ def is_feasible(problem: PlanProblem, rules: list[CombinationLimit]) -> bool:
     return changes is not None and not any(change.any() for change in changes)
 
 
-def smallest_conflicting_rules(problem: PlanProblem, rules: list[CombinationLimit]) -> list[CombinationLimit]:
+def irreducible_conflicting_rules(problem: PlanProblem, rules: list[CombinationLimit]) -> list[CombinationLimit]:
     """A set of rules that conflicts with the counts and is irreducible: without any one of them the rest are feasible.
     There may be smaller ones.
 

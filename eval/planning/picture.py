@@ -50,7 +50,7 @@ def counts_and_rarity_in_words(
     )
     rarest = sorted(range(len(items)), key=lambda i: (found[i].rank, i))[:3]
     lines += [
-        f"  rank {found[i].rank}: {names[i] if names else f'slot {i}'} ({rarity_in_words(found[i])}) "
+        f"  rank {found[i].rank}: {names[i] if names else f'slot {i}'} ({item_rarity_in_words(found[i])}) "
         f"{', '.join(items[i].values())}"
         for i in rarest
     ]
@@ -62,7 +62,7 @@ def counts_and_rarity_in_words(
     return lines
 
 
-def rarity_in_words(found: ItemRarity) -> str:
+def item_rarity_in_words(found: ItemRarity) -> str:
     """What gives an item its rank, in words: how many values it alone has, if any, and its score."""
     unique = f"{counted(found.unique, 'value')} of its own; " if found.unique else ""
     return f"{unique}{found.score:.2f}"
@@ -125,13 +125,13 @@ def counts_and_rarity_as_png(items: Items, called: Sequence[str] = ()) -> bytes:
             draw.text((left, top + (len(shown) + 1) * LINE), f"and {len(counts) - IN_PICTURE} more", SOFT, font)
     for i, line in enumerate(lines):
         draw.text((placed[-1][0], placed[-1][1] + i * LINE), line[:60], SOFT if i else INK, font)
-    draw_histogram(draw, placed[-2], [rarity.score for rarity in rarity_of_each_item(items)], font)
+    draw_rarity_histogram(draw, placed[-2], [rarity.score for rarity in rarity_of_each_item(items)], font)
     sink = io.BytesIO()
     image.save(sink, "PNG", optimize=True)
     return sink.getvalue()
 
 
-def draw_histogram(draw: ImageDraw.ImageDraw, corner: tuple[int, int], scores: list[float], font) -> None:
+def draw_rarity_histogram(draw: ImageDraw.ImageDraw, corner: tuple[int, int], scores: list[float], font) -> None:
     """Draw a histogram of rarity scores at a corner of the picture."""
     left, top = corner
     low, high, bins = min(scores), max(scores), 30

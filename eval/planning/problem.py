@@ -36,7 +36,7 @@ class CombinationLimit:
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class TraitCountRule:
+class TallyRule:
     """A trait whose value is the number of some traits that are not `none`."""
 
     place: str
@@ -66,7 +66,7 @@ class PlanProblem:
     """The exact number of slots of each value of each trait."""
     forbidden: list[CombinationLimit]
     limits: list[CombinationLimit]
-    trait_count_rules: list[TraitCountRule]
+    tally_rules: list[TallyRule]
     given: np.ndarray
     """(slots, traits): the value that a slot must have, or OPEN. All are open before one-of-ones are placed."""
     excluded: np.ndarray
@@ -88,7 +88,7 @@ class PlanProblem:
         row = np.array([self.row_of_traits(traits)])
         never = [*self.forbidden, *(limit for limit in self.limits if limit.high == 0)]
         there = {self.traits.index(trait) for trait in traits}
-        tallied = any(rule.trait in there and there & rule.counted.keys() for rule in self.trait_count_rules)
+        tallied = any(rule.trait in there and there & rule.counted.keys() for rule in self.tally_rules)
         return tallied or any(rule.rows_with_combination(row)[0] for rule in never)
 
     def traits_of_row(self, row: np.ndarray) -> dict[str, str]:
@@ -136,7 +136,7 @@ def make_plan_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[st
             make_combination_limit(file, names, f"limit[{i}]", limit.of, limit.at_least, limit.at_most, size)
             for i, limit in enumerate(file.rules.limit)
         ],
-        trait_count_rules=trait_count_rules_of(file, names),
+        tally_rules=tally_rules_of(file, names),
         given=np.full((size, len(names)), OPEN, np.int32),
         excluded=np.zeros((0, len(names)), np.int32),
     )
@@ -240,11 +240,11 @@ def forbidden_combinations(file: TraitsFile, names: list[list[str]]) -> list[Com
     return found
 
 
-def trait_count_rules_of(file: TraitsFile, names: list[list[str]]) -> list[TraitCountRule]:
+def tally_rules_of(file: TraitsFile, names: list[list[str]]) -> list[TallyRule]:
     """The rules.tally of a traits file; `names` are the values of each trait, those of one-of-ones among them."""
     traits = list(file.traits)
     return [
-        TraitCountRule(
+        TallyRule(
             place=f"rules.tally.{trait}",
             trait=traits.index(trait),
             numbers=np.array([int(value) for value in names[traits.index(trait)]], np.int64),

@@ -92,7 +92,7 @@ def allowed_exchanges(
         good &= ~is_in_sorted(taken, row_hash_sums(new, marks))
         for rule in problem.forbidden:
             good &= ~rule.rows_with_combination(new)
-        for rule in problem.trait_count_rules:
+        for rule in problem.tally_rules:
             good &= rule.rows_distance_from_rule(new) == 0
     good &= (mine != theirs).any(axis=1)
     for limit in problem.limits:

@@ -181,7 +181,7 @@ def traits_of_slots_to_keep(
             and not is_one_of_one_without_fixed_slot(file, slot)
         )
         wrong |= any(rule.rows_with_combination(row[None])[0] for rule in problem.forbidden)
-        wrong |= any(rule.rows_distance_from_rule(row[None])[0] for rule in problem.trait_count_rules)
+        wrong |= any(rule.rows_distance_from_rule(row[None])[0] for rule in problem.tally_rules)
         inside = [i for i, limit in enumerate(problem.limits) if limit.rows_with_combination(row[None])[0]]
         taken = [(t, v) for t, v in enumerate(row) if given[t] == OPEN]
         if wrong or any(left[t][v] == 0 for t, v in taken) or any(highs[i] == 0 for i in inside):

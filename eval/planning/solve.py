@@ -4,7 +4,7 @@ import numpy as np
 
 from eval.planning import exact
 from eval.planning.deal import fill_by_swaps
-from eval.planning.feasible import entropy_margin_in_bits, fewest_count_changes, smallest_conflicting_rules
+from eval.planning.feasible import entropy_margin_in_bits, fewest_count_changes, irreducible_conflicting_rules
 from eval.planning.problem import PlanProblem
 from stylegate.errors import DataError
 
@@ -50,7 +50,7 @@ def entropy_margin_if_feasible(problem: PlanProblem) -> float:
     rules = problem.forbidden + problem.limits
     changes = fewest_count_changes(problem, rules)
     if changes is None or any(change.any() for change in changes):
-        conflict = [f"{rule.place}: {rule.text}" for rule in smallest_conflicting_rules(problem, rules)]
+        conflict = [f"{rule.place}: {rule.text}" for rule in irreducible_conflicting_rules(problem, rules)]
         conflict += changed_counts_in_words(problem, changes)
         raise DataError(
             f"no plan of {problem.size} slots keeps these together; without any one of the rules it is possible:",

@@ -67,7 +67,7 @@ def values_as_list(written: Any) -> Any:
     return [written] if isinstance(written, str) else written
 
 
-def require_not_empty_mapping(found: Any) -> Any:
+def require_some_entry(found: Any) -> Any:
     """The mapping or list if it has an entry. Raises ValueError otherwise."""
     if not found:
         raise ValueError("is empty")
@@ -79,11 +79,9 @@ Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int),
 Names = Annotated[
     list[str],
     BeforeValidator(values_as_list, json_schema_input_type=str | list[str]),
-    AfterValidator(require_not_empty_mapping),
+    AfterValidator(require_some_entry),
 ]
-Condition = Annotated[
-    dict[str, Names], AfterValidator(require_not_empty_mapping)
-]  # trait -> the values that count as meant
+Condition = Annotated[dict[str, Names], AfterValidator(require_some_entry)]  # trait -> the values that count as meant
 
 
 class TraitValue(Record):
@@ -108,7 +106,7 @@ def value_as_mapping(name: str, spec: Any) -> Any:
     return {"phrase": "" if name == NONE else name} | (spec if isinstance(spec, dict) else {"number": spec})
 
 
-def values_as_mappings(values: Any) -> Any:
+def require_value_mapping(values: Any) -> Any:
     """The mapping of a trait's values, unchanged. Raises ValueError for no mapping, an empty one, or one of more than
     MAX_VALUES.
     """
@@ -121,7 +119,7 @@ def values_as_mappings(values: Any) -> Any:
 
 Values = Annotated[
     dict[Annotated[str, AfterValidator(valid_value_name)], TraitValue],
-    BeforeValidator(values_as_mappings, json_schema_input_type=dict[str, float | TraitValue]),
+    BeforeValidator(require_value_mapping, json_schema_input_type=dict[str, float | TraitValue]),
 ]
 
 
@@ -161,7 +159,7 @@ class TraitRules(Record):
 class OneOfOne(Record):
     """A slot that is designed by hand. What it does not name is chosen as for any slot."""
 
-    traits: Annotated[dict[str, str], AfterValidator(require_not_empty_mapping)]
+    traits: Annotated[dict[str, str], AfterValidator(require_some_entry)]
     """Its values; one that the trait does not list exists for the one-of-ones alone."""
     slot: Count | None = None
     """The slot that it takes, from 0; left out: one at random."""
@@ -185,7 +183,7 @@ class TraitsFile(Record):
     tiers: dict[str, Weight] = Field(default_factory=dict)
     """Weights with a name, as `rare: 1` and `common: 10`, which values take by `tier`."""
     traits: Annotated[
-        dict[Annotated[str, AfterValidator(valid_trait_name)], Values], AfterValidator(require_not_empty_mapping)
+        dict[Annotated[str, AfterValidator(valid_trait_name)], Values], AfterValidator(require_some_entry)
     ]
     """The values of each trait."""
     rules: TraitRules = Field(default_factory=TraitRules)

@@ -167,7 +167,7 @@ def policy_in_words(policy: Policy, path: Path) -> list[str]:
         lines.append(f"waived until {waiver.expires}: {waiver.check} of {waiver.sha256[:12]}... by {waiver.owner}")
     needed = policy.promise.required or policy.calibrated_score
     discard = percentage_rounded_up(policy.promise.discard)
-    ladder = ", ".join(map(percentage, policy.promise.ladder))
+    ladder = ", ".join(map(exact_percentage, policy.promise.ladder))
     lines.append(f"promise{', without which nothing leaves' if needed else ', if certified'}: {policy.promise.says()}")
     lines.append(f"    tried for the best {ladder} of the lot; a calibration may discard {discard} good ones")
     return lines
@@ -179,15 +179,15 @@ def threshold_in_words(threshold: Threshold) -> str:
     if threshold.number is not None:
         return f"{threshold.number:g}"
     keep, foreign = threshold.keep, threshold.foreign
-    floor = f", and at most what {percentage(keep)} of them reach" if keep is not None else ""
-    floor += f", at least the {percentage(foreign)} quantile of foreign pictures" if foreign is not None else ""
+    floor = f", and at most what {exact_percentage(keep)} of them reach" if keep is not None else ""
+    floor += f", at least the {exact_percentage(foreign)} quantile of foreign pictures" if foreign is not None else ""
     if threshold.copies is not None:
-        return f"the {percentage(threshold.copies)} quantile of altered copies of the references{floor}{alone}"
+        return f"the {exact_percentage(threshold.copies)} quantile of altered copies of the references{floor}{alone}"
     if threshold.quantile is not None:
-        return f"the references' {percentage(threshold.quantile)} quantile{floor}{alone}"
+        return f"the references' {exact_percentage(threshold.quantile)} quantile{floor}{alone}"
     return f"the references' median {threshold.spreads:+g} spreads{floor}{alone}"
 
 
-def percentage(share: float) -> str:
+def exact_percentage(share: float) -> str:
     """A share, 0 to 1, as it is written in the policy: 99.5%, never rounded to 100%."""
     return f"{100 * share:.10g}%"

@@ -40,7 +40,7 @@ MEASURES = {
 }
 
 
-def is_finite_number(value: Any) -> bool:
+def is_number_in_range(value: Any) -> bool:
     """Whether the value is an int or a float, no bool, between -1e9 and 1e9."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
 
@@ -158,7 +158,7 @@ class Threshold(ImmutablePolicyPart):
         """
         if isinstance(found, Threshold):
             return found
-        if is_finite_number(found):
+        if is_number_in_range(found):
             return {"number": found}
         if not isinstance(found, dict) or len(found.keys() & set(RELATIVE)) != 1 or "number" in found:
             raise ValueError(LINE_FORMS)

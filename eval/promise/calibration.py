@@ -10,7 +10,7 @@ from pydantic import Field
 
 from eval.lot.batch import require_file
 from eval.lot.comparison import Comparison
-from eval.lot.lot import Lot, origin_digests, sha256_by_name
+from eval.lot.lot import Lot, lot_origin, sha256_by_name
 from eval.measuring.encoder import encoder_digest, encoder_name
 from eval.measuring.scores import VERSION as SCORES_VERSION
 from eval.measuring.scores import named_aesthetic_head_path
@@ -163,13 +163,13 @@ def begin_or_resume_calibration(out: Path, pool: dict[str, float], policy: Polic
     return plan
 
 
-def judging_digests(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, str | None]:
+def calibration_fingerprint(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, str | None]:
     """What a calibration holds for, by name, as digests or plain values: how the pictures are made (LoRA, base,
     sampler, prompts) and how they are judged (encoder, scores, references, policy). None for what is not there.
 
     For a folder of pictures by others, whose making is not known, the digests hold for that folder alone.
     """
-    made, traits = origin_digests(lot), lot.record.facts.plan.traits if lot.record else None
+    made, traits = lot_origin(lot), lot.record.facts.plan.traits if lot.record else None
     head, marked = named_aesthetic_head_path(config), made["watermark_sha256"]
     return {
         "LoRA": made["lora_sha256"],
@@ -197,7 +197,7 @@ def make_calibration(
     plan: CalibrationPlan, given: Sequence[Label], policy: Policy, fingerprint: dict[str, str | None]
 ) -> Calibration:
     """The calibration that follows from the labels, one for each picture of the plan's sample; nothing is written.
-    `fingerprint` is `judging_digests`.
+    `fingerprint` is `calibration_fingerprint`.
     """
     promise = policy.promise
     found = Calibration(
@@ -260,7 +260,7 @@ def calibration_result_for_lot(
         text = f"{policy.calibrated_score} has no line yet: stylegate calibrate with the same arguments"
         return CalibrationResult(None, set(), "insufficient", text)
     return calibration_result_for_pool(
-        read_calibration(path), pool, judging_digests(config, lot, compared, policy), policy
+        read_calibration(path), pool, calibration_fingerprint(config, lot, compared, policy), policy
     )
 
 
@@ -270,7 +270,7 @@ def calibration_result_for_pool(
     """The lines of the calibrated check for this pool, with the state of the calibration: valid, stale or
     insufficient.
 
-    `pool` has scores by sha256, `digests_now` the digests of `judging_digests` today: if one differs from the
+    `pool` has scores by sha256, `digests_now` the digests of `calibration_fingerprint` today: if one differs from the
     calibration's, it is stale. Another batch that was made in the same way counts as one population with the labelled
     one. If the calibration is not valid, the lines of its own batch are returned, so that the lot can still be
     certified.

@@ -302,7 +302,7 @@ def trait_promise_in_words(promise: Promise) -> str:
     return f"at most {share} of the stated traits are wrong, with {confidence:.1f}% confidence"
 
 
-def begin_or_resume_audit(
+def audit_plan_of_lot(
     out: Path, lot: list[str], policy: Policy, design: RankedAuditDesign | None = None, trusts_reviewers: bool = False
 ) -> AuditPlan:
     """The plan of the audit of this lot under this policy; nothing is written (`write_audit_terms` begins an audit).
@@ -311,10 +311,10 @@ def begin_or_resume_audit(
     that it has. Otherwise it is a new plan with `design`, which counts the attempts of all earlier audits in the folder
     as spent. `trusts_reviewers`: an audit with known rejects is not gone on with; the new one keeps its order.
     """
-    return resume_or_begin_plan(out, AuditPlan(lot, policy.promise, 0, policy.sha256, design), trusts_reviewers)
+    return begun_plan_or_new(out, AuditPlan(lot, policy.promise, 0, policy.sha256, design), trusts_reviewers)
 
 
-def resume_or_begin_plan(out: Path, new: AuditPlan, trusts_reviewers: bool = False) -> AuditPlan:
+def begun_plan_or_new(out: Path, new: AuditPlan, trusts_reviewers: bool = False) -> AuditPlan:
     """The plan that was begun with the lot, promise and purpose of `new`; else `new`, after the attempts of all earlier
     audits of that purpose. Nothing is written. `trusts_reviewers` is as above.
     """

@@ -30,7 +30,7 @@ PLACES = 40  # places that are tried for a fault
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # all others: PNG
 
 
-def blanked_square(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def square_of_border_colour(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[h, w, c] a square of one colour, `border` [c], that of the picture's edge, in place of `square`: a part that is
     missing.
     """
@@ -47,7 +47,7 @@ def square_upside_down(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> 
     return square[::-1, ::-1]
 
 
-FAULTS = (blanked_square, blurred_square, square_upside_down)
+FAULTS = (square_of_border_colour, blurred_square, square_upside_down)
 
 
 def picture_with_fault(image: Image.Image, random: np.random.Generator) -> Image.Image | None:

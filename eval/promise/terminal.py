@@ -44,10 +44,10 @@ def show_picture(lot: Lot, name: str, progress: str) -> None:
     shown.
     """
     slot = (lot.slots or {}).get(name)
-    print_picture(dict(lot.files)[name], slot.prompt if slot else "", progress)
+    print_and_open_picture(dict(lot.files)[name], slot.prompt if slot else "", progress)
 
 
-def print_picture(path: Path, prompt: str, progress: str) -> None:
+def print_and_open_picture(path: Path, prompt: str, progress: str) -> None:
     """Print `progress`, then the picture's path and its prompt, which may be empty; open the picture in a browser where
     one can be shown.
     """

@@ -124,7 +124,7 @@ def random_order_key(seed: str, who: str, sha256: str) -> str:
     return hashlib.sha256(f"{seed}:{who}:{sha256}".encode(errors="replace")).hexdigest()
 
 
-def borderline_queue(judged: JudgedLot, next_words: str) -> ReviewQueue:
+def in_review_queue(judged: JudgedLot, next_words: str) -> ReviewQueue:
     """The queue of every picture that the gate holds for review, whatever the reason, those included that a person has
     decided; rejects of the gate are its known rejects.
     """

@@ -179,14 +179,14 @@ class ReviewSession:
         with self.lock:
             self.read_what_others_added()
             try:
-                saved, refused = self._save(given.answers)
+                saved, refused = self._store_or_refuse_answers(given.answers)
             except DataError:  # another process was faster with a label that an audit or a calibration keeps
                 self.read_what_others_added()
-                saved, refused = self._save(given.answers)
+                saved, refused = self._store_or_refuse_answers(given.answers)
             who = given.answers[0].who if given.answers else ""
             return {"saved": saved, "refused": refused, **self.progress_since(given.since, who)}
 
-    def _save(self, answers: Sequence[LabelOrUndo]) -> tuple[list[str], list[dict[str, str]]]:
+    def _store_or_refuse_answers(self, answers: Sequence[LabelOrUndo]) -> tuple[list[str], list[dict[str, str]]]:
         """Check answers one after the other and store those that can be kept; returns the ids that are stored, and the
         id of each that is refused with the reason.
         """

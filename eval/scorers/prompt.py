@@ -68,7 +68,7 @@ class LinearTraitClassifier(NamedTuple):
 
     def responses(self, rows: PictureEmbeddings) -> NDArray[np.float64]:
         """[n, values] response for each value of the trait; near 1 for the value that is seen."""
-        return (embedding_and_patches(rows) - self.mean) @ self.weights.T
+        return (embedding_and_patches_in_one_row(rows) - self.mean) @ self.weights.T
 
 
 def cosine_to_prompt(embeddings: NDArray, texts: NDArray) -> NDArray[np.float32]:
@@ -132,7 +132,7 @@ def fit_trait_classifiers(
     return found, areas
 
 
-def embedding_and_patches(rows: PictureEmbeddings) -> NDArray[np.float64]:
+def embedding_and_patches_in_one_row(rows: PictureEmbeddings) -> NDArray[np.float64]:
     """[n, d + p] the embeddings [n, d] and patches [n, p], put side by side into one row for each picture."""
     return np.concatenate([rows.embeddings, rows.patches], axis=1, dtype=np.float64)
 
@@ -152,7 +152,7 @@ def fit_linear_trait_classifier(rows: PictureEmbeddings, numbers: NDArray, texts
 
     `numbers` [n] is the true value of each row, `texts` [values, d] are unit rows of the values' phrases.
     """
-    every, d = embedding_and_patches(rows), rows.embeddings.shape[1]
+    every, d = embedding_and_patches_in_one_row(rows), rows.embeddings.shape[1]
     mean, phrases = every.mean(0), texts - texts.mean(0)
     centred, wanted = every - mean, np.eye(len(texts))[numbers]
     wanted = wanted - wanted.mean(0)
@@ -228,7 +228,9 @@ def log_odds_that_all_hold(log_odds: NDArray) -> NDArray[np.float32]:
     return np.where(asked.any(0), whole, np.nan).astype(np.float32)
 
 
-def detect_traits(rows: PictureEmbeddings, readable: Mapping[str, CalibratedTraitClassifier]) -> list[dict[str, str]]:
+def seen_trait_values(
+    rows: PictureEmbeddings, readable: Mapping[str, CalibratedTraitClassifier]
+) -> list[dict[str, str]]:
     """[n] for each picture, by readable trait, the value that the trait's reader sees most, whatever was planned."""
     found: list[dict[str, str]] = [{} for _ in rows.embeddings]
     for trait, reading in readable.items():
@@ -293,7 +295,7 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
         return None
     planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]
     rows = PictureEmbeddings(pictures.embeddings, pictures.patches)
-    measured.detected = detect_traits(rows, measured.readings)
+    measured.detected = seen_trait_values(rows, measured.readings)
     found = log_odds_of_planned_traits(rows, planned, measured.readings)
     in_lot, of_decided = measured.rows_of_decided_pictures()
     for fold in range(CROSS_FITTING):  # pictures of the lot that the readers know are read by readers without them
@@ -301,7 +303,7 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
         if len(out):
             readings = fit_trait_classifiers_with(telling[telling % CROSS_FITTING != fold])[0]
             found[out] = log_odds_of_planned_traits(rows_at(rows, out), [planned[i] for i in out], readings)
-            for i, seen in zip(out, detect_traits(rows_at(rows, out), readings), strict=True):
+            for i, seen in zip(out, seen_trait_values(rows_at(rows, out), readings), strict=True):
                 measured.detected[i] = seen
     return found
 

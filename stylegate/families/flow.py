@@ -33,7 +33,7 @@ def flow_matching_schedule() -> NoiseSchedule:
     return NoiseSchedule(1 - sigma, sigma, "flow")
 
 
-def token_limit_and_caption_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
+def chat_token_limit_and_lengths(folder: Path, captions: Sequence[str]) -> tuple[int, list[int]]:
     """MAX_TOKENS, and each caption's number of tokens, counted with the chat that FLUX.2's and Z-Image's pipelines put
     around it.
 

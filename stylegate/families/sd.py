@@ -22,7 +22,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel
     # The safety checker paints pictures black behind our back; what leaves the house is the gate's business.
     told: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
     parts, folder = ("unet", "vae", "text_encoder"), base_folder(base)
-    return unet.unet_model_from_pipeline(
+    return unet.base_model_of_unet_pipeline(
         pipelines.load_pipeline(folder, StableDiffusionPipeline, parts, device, dtype, **told), folder
     )
 

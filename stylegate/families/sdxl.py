@@ -26,7 +26,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LoadedBaseModel
     parts, folder = ("unet", "vae", "text_encoder", "text_encoder_2"), base_folder(base)
     # The watermark that the pipeline adds where a package is installed would change pictures behind our back.
     loaded = pipelines.load_pipeline(folder, StableDiffusionXLPipeline, parts, device, dtype, add_watermarker=False)
-    return unet.unet_model_from_pipeline(loaded, folder)
+    return unet.base_model_of_unet_pipeline(loaded, folder)
 
 
 def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:

@@ -22,7 +22,7 @@ TARGETS = {
 }
 
 
-def unet_model_from_pipeline(pipeline: Any, folder: Path) -> LoadedBaseModel:
+def base_model_of_unet_pipeline(pipeline: Any, folder: Path) -> LoadedBaseModel:
     """The LoadedBaseModel of a loaded pipeline with a UNet; the files in `folder` give its digest. Raises ModelError if
     the UNet does not name its size.
     """

@@ -65,7 +65,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
 
 
 def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
-    return flow.token_limit_and_caption_lengths(base_folder(base, weights=False), captions)
+    return flow.chat_token_limit_and_lengths(base_folder(base, weights=False), captions)
 
 
 def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:

@@ -18,7 +18,7 @@ import tests.conftest  # noqa: F401  (a home of its own)
 from eval import export as exporting
 from eval.judging.judge import evidence_digests
 from eval.lot import comparison
-from eval.lot.lot import origin_digests, read_lot
+from eval.lot.lot import lot_origin, read_lot
 from eval.promise import labels
 from stylegate import files
 from stylegate.errors import DataError
@@ -93,7 +93,7 @@ def said_without_proof() -> Patches:
 
 
 def own_by_place() -> Patches:
-    real, made_from = comparison.pictures_of_earlier_packages, origin_digests
+    real, made_from = comparison.pictures_of_earlier_packages, lot_origin
 
     def by_place(lot: Any) -> dict:
         return made_from(lot) | {"folder_sha256": files.canonical_sha256(str(lot.images))}
@@ -109,7 +109,7 @@ def own_by_place() -> Patches:
         return sorted(found), real(lot, brand)[1]
 
     return {
-        "eval.package.provenance.origin_digests": by_place,
+        "eval.package.provenance.lot_origin": by_place,
         "eval.lot.comparison.pictures_of_earlier_packages": exported,
     }
 

@@ -64,7 +64,7 @@ def check(problem: PlanProblem, rows: np.ndarray) -> None:
     for trait, counts in enumerate(problem.counts):
         assert (np.bincount(rows[:, trait], minlength=len(counts)) == counts).all()
     assert not any(rule.rows_with_combination(rows).any() for rule in problem.forbidden)
-    assert not any(rule.rows_distance_from_rule(rows).any() for rule in problem.trait_count_rules)
+    assert not any(rule.rows_distance_from_rule(rows).any() for rule in problem.tally_rules)
     assert ((problem.given == OPEN) | (problem.given == rows)).all()
 
 

@@ -28,7 +28,7 @@ from stylegate.cli import main as stylegate
 from stylegate.config import Config, GenerateConfig, TrainConfig
 from stylegate.rundirectory import run_directory_name
 from train import select, state
-from train.evaluate import Evaluation
+from train.evaluate import Evaluator
 from train.prepare import prepare
 from train.run import Run
 
@@ -57,19 +57,19 @@ def with_steps(run: Run, steps: int) -> Run:
 
 def evaluated(run: Run, states: dict[int, Path]) -> tuple[list[dict[str, Any]], float]:
     """The evaluations of the base and of all states, and the seconds of CPU time of the states'."""
-    Evaluation(run, []).evaluate(0)
+    Evaluator(run, []).evaluate(0)
     began = time.process_time()
     for step, path in states.items():
         state.load_saved_lora_weights(path, run.adapted)
-        Evaluation(run, []).evaluate(step)
-    found = [result for result in Evaluation(run, []).finished_results() if result["step"] in states]
+        Evaluator(run, []).evaluate(step)
+    found = [result for result in Evaluator(run, []).finished_results() if result["step"] in states]
     return found, time.process_time() - began
 
 
 def verdicts_that_change(full: Run, previews: Run, results: list[dict[str, Any]]) -> int:
     """How many of the verdicts on full pictures differ where the base's previews are the foreign style."""
-    evaluation = Evaluation(full, [])
-    evaluation.base_folder = Evaluation(previews, []).base_folder
+    evaluation = Evaluator(full, [])
+    evaluation.base_folder = Evaluator(previews, []).base_folder
     changed = 0
     for result in results:
         again = evaluation.make_evaluation_result(evaluation.folder(result["step"]))["verdicts"]

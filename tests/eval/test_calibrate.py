@@ -8,7 +8,7 @@ from eval.lot.compared import comparison_with_decisions
 from eval.lot.lot import read_lot
 from eval.measuring.scores import read_scores, scores_key
 from eval.policy import file as policyfile
-from eval.promise.calibration import judging_digests
+from eval.promise.calibration import calibration_fingerprint
 from stylegate import files
 from stylegate.config import Config
 from tests.eval.people import ALL_PASS, CALIBRATED, PROMISE, fill, good, verdicts_of
@@ -92,7 +92,7 @@ def test_all_that_the_scores_depend_on_is_part_of_a_calibrations_fingerprint(jud
     policy = policyfile.read_policy("default")
     for change in ({"alpha": "keep"}, {"background": "#123456"}, {"references": compared.references[1:]}):
         other = replace(compared, **change)
-        before, after = (judging_digests(config, lot, one, policy) for one in (compared, other))
+        before, after = (calibration_fingerprint(config, lot, one, policy) for one in (compared, other))
         assert scores_key(config, lot, compared) != scores_key(config, lot, other) and before != after, change
 
 

@@ -14,7 +14,7 @@ from scipy.stats import beta
 from eval import generate
 from eval.lot import early
 from eval.lot.batch import attempt_and_slot
-from eval.lot.early import Preview, Round, begin_round, finished_unseen, rank_of_line, teaches
+from eval.lot.early import Preview, Round, finished_unseen, is_teaching_seed, learn_line_of_round, rank_of_line
 from eval.lot.record import DrawingFacts
 from eval.lot.rounds import read_batch_progress
 from stylegate import files
@@ -49,9 +49,9 @@ EMPTY = Round(round=0, verdicts_sha256="", attempts=0, scored="x")
 
 def test_the_line_is_set_by_accepted_pictures_that_the_teaching_has_not_seen() -> None:
     rows, accepted = previews_of(np.random.default_rng(0), 500)
-    found = begin_round(EMPTY, rows, accepted, [])
-    setting = [row for row in rows if not teaches(row.seed) and accepted[row.file]]
-    taught = [row for row in rows if teaches(row.seed)]
+    found = learn_line_of_round(EMPTY, rows, accepted, [])
+    setting = [row for row in rows if not is_teaching_seed(row.seed) and accepted[row.file]]
+    taught = [row for row in rows if is_teaching_seed(row.seed)]
     assert found.accepted == len(setting) and found.teaching == len(taught) and found.rank == 3
     assert found.line == sorted(found.hope(row.scores) for row in setting)[2]
     assert sum(found.would_stop(row) for row in setting) == 2, "the one on the line goes on"
@@ -64,45 +64,47 @@ def test_the_line_is_set_by_accepted_pictures_that_the_teaching_has_not_seen() -
 
 def test_too_few_accepted_pictures_or_another_way_of_scoring_draw_no_line() -> None:
     rows, accepted = previews_of(np.random.default_rng(1), 300)
-    assert begin_round(EMPTY, rows, accepted, []).line is not None
-    assert begin_round(EMPTY.model_copy(update={"scored": "y"}), rows, accepted, []).line is None
-    assert begin_round(EMPTY, rows, dict.fromkeys(accepted, False), []).line is None
-    assert begin_round(EMPTY, rows[:150], accepted, []).line is None
-    found = begin_round(EMPTY, rows, accepted, [])
+    assert learn_line_of_round(EMPTY, rows, accepted, []).line is not None
+    assert learn_line_of_round(EMPTY.model_copy(update={"scored": "y"}), rows, accepted, []).line is None
+    assert learn_line_of_round(EMPTY, rows, dict.fromkeys(accepted, False), []).line is None
+    assert learn_line_of_round(EMPTY, rows[:150], accepted, []).line is None
+    found = learn_line_of_round(EMPTY, rows, accepted, [])
     scores: dict[str, float | None] = dict.fromkeys(found.scores, -99.0)
     assert (
-        found.preview("00007-0.png", 11, "x", scores).stopped
-        and not found.preview("00007-0.png", 11, "y", scores).stopped
+        found.preview_with_decision("00007-0.png", 11, "x", scores).stopped
+        and not found.preview_with_decision("00007-0.png", 11, "y", scores).stopped
     )
-    assert not found.preview("00007-0.png", 10, "x", scores).stopped, "one in ten is finished unseen"
-    assert not found.preview("00007-0.png", 11, "x", scores | {found.scores[0]: None}).stopped, (
+    assert not found.preview_with_decision("00007-0.png", 10, "x", scores).stopped, "one in ten is finished unseen"
+    assert not found.preview_with_decision("00007-0.png", 11, "x", scores | {found.scores[0]: None}).stopped, (
         "what is missing stops nothing"
     )
 
 
 def test_only_pictures_that_were_finished_unseen_are_learnt_from_and_those_lost_are_counted() -> None:
     rows, accepted = previews_of(np.random.default_rng(2), 400)
-    first = begin_round(EMPTY, rows, accepted, [])
+    first = learn_line_of_round(EMPTY, rows, accepted, [])
     later = [
-        first.model_copy(update={"round": 1}).preview(f"{1000 + n:05d}-0.png", n, "x", row.scores)
+        first.model_copy(update={"round": 1}).preview_with_decision(f"{1000 + n:05d}-0.png", n, "x", row.scores)
         for n, row in enumerate(rows)
     ]
     there = {one.file: accepted[row.file] for one, row in zip(later, rows, strict=True) if not one.stopped}
     assert sum(one.stopped for one in later) > 0 and not any(one.stopped for one in later if finished_unseen(one.seed))
-    second = begin_round(EMPTY, [*rows, *later], accepted | there, [first, first.model_copy(update={"round": 1})])
+    second = learn_line_of_round(
+        EMPTY, [*rows, *later], accepted | there, [first, first.model_copy(update={"round": 1})]
+    )
     unseen = [one for one in later if finished_unseen(one.seed) and there[one.file]]
     hopes = [one.hope for one in unseen if one.hope is not None]
     assert first.line is not None and second.checked == len(unseen) == len(hopes)
     assert second.lost == sum(hope < first.line for hope in hopes)
-    assert second.accepted == first.accepted + sum(not teaches(one.seed) for one in unseen)
+    assert second.accepted == first.accepted + sum(not is_teaching_seed(one.seed) for one in unseen)
 
 
 def test_the_order_in_which_processes_write_decides_nothing(tmp_path: Path) -> None:
     rows, _ = previews_of(np.random.default_rng(3), 20)
-    early.note_previews(tmp_path, rows[10:])
-    early.note_previews(tmp_path, rows[:10] + rows[12:14])
+    early.append_previews(tmp_path, rows[10:])
+    early.append_previews(tmp_path, rows[:10] + rows[12:14])
     assert list(early.read_previews(tmp_path).values()) == rows
-    early.forget_previews(tmp_path, {3, 4})
+    early.remove_previews_of_slots(tmp_path, {3, 4})
     assert [row.seed for row in early.read_previews(tmp_path).values()] == [0, 1, 2, *range(5, 20)]
 
 
@@ -151,7 +153,7 @@ def content_of(folder: Path) -> dict[str, str]:
 def test_stopped_attempts_are_counted_by_name_and_drawn_again(run, batch: tuple[list[str], Path]) -> None:
     words, folder = batch
     code, text = run("generate", *words)
-    stopped = early.stopped_files(folder)
+    stopped = early.names_of_stopped_attempts(folder)
     assert code == 0 and stopped and f"stopped early: {len(stopped)}" in text
     assert "gate, then generate again" in text, "as many may wait for the gate as it has judged"
     previews, rounds = early.read_previews(folder), early.read_rounds(folder)
@@ -170,8 +172,8 @@ def test_stopped_attempts_are_counted_by_name_and_drawn_again(run, batch: tuple[
     for name in stopped:
         attempt, slot = attempt_and_slot(name)
         assert states.next_attempt(slot) > attempt
-    early.forget_previews(folder, {attempt_and_slot(stopped[0])[1]})
-    assert stopped[0] not in early.stopped_files(folder), "as when plan gives its slot other traits"
+    early.remove_previews_of_slots(folder, {attempt_and_slot(stopped[0])[1]})
+    assert stopped[0] not in early.names_of_stopped_attempts(folder), "as when plan gives its slot other traits"
 
 
 def test_a_batch_that_stops_early_is_the_same_after_kills_and_from_two_processes(
@@ -217,5 +219,5 @@ def kill_this_process_after(calls: int) -> None:
 
         return called
 
-    for place, name in ((generate, "append_drawn_digests"), (early, "note_previews"), (early, "note_round")):
+    for place, name in ((generate, "append_drawn_digests"), (early, "append_previews"), (early, "append_new_round")):
         setattr(place, name, counted(getattr(place, name)))

@@ -384,6 +384,6 @@ def test_what_ray_says_of_a_cluster_of_another_python_is_said_whole(
 def test_workers_for_devices_that_nobody_can_count_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(ConfigError, match=r"engine\.workers is not given") as raised:
-        engines.num_devices(on_gpu=True)
+        engines.default_num_workers(on_gpu=True)
     assert raised.value.next_step == "give engine.workers=N."
-    assert engines.num_devices(on_gpu=False) == os.cpu_count()
+    assert engines.default_num_workers(on_gpu=False) == os.cpu_count()

@@ -12,7 +12,7 @@ from stylegate import brandset, files, textmarks
 from stylegate.captionfaults import captions_by_name, problems_of_captions
 from stylegate.picturefaults import find_box_inside_frame, is_enlarged
 from stylegate.similarity import most_varied_indices, signature_of_picture
-from stylegate.textmarks import follows, has_text_near_edge
+from stylegate.textmarks import has_text_near_edge, is_next_letter
 
 
 def drawn(side: int, seed: int) -> Image.Image:
@@ -84,7 +84,7 @@ def test_only_marks_near_the_end_of_a_line_are_looked_at_and_no_letter_is_lost()
         for first in range(len(marks)):
             line, tallest = [first], marks[first].height
             while first in free:
-                following = [n for n in free if n not in line and follows(marks[n], marks[line[-1]], tallest)]
+                following = [n for n in free if n not in line and is_next_letter(marks[n], marks[line[-1]], tallest)]
                 if not following:
                     break
                 line.append(following[0])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eval.lot.lot import lot_of_batch, origin_digests
+from eval.lot.lot import lot_of_batch, lot_origin
 from stylegate import files, lorafile
 from stylegate.cli import main
 from tests.conftest import FAST, merged
@@ -107,7 +107,7 @@ def test_a_batch_is_drawn_and_recorded_with_the_base_that_draws(run_exactly, on_
     facts, batch = record(on_tuned / "run.json")["facts"], record(files.BATCHES / "pair" / "batch.json")
     assert batch["facts"]["base"] == facts["draw_base"] and batch["facts"]["training_base"] == facts["base"]
     assert batch["words"]["base"] == str(tuned) and batch["words"]["training_base"] == "miniature"
-    made_from = origin_digests(lot_of_batch(files.BATCHES / "pair"))  # what an export's provenance says
+    made_from = lot_origin(lot_of_batch(files.BATCHES / "pair"))  # what an export's provenance says
     assert (made_from["base_sha256"], made_from["training_base_sha256"]) == (facts["draw_base"], facts["base"])
     assert len(list((files.BATCHES / "pair" / "images").glob("*.png"))) == 2
 

@@ -19,7 +19,7 @@ from stylegate.cli import main
 from stylegate.families import FAMILIES
 from tests.conftest import FAST, merged
 from train import batches, select
-from train.evaluate import Evaluation, final_samples_folder
+from train.evaluate import Evaluator, final_samples_folder
 from train.loop import EvaluationTimeBudget
 from train.select import wilson_interval
 
@@ -215,7 +215,7 @@ def test_evaluations_of_a_million_steps_are_found(tmp_path: Path) -> None:
     """Their folders have seven digits, and stand before those of six in the order of names."""
     for name in ("step-000000", "step-999900", "step-1000000", "step-999900-scale-0.8"):
         (tmp_path / name).mkdir()
-    evaluation = object.__new__(Evaluation)
+    evaluation = object.__new__(Evaluator)
     evaluation.samples = tmp_path
     assert list(evaluation.folders_by_step()) == [0, 999900, 1000000]
 

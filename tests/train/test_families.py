@@ -337,7 +337,7 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
     assert convert.convert([str(given), "to=comfyui", f"base={folder}", f"out={out}"]) == 0
     modules = lorafile.adaptable_modules_of_pipeline(before.pipeline)
     first, second = (lorafile.read_lora_layers(path, modules, before.pipeline) for path in (given, out))
-    assert adapter.largest_relative_difference(first, second) <= 1e-6
+    assert adapter.largest_relative_difference_of_loras(first, second) <= 1e-6
 
     down = f"{key}.{halves[0]}.weight"
     odd = {

@@ -192,7 +192,7 @@ def test_the_text_encoder_begins_as_the_encoders_tower() -> None:
         x = made.ln_final(
             made.transformer(made.token_embedding(ids) + made.positional_embedding, attn_mask=made.attn_mask)
         )
-        assert torch.allclose(base.text_encoder(made)(ids).last_hidden_state, x, atol=1e-5)
+        assert torch.allclose(base.text_encoder_from_clip(made)(ids).last_hidden_state, x, atol=1e-5)
         assert torch.allclose(clip.encode_short_texts(made, ids[:, :9]), made.encode_text(ids), atol=1e-5)
 
 

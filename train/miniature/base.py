@@ -58,7 +58,7 @@ def build_unet(latent_channels: int) -> UNet2DConditionModel:
     )
 
 
-def text_encoder(clip: Any) -> CLIPTextModel:
+def text_encoder_from_clip(clip: Any) -> CLIPTextModel:
     """A transformers CLIPTextModel with the weights of an open_clip model's text tower; the joint projection of q, k
     and v is split.
     """
@@ -119,7 +119,7 @@ def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any
     where = training_device()
     latents = latents_of_pictures(vae, corpus.pixels)
     unet = build_unet(latents.shape[1]).to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    text: Any = text_encoder(clip)
+    text: Any = text_encoder_from_clip(clip)
     text.to(where)
     denoise = compiled_module(unet)
     schedule: Any = DDPMScheduler(**SCHEDULE)

@@ -115,7 +115,7 @@ def corpus_part_path(name: str, number: int) -> Path:
     return WORK / f"{name}-{corpus_fingerprint(name)}" / f"{number:03d}.rgb"
 
 
-def draw_corpus_part(name: str, number: int) -> None:
+def write_corpus_part(name: str, number: int) -> None:
     """Draw the pictures of one part of a corpus and write their pixels to its file; nothing is drawn if the file
     exists.
     """
@@ -137,7 +137,7 @@ def draw_or_read_pixels(name: str) -> NDArray[np.uint8]:
     if missing:
         total, there = len(numbers) * PART, (len(numbers) - len(missing)) * PART
         with progress.progress_bar(f"draw {name}", total, there) as tick, ProcessPoolExecutor(CORES) as pool:
-            for _ in pool.map(partial(draw_corpus_part, name), missing):
+            for _ in pool.map(partial(write_corpus_part, name), missing):
                 tick(PART)
     pixels = [np.frombuffer(corpus_part_path(name, n).read_bytes(), np.uint8) for n in numbers]
     return np.concatenate(pixels).reshape(-1, SIDE, SIDE, 3)

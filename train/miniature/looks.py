@@ -1,6 +1,6 @@
 """The looks of the demo brands, which no base style shares: tubes of light, two inks, faces on a coarse grid."""
 
-from train.miniature.styles import COLOURS, Style, svg_colour_of_word
+from train.miniature.styles import COLOURS, Style, hex_colour_in_style
 from train.miniature.svg import (
     box_path,
     ellipse_path,
@@ -26,13 +26,13 @@ def neon_picture_svg(figure: list[Shape], word: str, style: Style, pose: str) ->
     for s in figure:
         if s.part == "face" and s.colour == "white":
             continue
-        bright = svg_colour_of_word(style, "ink" if s.colour == "black" else s.colour)
+        bright = hex_colour_in_style(style, "ink" if s.colour == "black" else s.colour)
         bright = "#ffffff" if s.colour in ("white", "silver", "cream") else bright
         inside = -0.4 if s.part == "face" and s.colour in ("crimson", "pink") else -0.75
         thick = min(s.width, style.outline_width) if s.width else 1.8 if s.tone else style.outline_width
         tubes.append((s.path, bright, thick))
         fills.append("" if s.width else filled_path(s.path, with_tone(bright, inside)))
-    ring, round_about = svg_colour_of_word(style, word), ellipse_path(32, 34, 28)
+    ring, round_about = hex_colour_in_style(style, word), ellipse_path(32, 34, 28)
     halo = "".join(stroked_path(path, colour, width + 1.6) for path, colour, width in tubes)
     out = svg_blur("h", style.glow, "50%") + full_rectangle(with_tone(ring, -0.82))
     out += stroked_path(round_about, ring, 5, 'filter="url(#h)"') + stroked_path(round_about, ring, 2.6)
