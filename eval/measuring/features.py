@@ -44,15 +44,18 @@ class BrokenFile(NamedTuple):
 def array_in_memory_or_on_disk(shape: tuple[int, ...], dtype: type) -> NDArray:
     """An array to be filled; of LARGE bytes or more it is a mapped file in the cache's folder that nobody else sees.
 
-    The system writes it out and drops it where memory is short. The disk's space is taken at once: a full disk is an
-    OSError here, and no death later.
+    The system writes it out and drops it where memory is short. The disk's space is taken at once, but on macOS, which
+    has no call for that: a full disk is an OSError here, and no death later.
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if size < LARGE:
         return np.empty(shape, dtype)
     files.CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=files.CACHE) as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
         return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
 
 
