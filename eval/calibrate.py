@@ -39,7 +39,7 @@ from eval.promise.calibration import (
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
 from eval.promise.rejected import false_rejects
 from eval.promise.terminal import show_picture_and_ask_label
-from eval.promise.worksheet import stored_and_given_labels, worksheet_questions, write_worksheet
+from eval.promise.worksheet import remove_worksheet, stored_and_given_labels, worksheet_questions, write_worksheet
 from eval.scorers import aesthetic
 from stylegate import files
 from stylegate.config import Config
@@ -78,7 +78,7 @@ def calibrate(config: Config) -> int:
                 f"fill in the columns verdict and who, and add decisions={files.display_path(sheet)} to this command."
             )
             return ExitCode.EVIDENCE
-        (lot.out / WORKSHEET).unlink(missing_ok=True)
+        remove_worksheet(lot.out / WORKSHEET, "calibrate", lot.sha256)
         made = make_calibration(plan, given, policy, calibration_fingerprint(config, lot, compared, policy))
         made.write(lot.out / CALIBRATION)
         line = calibration_result_for_pool(made, pool, made.fingerprint, policy)

@@ -51,7 +51,13 @@ from eval.promise.known_rejects import (
 from eval.promise.label import KNOWN
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
 from eval.promise.terminal import ask_label_and_store, print_and_open_picture
-from eval.promise.worksheet import WorksheetQuestion, stored_and_given_labels, worksheet_questions, write_worksheet
+from eval.promise.worksheet import (
+    WorksheetQuestion,
+    remove_worksheet,
+    stored_and_given_labels,
+    worksheet_questions,
+    write_worksheet,
+)
 from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
@@ -88,7 +94,7 @@ def certify(config: Config) -> int:
         if proven is not None:
             found = make_certificate(plan, given, attempts, proven, policy, answers=answers)
             found.write(lot.out / CERTIFICATE)
-            (lot.out / WORKSHEET).unlink(missing_ok=True)
+            remove_worksheet(lot.out / WORKSHEET, "audit", audit_digests_by_name(lot, plan))
             shutil.rmtree(lot.out / FOLDER, ignore_errors=True)
         else:
             known = known_rejects_to_answer(plan, given, answers)

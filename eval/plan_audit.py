@@ -38,6 +38,7 @@ from eval.promise.statements import TraitStatement, statements_of
 from eval.promise.worksheet import (
     WorksheetQuestion,
     read_answers,
+    remove_worksheet,
     stored_and_given_labels,
     trait_and_value_shown,
     write_worksheet,
@@ -76,7 +77,7 @@ def audit_traits(config: Config) -> int:
         if index_of_first_proven_attempt(attempts) is not None:
             found = make_certificate(plan, given, attempts, 0, policy, list(stated.values()))
             found.write(lot.out / TRAIT_CERTIFICATE)
-            (lot.out / WORKSHEET).unlink(missing_ok=True)
+            remove_worksheet(lot.out / WORKSHEET, "traits", digests_by_worksheet_name(stated))
         else:
             next_ones = [stated[s] for s in plan.labelling_order[len(given) : len(given) + config.promise.num_labels]]
             rows = [WorksheetQuestion(s.worksheet_name, s.sha256, f"{s.trait}: {s.value}") for s in next_ones]

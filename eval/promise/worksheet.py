@@ -260,6 +260,24 @@ def write_worksheet(
         print(f"note: {files.display_path(path)} has {answers}; give it with decisions=")
 
 
+def remove_worksheet(path: Path, purpose: Purpose, pictures: Mapping[str, str]) -> None:
+    """Remove a worksheet that nobody needs to fill in any more, if there is one. One with answers that are not stored
+    is renamed instead, and a note says so. `pictures` are those of the lot, sha256 by name.
+    """
+    if not path.exists():
+        return
+    table, named = tables.read_table(path), NamedPictures(pictures)
+    stored = {label_as_cells(label) for label in read_stored_labels(path.parent, purpose)}
+    waiting = [row for row in rows_with_answers(table) if label_of_row(row, named) not in stored]
+    if not table.problems and not waiting:
+        path.unlink()
+        return
+    aside = unused_sibling_path(path)
+    path.rename(aside)
+    what = counted(len(waiting), "answer that was not needed", "answers that were not needed") if waiting else "damage"
+    print(f"note: {files.display_path(path)} has {what}; now it is {aside.name}")
+
+
 def question_as_row(question: WorksheetQuestion, purpose: Purpose, policy: Policy) -> dict[str, str]:
     """The row of a worksheet that asks about a picture, by column."""
     asked = question.file, question.sha256, "", "", "", "", question.prompt, ", ".join(question.reasons)

@@ -275,8 +275,15 @@ def test_a_terminal_asks_picture_by_picture(run, words, tmp_path: Path, monkeypa
     answers = iter(["a", "", "q"])
     assert run("certify", *told)[0] == 13 and len(shown) == 4, "no browser takes a terminal without a display"
     monkeypatch.setenv("DISPLAY", ":0")
+    rows = list(csv.DictReader((out / "audit.csv").open()))
+    rows[-1] |= {"verdict": "reject", "who": "bea"}
+    with (out / "audit.csv").open("w", newline="") as file:
+        (writer := csv.DictWriter(file, list(rows[0]))).writeheader()
+        writer.writerows(rows)
     answers = iter(["a", ""] * 40)
     code, text = run("certify", *told)
+    assert "audit.csv has 1 answer that was not needed; now it is audit-1.csv" in text
+    assert "bea" in (out / "audit-1.csv").read_text() and not (out / "audit.csv").exists()
     assert code == 0 and len(shown) > 10 and "proven" in text, "it goes on where it was, and stops once it is proven"
 
 
