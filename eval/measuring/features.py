@@ -25,7 +25,7 @@ from stylegate import files, pictures, progress, similarity
 from stylegate.cache import ArrayCache
 
 VERSION = "features-11"  # raise it when anything below changes its numbers
-LARGE = 2**28  # bytes: arrays from here on lie on disk
+LARGE = 2**26  # bytes: arrays from here on lie on disk
 TOGETHER = 4096  # rows that are moved at once
 AHEAD = 2  # batches that are begun while one is encoded or stored
 

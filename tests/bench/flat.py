@@ -4,8 +4,8 @@
 
 Each picture is one of neon's, with noise of its own, enlarged to SIDE pixels; it is scored with neon's test/ as
 references, gated, and gated under another policy, report included: whole processes. Time: the second gate of the large
-lot against that of the small one. Memory: the largest resident set of each process (ru_maxrss). Exit 1 if a line is
-missed.
+lot against that of the small one. Memory: the largest RssAnon of all processes of a lot, read ten times a second; pages
+of mapped files are the system's to drop. Exit 1 if a line is missed.
 """
 
 import os
@@ -53,15 +53,18 @@ def process(*words: str, home: Path) -> Ended:
     """Run a command of stylegate; asserts that it judged."""
     environment = os.environ | {"STYLEGATE_HOME": str(home), "PYTHONPATH": str(files.ROOT), "CUDA_VISIBLE_DEVICES": ""}
     began = time.perf_counter()
-    running = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    assert running.stderr is not None
-    said = running.stderr.read().decode()
-    _, status, usage = os.wait4(running.pid, 0)
-    running.returncode = os.waitstatus_to_exitcode(status)
-    assert running.returncode in (0, 10, 11), said[-2000:]
-    return Ended(time.perf_counter() - began, usage.ru_maxrss / 1024)
+    said = home / "said.txt"
+    with said.open("wb") as file:
+        running = subprocess.Popen([sys.executable, "-c", COMMAND, *words], env=environment, stdout=file, stderr=file)
+    largest = 0.0
+    while running.poll() is None:
+        status = Path(f"/proc/{running.pid}/status").read_text()
+        if own := status.partition("RssAnon:")[2].split():
+            largest = max(largest, int(own[0]) / 1024)
+        time.sleep(0.1)
+    spent = time.perf_counter() - began
+    assert running.returncode in (0, 10, 11), said.read_text()[-2000:]
+    return Ended(spent, largest)
 
 
 def measure(place: Path, count: int, side: int) -> dict[str, Ended]:
@@ -94,7 +97,8 @@ def main() -> int:
             f"{name:<22} {small[name].seconds:8.1f} s {large[name].seconds:8.1f} s ({times:.1f}x)"
             f" {small[name].mib:8.0f} MiB {large[name].mib:8.0f} MiB ({more:.2f}x)"
         )
-        missed += [f"{name}: {more:.2f} times the memory"] if more > LARGER else []
+    more = max(ended.mib for ended in large.values()) / max(ended.mib for ended in small.values())
+    missed += [f"{more:.2f} times the memory"] if more > LARGER else []
     times = large["gate, another policy"].seconds / small["gate, another policy"].seconds
     missed += [f"gate, another policy: {times:.1f} times the seconds"] if times > SLOWER else []
     print("\n".join(["missed:", *missed]) if missed else "every line holds")
