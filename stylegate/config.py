@@ -278,6 +278,9 @@ class HardwareConfig:
         False,
         "Transformer blocks in 4 bits (bitsandbytes): a third of their memory. It counts as another base.",
     )
+    shard: bool = config_key(
+        False, "Split the base among the cards of a machine (FSDP 2): for a base that fits no single card."
+    )
     price_per_hour: float | None = config_key(
         None,
         "What an hour of this machine costs, in your currency. Reports then say what a picture costs.",
@@ -540,6 +543,12 @@ def config_value_problems(config: Config) -> list[str]:
         problems.append("lora.text_encoder=true: objective=dpo trains no text encoder")
     if config.lora.dora and config.hardware.nf4:
         problems.append("lora.dora=true: not on a base in 4 bits (hardware.nf4), whose lengths are rounded")
+    if config.hardware.shard:
+        problems += [
+            f"hardware.shard=true: not with hardware.{name}=true"
+            for name in ("nf4", "compile")
+            if getattr(config.hardware, name)
+        ]
     if config.plan.num_wanted and config.plan.num_wanted > config.plan.num_images:
         problems.append(f"plan.num_wanted={config.plan.num_wanted}: more than plan.num_images={config.plan.num_images}")
     return problems

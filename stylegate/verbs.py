@@ -49,7 +49,7 @@ VERBS = {
         "train a LoRA on a brand set",
         "brand=neon",
         f"{RUN} accept_licence generate encoder policy score dry_run tracker hardware.threads "
-        "hardware.gradient_checkpointing hardware.nf4 hardware.compile",
+        "hardware.gradient_checkpointing hardware.nf4 hardware.shard hardware.compile",
     ),
     "plan": VerbHelp(
         "plan a batch: its slots with traits, prompts and seeds",

@@ -11,7 +11,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -130,12 +131,32 @@ def composable() -> list[Path]:
     return sorted(p for p in (files.ROOT / "conf").rglob("*.yaml") if p.parent.name != "accelerate")
 
 
-def test_accelerate_reads_its_configs() -> None:
-    places = sorted((files.ROOT / "conf" / "hardware" / "accelerate").glob("*.yaml"))
-    loaded = [load_config_from_file(str(path)) for path in places]
-    assert [(c.num_machines, c.mixed_precision) for c in loaded] == [(1, "no"), (2, "no")]
-    for path in places:
-        assert path.read_text().startswith(f"# accelerate launch --config_file {path.relative_to(files.ROOT)} ")
+# machines, processes on each, and the port that they meet at, where accelerate needs one
+LAUNCHES = {"one_card": (1, 1, None), "two_cards": (1, 2, 0), "eight_cards": (1, 8, 0), "two_machines": (2, 8, 29500)}
+
+
+def test_accelerate_reads_its_configs_and_launches_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the launcher's own parser, which refuses unknown keys, from the command that each file opens with."""
+    monkeypatch.chdir(files.ROOT)
+    places = (files.ROOT / "conf" / "hardware" / "accelerate").glob("*.yaml")
+    commands = {path.stem: path.read_text().splitlines()[0].removeprefix("# ").split() for path in places}
+    assert commands.keys() == LAUNCHES.keys()
+    told_in_docs = (files.ROOT / "docs" / "training.md").read_text()
+    for name, (machines, processes, port) in LAUNCHES.items():
+        begin, launch, *rest = commands[name]
+        path = f"conf/hardware/accelerate/{name}.yaml"
+        assert (begin, launch, rest[1]) == ("accelerate", "launch", path) and path in told_in_docs
+        told, config, _ = _validate_launch_command(launch_command_parser().parse_args(rest))
+        assert (told.module, told.training_script, told.training_script_args) == (True, "train", ["brand=acme"])
+        assert (told.num_machines, told.num_processes) == (machines, machines * processes)
+        assert (told.multi_gpu, told.main_process_port) == (processes > 1, port)
+        assert (told.mixed_precision, told.dynamo_backend) == ("no", "no"), "the trainer decides both"
+        assert not (told.use_fsdp or told.use_deepspeed or told.use_megatron_lm or told.use_parallelism_config)
+        if processes > 1:
+            prepare_multi_gpu_env(told)
+            assert told.nproc_per_node == str(processes)
+            assert machines == 1 or (told.rdzv_endpoint, told.nnodes, told.node_rank) == ("HOST:29500", "2", 0)
+        assert config and config.compute_environment.value == "LOCAL_MACHINE" and not config.use_cpu
 
 
 def test_every_yaml_composes() -> None:

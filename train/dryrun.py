@@ -105,6 +105,9 @@ def print_dry_run_report(config: Config) -> int:
     print(f"LoRA      {trained / 1e6:.2f} M parameters, {trained * 4 / 1e6:.1f} MB")
     what = "both denoisers" if config.draw_base else "the denoiser"
     print(f"memory    about {needed / 1e9:.2f} GB for {what} at {largest.width} x {largest.height}")
+    if config.hardware.shard:
+        split = frozen * denoisers * (2 if half and hardware.device_type(config.hardware) != "cpu" else 4)
+        print(f"          of which {split / 1e9:.2f} GB are split among the cards of a machine")
     print(f"disk      about {disk / 1e9:.2f} GB")
     times = ", ".join(
         f"{duration_in_words((total + drawing) / 1e12 / rate + gates * GATE_S)} on {what}"

@@ -131,7 +131,7 @@ def encode_training_set(
     @torch.no_grad()
     def encode_latents(chosen: list[int]) -> list[dict[str, NDArray]]:
         out = []
-        for view in (my_views[i] for i in chosen):  # one by one: shapes differ, and neighbours never move a bit
+        for view in (to_encode[my_keys[i]] for i in chosen):  # one by one: shapes differ, neighbours never move a bit
             pixels = autoencoder_pixels(items[view.item], brand, models.draws_alpha, view.width, view.height)
             mean, deviation = (t[0].float().cpu().numpy() for t in family.latent_distribution(models, pixels))
             if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
@@ -150,15 +150,17 @@ def encode_training_set(
         ]
 
     rank, world = accelerator.process_index, accelerator.num_processes
-    my_views, my_prompts = views[rank::world], prompts[rank::world]
-    with progress.progress_bar("encode", len(my_views) + len(my_prompts), visible=accelerator.is_main_process) as tick:
-        cache.compute_missing([latent_key(v) for v in my_views], IMAGES_AT_ONCE, encode_latents, tick)
+    latent_keys = [latent_key(view) for view in views]
+    to_encode = dict(zip(latent_keys, views, strict=True))  # once, also where several pairs have one picture
+    my_keys, my_prompts = list(to_encode)[rank::world], prompts[rank::world]
+    with progress.progress_bar("encode", len(my_keys) + len(my_prompts), visible=accelerator.is_main_process) as tick:
+        cache.compute_missing(my_keys, IMAGES_AT_ONCE, encode_latents, tick)
         cache.compute_missing([prompt_key(t) for t in my_prompts], TEXTS_AT_ONCE, encode_conditions, tick)
     accelerator.wait_for_everyone()
     return EncodedTrainingSet(
         cache=cache,
         views=views,
-        latent_keys=[latent_key(view) for view in views],
+        latent_keys=latent_keys,
         prompt_keys=[[prompt_key(text) for text in texts] for texts in wordings],
         empty_key=prompt_key(""),
         wordings=wordings,

@@ -44,7 +44,7 @@ from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import style
 from stylegate import files, hardware, pictures, progress, sample, sheets, similarity
 from stylegate.config import Config, GenerateConfig, config_as_dict
-from train import batches, losses
+from train import batches, losses, sharding
 from train.encoded import autoencoder_pixels
 from train.run import Run
 from train.weights import copy_lora_weights, lora_at_strength, lora_merged_on_cpu, with_averaged_weights
@@ -168,7 +168,8 @@ class Evaluator:
                     path.unlink()
 
     def draw_missing_samples(self, folder: Path, scale: float) -> None:
-        """Draw the sample pictures that are not in `folder` yet; each process draws its share.
+        """Draw the sample pictures that are not in `folder` yet; each process draws its share, and as many as the
+        others (train/sharding.py).
 
         At `scale` 1 these are with/, without/ and unrelated/, at any other strength, and of the final evaluation, with/
         alone. The caller has set the LoRA's strength.
@@ -179,19 +180,23 @@ class Evaluator:
             for part, prompts in self.prompts.items()
             for i, prompt in enumerate(prompts if part == "with" or (scale == 1.0 and not self.final) else [])
         ]
-        mine = jobs[run.accelerator.process_index :: run.accelerator.num_processes]
-        mine = [job for job in mine if not job[0].exists()]
+        seen = [[number for number, (path, _, _) in enumerate(jobs) if not path.exists()]]
+        broadcast_object_list(seen)  # what rank 0 sees on the disk holds for all
+        missing = [jobs[number] for number in seen[0]]
+        mine = sharding.equal_share(len(missing), run.accelerator)
         resolution = sample.drawing_resolution(run.config, run.drawing)
         with (
             hardware.autocast_to_bf16(run.accelerator.device, run.precision),
             progress.progress_bar("evaluate", len(mine), visible=run.accelerator.is_main_process) as tick,
         ):
             for start in range(0, len(mine), settings.batch_size):
-                paths, prompts, seeds = zip(*mine[start : start + settings.batch_size], strict=True)
+                some = mine[start : start + settings.batch_size]
+                paths, prompts, seeds = zip(*(missing[i or 0] for i in some), strict=True)
                 drawn = sample.draw_pictures(run.drawing, prompts, seeds, settings, resolution)
-                for path, image in zip(paths, drawn, strict=True):
-                    files.write_atomically(path, pictures.png_bytes(image))
-                tick(len(paths), f"samples/{folder.name}")
+                for i, path, image in zip(some, paths, drawn, strict=True):
+                    if i is not None:
+                        files.write_atomically(path, pictures.png_bytes(image))
+                tick(len(some), f"samples/{folder.name}")
 
     def make_evaluation_result(self, folder: Path) -> dict[str, Any]:
         """Measure and judge the pictures in `folder`. Returns the content of result.json but for step, strength, loss
@@ -315,7 +320,8 @@ def eval_losses(run: Run, latents: dict[int, Tensor]) -> dict[str, float]:
     total = torch.zeros(len(LEVELS) + 1, device=device)  # the sum of losses of each level, then the number of pictures
     items = run.brand_set.splits["validation"][: run.config.train.num_samples]
     with sample.text_encoders_on_device(models):
-        for i in range(run.accelerator.process_index, len(items), run.accelerator.num_processes):
+        for own in sharding.equal_share(len(items), run.accelerator):
+            i = own or 0
             if i not in latents:
                 pixels = autoencoder_pixels(items[i], brand, models.draws_alpha, resolution, resolution)
                 latents[i] = family.latent_distribution(models, pixels)[0].float().to(device)
@@ -330,7 +336,8 @@ def eval_losses(run: Run, latents: dict[int, Tensor]) -> dict[str, float]:
             each = losses.loss_per_picture(
                 predicted.float(), losses.prediction_target(schedule, clean, noise, levels), None
             )
-            total += torch.cat([each, torch.ones(1, device=device)])
+            if own is not None:
+                total += torch.cat([each, torch.ones(1, device=device)])
     total = run.accelerator.reduce(total, "sum")
     return {f"{level:g}": float(value / total[-1]) for level, value in zip(LEVELS, total[:-1], strict=True)}
 

@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -29,16 +28,15 @@ from stylegate.rundirectory import run_directory_name
 from stylegate.tracker import Tracker, make_tracker
 from stylegate.wandbrun import EVALUATED
 from stylegate.words import counted
-from train import dryrun, optimizers, page, release, select, state
+from train import dryrun, optimizers, page, release, select, sharding, state
 from train.choose import choose_checkpoint, final_evaluation_result
 from train.evaluate import Evaluator
 from train.prepare import prepare
-from train.run import Run
+from train.run import PATIENCE, Run
 from train.stats import StepStats, replace_cache_by_timed_one
 from train.step import picture_files_of_step, training_pass_losses
 
 FLUSH_EVERY = 10  # steps; reading a loss waits for the device, so it is done seldom
-PATIENCE = timedelta(hours=2)  # how long processes wait for one that still encodes or draws its share
 
 
 class Preemption:
@@ -106,7 +104,8 @@ def explain_out_of_memory(device: torch.device) -> Iterator[None]:
         raise SurroundingsError(
             f"the {device.type} device does not have enough memory for this run",
             next_step="a smaller train.batch_size with more train.accumulation, hardware.precision=bf16, "
-            "hardware.gradient_checkpointing=true, a smaller family.resolution, or lora=attention.",
+            "hardware.gradient_checkpointing=true, a smaller family.resolution, or lora=attention; with several cards "
+            "hardware.shard=true.",
         ) from None
 
 
@@ -119,7 +118,14 @@ def train(config: Config) -> int:
     if config.dry_run:
         return dryrun.print_dry_run_report(config)
     device = hardware.set_threads_and_choose_device(config.hardware)
-    accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    sharding.require_plain_launch()
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no",  # hardware.precision decides, and hardware.compile: not the config of accelerate
+        dynamo_backend="no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    sharding.require_several_processes(config, accelerator)
     main = accelerator.is_main_process
     directory = files.RUNS / run_directory_name(config)
     with (
@@ -184,9 +190,10 @@ def train_steps(
     """
     settings, accelerator, main = run.config.train, run.accelerator, run.accelerator.is_main_process
     parameters = optimizer.param_groups[0]["params"]
-    denoiser: Any = accelerator.prepare_model(run.models.denoiser)
-    shared = {id(parameter) for parameter in run.models.denoiser.parameters()}
-    not_shared = [p for p in parameters if id(p) not in shared]  # text encoders', not averaged by DDP
+    base, sharded = run.models.denoiser, sharding.is_sharded(run.models.denoiser)
+    denoiser: Any = base if sharded else accelerator.prepare_model(base)
+    averaged_by_ddp = set() if sharded else {id(parameter) for parameter in base.parameters()}
+    not_averaged = [p for p in parameters if id(p) not in averaged_by_ddp]  # of text encoders and of a sharded base
     if main:
         page.record_start_and_prompts(run.directory, first, evaluation.prompts)
         print(f"page, renewed while it trains: {files.display_path(page.page_path(run.directory))}", flush=True)
@@ -215,8 +222,8 @@ def train_steps(
                     accelerator.backward(each.mean() / settings.accumulation)
                 each_loss.append(each.detach())
                 measured.append(measures)
-            for parameter in not_shared if accelerator.num_processes > 1 else []:
-                parameter.grad = accelerator.reduce(parameter.grad, "mean")  # type: ignore[arg-type]
+            if not_averaged and accelerator.num_processes > 1:
+                sharding.average_gradients(not_averaged, accelerator)
             norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()

@@ -1,5 +1,6 @@
 """Make a run from the config: check and encode the data, load the base, attach the LoRA."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from torch import nn
 from stylegate import __version__, brandset, buckets, files, hardware, licence, pictures, sample
 from stylegate.brandset import Brand
 from stylegate.config import Config, config_as_dict, lora_alpha
+from stylegate.errors import SurroundingsError
 from stylegate.families import FAMILIES, Family, LoadedBaseModel, pairing, pipelines
-from train import batches, encoded, state
+from train import batches, encoded, sharding, state
 from train.preferences import learned_pictures, load_starting_lora
-from train.run import Run
+from train.run import PATIENCE, Run
+
+DISK_PATIENCE_S = 90.0  # a network disk may show a new file to other machines a minute later
 
 
 def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
@@ -46,15 +50,17 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     data = encoded.encode_training_set(taught, models, family, config.train, resolutions, accelerator)
     for part in encoders if not config.lora.text_encoder else []:  # sample.draw fetches them; a card has better use
         part.to("cpu")
-    models.denoiser.to(device)
+    place_denoiser(models, config, device)
     drawing, drawing_adapted = models, adapted
     if config.draw_base:
         drawing = load_base_model(config, config.draw_base, brand_set.brand, precision, device)
-        drawing.pipeline.to(device)
+        for part in (drawing.pipeline.vae, *pipelines.text_encoders(drawing.pipeline)):
+            part.to(device)
         side = resolutions[0]
         pixels = encoded.autoencoder_pixels(learned.pictures[0], brand_set.brand, models.draws_alpha, side, side)
         pairing.require_same_latents(family, models, drawing, pixels)
         drawing_adapted = add_lora(drawing, family, config)
+        place_denoiser(drawing, config, device)
     pairs = config.preferences is not None
     run = Run(
         config=config,
@@ -90,7 +96,27 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         remarks = findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config)
         for remark in remarks + learned.remarks + run_remarks(run, resolutions):
             print(f"note: {remark}")
+    accelerator.wait_for_everyone()
+    require_common_disk(run)
     return run
+
+
+def require_common_disk(run: Run) -> None:
+    """Raise SurroundingsError, on all processes, if one of them does not see what the others have written: run.json,
+    and an encoded picture of each.
+    """
+    record, keys = run.directory / "run.json", list(dict.fromkeys(run.data.latent_keys))
+    until = time.monotonic() + DISK_PATIENCE_S
+    while not record.exists() and time.monotonic() < until:
+        time.sleep(0.5)
+    missing = [record.exists(), None not in run.data.cache.get_all(keys[: run.accelerator.num_processes])].count(False)
+    blind = torch.tensor(float(missing > 0), device=run.accelerator.device)
+    if num_blind := int(run.accelerator.reduce(blind, "sum")):  # type: ignore[arg-type]
+        raise SurroundingsError(
+            f"{num_blind} of {run.accelerator.num_processes} processes do not see what the others write",
+            next_step=f"{files.display_path(files.RUNS)} and {files.display_path(files.CACHE)} must lie on a disk that "
+            "all machines see, at the same place of STYLEGATE_HOME.",
+        )
 
 
 def load_base_model(config: Config, base: str, brand: Brand, precision: str, device: torch.device) -> LoadedBaseModel:
@@ -102,6 +128,16 @@ def load_base_model(config: Config, base: str, brand: Brand, precision: str, dev
     if config.hardware.nf4:
         models = pipelines.quantise_to_four_bits(models, device)
     return models._replace(background=brand.background_for_drawn_pictures())
+
+
+def place_denoiser(models: LoadedBaseModel, config: Config, device: torch.device) -> None:
+    """Move the denoiser with its LoRA to the device; with hardware.shard=true each process keeps its part of the base
+    there.
+    """
+    if config.hardware.shard:
+        sharding.shard_base(models.denoiser, device, PATIENCE)
+    else:
+        models.denoiser.to(device)
 
 
 def run_remarks(run: Run, resolutions: list[int]) -> list[str]:

@@ -1,6 +1,7 @@
 """A training run while it lasts: what train/prepare.py makes, and what every part of the training is handed."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from stylegate.brandset import BrandPicture, BrandSet
 from stylegate.config import Config
 from stylegate.families import Family, LoadedBaseModel
 from train.encoded import EncodedTrainingSet
+
+PATIENCE = timedelta(hours=2)  # how long processes wait for one that still encodes or draws its share
 
 
 @dataclass(kw_only=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 @contextmanager
@@ -46,13 +47,15 @@ def lora_merged_on_cpu(adapted: nn.Module) -> Iterator[None]:
     base's own weights are back, bit for bit.
 
     A small base on a CPU draws a third faster so. On other devices nothing is done: the copies would take the memory of
-    the card. Layers that are switched off, or whose weights are no numbers of 16 or 32 bits, stay as they are.
+    the card. Layers that are switched off, or whose weights are split among processes or no numbers of 16 or 32
+    bits, stay as they are.
     """
     before: list[tuple[Any, Tensor]] = []
     try:
         for layer in lora_layers(adapted):
             weight: Any = layer.get_base_layer().weight  # type: ignore[operator]
-            if weight.device.type == "cpu" and weight.is_floating_point() and not layer.disable_adapters:
+            mergeable = weight.is_floating_point() and not isinstance(weight, DTensor)
+            if weight.device.type == "cpu" and mergeable and not layer.disable_adapters:
                 before.append((layer, weight.data))
                 weight.data = weight.data.clone()
                 layer.merge()  # type: ignore[operator]

@@ -234,3 +234,18 @@ def test_latents_are_sampled_anew_at_each_step_with_the_steps_own_noise(
     draws = batches.noise_and_level_draws(tuple(mean.shape), config.train.caption_dropout, 0, 0, config.train.seed)
     assert bool((spread > 0).all()) and torch.equal(seen[0], mean + spread * draws.resample)
     assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])
+
+
+def test_each_process_encodes_its_part_once_and_any_number_reads_it(brand: Path, models: LoadedBaseModel) -> None:
+    """Three processes, one after the other; at two sizes that are one for these pictures, so that views are equal."""
+    brand_set, counts = brandset.read_brand_set(brand), []
+    for rank, world in ((0, 3), (1, 3), (2, 3), (0, 1)):
+        counting: Any = Counting()
+        process: Any = SimpleNamespace(
+            process_index=rank, num_processes=world, is_main_process=not rank, wait_for_everyone=lambda: None
+        )
+        found = encoded.encode_training_set(brand_set, models, counting, TrainConfig(), [64, 65], process)
+        counts.append((counting.images, counting.prompts))
+    assert len(found.views) == 64 and len(set(found.latent_keys)) == 32
+    assert counts == [(11, 11), (11, 11), (10, 11), (0, 0)]
+    assert None not in found.cache.get_all([*found.latent_keys, *(key for keys in found.prompt_keys for key in keys)])

@@ -30,7 +30,7 @@ from train import loop, optimizers, prepare
 from train.record import CLOCK
 from train.step import training_pass_losses
 
-CONFIG = files.ROOT / "conf" / "hardware" / "accelerate" / "one_machine.yaml"
+CONFIG = files.ROOT / "conf" / "hardware" / "accelerate" / "two_cards.yaml"
 CPU = os.environ | {"ACCELERATE_USE_CPU": "true"}
 LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
 
@@ -393,6 +393,16 @@ def test_an_apple_gpu_is_used_by_name_and_nothing_of_cuda_with_it(
     one, other = (directory(name) / "state/step-000002/adapter.safetensors" for name in ("apple", "small"))
     assert one.read_bytes() == other.read_bytes()
     assert files.read_jsonl(directory("apple") / CLOCK)[-1]["memory_gib"] == 1.0
+
+
+def test_precision_and_compilation_of_the_accelerate_config_change_nothing(trained: list[str]) -> None:
+    """hardware.precision and hardware.compile decide, and run.json says what they decided."""
+    told = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_DYNAMO_BACKEND": "EAGER"}
+    words = merged(*trained, "name=others", "train.max_steps=2")
+    (pid,) = forks("train", *words, before=lambda: os.environ.update(told))
+    assert exit_code(pid) == 0
+    one, other = (directory(name) / "state/step-000002/adapter.safetensors" for name in ("others", "small"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(run, small_brand: Path) -> None:
