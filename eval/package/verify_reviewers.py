@@ -1,4 +1,6 @@
-"""The part of verify.py that is of those who looked: what known rejects say of them. verify_certificate.py runs it.
+"""The part of verify.py that is of an audit's terms, and of what known rejects say of those who looked.
+
+verify_certificate.py runs it.
 
 The formulas are those of eval/promise/eyes.py of stylegate, written down a second time.
 """
@@ -69,3 +71,22 @@ def fewest_noticed_rejects(rejects, eyes):
 def is_reject(row):
     """Whether a label counts as a reject: whatever is not accepted does."""
     return row["verdict"] != "accept"
+
+
+def problems_with_terms(found):
+    """Sentences on terms under which the labels would prove nothing, and on a promise in words that is not theirs."""
+    terms, design, ladder = found["promise"], found.get("design"), found["promise"]["ladder"]
+    shares = all(0.0005 <= terms[name] <= 0.5 for name in ("alpha", "delta"))
+    parts = len(ladder) == len(found["attempts"]) and all(0 < share <= 1 for share in ladder)
+    spent = 0 <= found["earlier_attempts"] < 1000 and 0 <= found["proven"] < len(ladder)
+    problems = [] if shares and parts and spent else ["its terms are none that an audit can have"]
+    if design:
+        bets = design["gamblers"]
+        fair = abs(sum(g["share"] for g in bets) - 1) <= 1e-9 and 0 <= design["draw"] <= 100
+        fair = fair and 0 <= design["steepness"] <= 2 and 0 < design["floor"] <= 1
+        named = [(g["share"], g["least_doubt"], g["doubt"]) for g in bets]
+        if not fair or not all(share > 0 and 0 <= least <= 100 and 0 <= more <= 100 for share, least, more in named):
+            problems.append("with its design, bets may win without any evidence")
+    alpha, delta = (math.ceil(1000 * terms[name] - 1e-6) / 10 for name in ("alpha", "delta"))
+    promise = f"at most {alpha:.1f}% of what is exported are rejects, with {round(100 - delta, 1):.1f}% confidence"
+    return problems if found["says"] == promise else [*problems, "it says something else than its terms"]

@@ -207,7 +207,10 @@ def test_people_who_reject_much_of_a_calibrated_lot_void_its_bound(run, words, t
 def test_every_attempt_at_a_lot_is_written_down(run, certified: list[str], words, tmp_path: Path) -> None:
     """Other terms on the same labels are other attempts: each spends, labels or none."""
     for alpha, earlier in ((0.11, 2), (0.12, 4)):
-        text = run("certify", *words(ALL_PASS.replace("alpha: 0.1", f"alpha: {alpha}")))[1]
+        told = words(ALL_PASS.replace("alpha: 0.1", f"alpha: {alpha}"))
+        assert run("certify", *told)[0] == 2, "the gate judged under other terms"
+        run("gate", *told)
+        text = run("certify", *told)[1]
         assert f"{earlier} attempts at other lots" in text
     assert len(certificate.read_audit_terms(tmp_path / "out")) == 3
 
