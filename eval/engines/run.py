@@ -172,7 +172,8 @@ def run_on_ray(engine: EngineConfig, folder: Path, place: str, names: list[str],
     from ray.exceptions import RayError
 
     workers = min(engine.workers or default_num_workers(on_gpu), len(names))
-    own: dict[str, Any] = {"num_cpus": workers} if engine.address is None else {"address": engine.address}
+    # "local": without it Ray looks for a cluster by itself, and for one that died too (/tmp/ray/ray_current_cluster).
+    own: dict[str, Any] = {"address": engine.address} if engine.address else {"address": "local", "num_cpus": workers}
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # no such cluster, another version of Python or Ray

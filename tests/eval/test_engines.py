@@ -381,6 +381,24 @@ def test_what_ray_says_of_a_cluster_of_another_python_is_said_whole(
     assert {"Python: 3.12.1", "Python: 3.11.7"} <= set(caught.value.problems)
 
 
+def test_a_cluster_that_nobody_named_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray 2.60 would join the last cluster of this machine, and refuses num_cpus= for one that is long dead."""
+    import ray
+
+    told: list[dict[str, Any]] = []
+
+    def notes(**words: Any) -> None:
+        told.append(words)
+        raise RuntimeError("as far as this")
+
+    monkeypatch.setattr(ray, "init", notes)
+    for address in (None, "10.0.0.5:6379"):
+        with pytest.raises(ConfigError):
+            list(engines.run_on_ray(EngineConfig(name="ray", address=address, workers=1), tmp_path, "", ["a"], False))
+    assert [one["address"] for one in told] == ["local", "10.0.0.5:6379"]
+    assert told[0]["num_cpus"] == 1 and "num_cpus" not in told[1]
+
+
 def test_workers_for_devices_that_nobody_can_count_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(ConfigError, match=r"engine\.workers is not given") as raised:
