@@ -5,6 +5,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,14 @@ class Record(BaseModel):
         """The object that a JSON text holds. Raises DataError that starts with `what` and lists every problem."""
         try:
             return cls.model_validate_json(content)
+        except ValidationError as error:
+            raise DataError(f"{what} is not as stylegate writes it:", validation_problems(error), next_step) from None
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any], what: str, next_step: str = "") -> Self:
+        """The object that a row of JSON Lines holds. Raises DataError that starts with `what`, with every problem."""
+        try:
+            return cls.model_validate(row)
         except ValidationError as error:
             raise DataError(f"{what} is not as stylegate writes it:", validation_problems(error), next_step) from None
 

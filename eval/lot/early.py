@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from eval.lot.batch import attempt_and_slot, attempt_names
+from eval.lot.batch import DAMAGED_PLAN, attempt_and_slot, attempt_names
 from eval.lot.record import DrawingFacts
 from stylegate import files
 from stylegate.records import Record
@@ -192,15 +192,20 @@ def fit_log_odds_of_acceptance(
 def read_previews(folder: Path) -> dict[str, Preview]:
     """The previews of a batch by the name of the attempt's picture, in the order in which attempts come to be.
 
-    Their order in the file is that of the processes that drew them, and must not decide anything.
+    Their order in the file is that of the processes that drew them, and must not decide anything. Raises DataError for
+    a row that is none.
     """
     rows = {row["file"]: row for row in files.read_jsonl(folder / PREVIEWS, "file")}
-    return {name: Preview.model_validate(rows[name]) for name in sorted(rows, key=attempt_and_slot)}
+    names = sorted(rows, key=attempt_and_slot)
+    return {name: Preview.of_row(rows[name], f"{PREVIEWS}: {name}", DAMAGED_PLAN) for name in names}
 
 
 def read_rounds(folder: Path) -> list[Round]:
-    """The rounds of the batch in a folder, in order, from rounds.jsonl; [] if there are none."""
-    return [Round.model_validate(row) for row in files.read_jsonl(folder / ROUNDS, "round")]
+    """The rounds of the batch in a folder, in order, from rounds.jsonl; [] if there are none. Raises DataError for a
+    row that is none.
+    """
+    rows = files.read_jsonl(folder / ROUNDS, "round")
+    return [Round.of_row(row, f"{ROUNDS}: round {row['round']}", DAMAGED_PLAN) for row in rows]
 
 
 def names_of_stopped_attempts(folder: Path, before: int | None = None) -> list[str]:

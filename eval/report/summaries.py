@@ -159,7 +159,8 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     lines += [f"Promise: {escape_markdown_on_one_line(outcome.promise.sentence(), MAX_SENTENCE)}", ""]
     if slots := outcome.slots:
         stopped = f"; {slots.stopped_early} attempts were stopped early, without a picture" * bool(slots.stopped_early)
-        lines.append(f"- slots: {slots.accepted} have an accepted picture, {slots.wanted} are wanted{stopped}")
+        have, are = "has" if slots.accepted == 1 else "have", "is" if slots.wanted == 1 else "are"
+        lines.append(f"- slots: {slots.accepted} {have} an accepted picture, {slots.wanted} {are} wanted{stopped}")
     if allowed := failed_share_in_words(outcome):
         lines.append(f"- {allowed}")
     lines += [

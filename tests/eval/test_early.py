@@ -19,6 +19,7 @@ from eval.lot.record import DrawingFacts
 from eval.lot.rounds import read_batch_progress
 from stylegate import files
 from stylegate.cli import main
+from stylegate.errors import DataError
 from tests.conftest import exit_code, forks, words_of
 
 BRIGHT = (
@@ -221,3 +222,11 @@ def kill_this_process_after(calls: int) -> None:
 
     for place, name in ((generate, "append_drawn_digests"), (early, "append_previews"), (early, "append_new_round")):
         setattr(place, name, counted(getattr(place, name)))
+
+
+@pytest.mark.parametrize(("name", "row"), [("previews.jsonl", {"file": "00000-0.png"}), ("rounds.jsonl", {"round": 0})])
+def test_a_damaged_row_is_one_error(tmp_path: Path, name: str, row: dict) -> None:
+    files.write_jsonl(tmp_path / name, [row])
+    read = early.read_previews if name == "previews.jsonl" else early.read_rounds
+    with pytest.raises(DataError, match=f"{name}.* is not as stylegate writes it"):
+        read(tmp_path)
