@@ -121,8 +121,9 @@ def test_a_circle_through_a_function_is_seen(tmp_path: Path) -> None:
 
 
 def test_no_python_where_only_data_belongs() -> None:
+    made = files.ROOT / "data" / "exports"  # by `make demo`: each package has its receiver's verify.py
     for place in ("conf", "data", "checkpoints"):
-        assert not list((files.ROOT / place).rglob("*.py"))
+        assert not [path for path in (files.ROOT / place).rglob("*.py") if made not in path.parents]
     assert callable(builtins.eval)
 
 
