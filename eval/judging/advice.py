@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from eval.judging.decisions import WORKSHEET
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import NO_LINE_YET, PERSON, Verdict
-from eval.policy.model import UNKNOWN_TRAIT, UNREADABLE
+from eval.policy.model import UNKNOWN_VALUE, UNREADABLE
 from eval.scorers import SCORES
 from eval.scorers.aesthetic import MIN_LABELS
 from stylegate.errors import ExitCode
@@ -104,7 +104,7 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
         steps.append(f"Run stylegate {'calibrate' if uncalibrated else 'certify'} with the same arguments.")
     if code != ExitCode.PASS and UNREADABLE in outcome.why.get("review", {}):
         steps.append("First make the style readable, as the note says: until then every picture waits for a person.")
-    if code != ExitCode.PASS and UNKNOWN_TRAIT in outcome.why.get("review", {}):
+    if code != ExitCode.PASS and UNKNOWN_VALUE in outcome.why.get("review", {}):
         steps.append(
             "Values of traits that no picture of the brand shows cannot be read: where the brand has them under "
             "another name, call them so in the traits file; else a person looks at each such picture."

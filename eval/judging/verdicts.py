@@ -15,9 +15,9 @@ from pydantic import Field
 
 from eval.lot.batch import attempt_and_slot
 from eval.measuring.record import READ_BY_HEAD
-from eval.measuring.scores import DIFFERING, UNKNOWN
+from eval.measuring.scores import DIFFERING_TRAITS, UNKNOWN_TRAITS
 from eval.policy.lines import ResolvedCheckLines
-from eval.policy.model import CALIBRATED, LINES, TOO_FEW, UNKNOWN_TRAIT, UNREADABLE, Learnt, Policy, Waiver
+from eval.policy.model import CALIBRATED, LINES, TOO_FEW, UNKNOWN_VALUE, UNREADABLE, Learnt, Policy, Waiver
 from eval.promise.labels import StoredLabel
 from eval.promise.statements import statements_of
 from eval.scorers import SCORES
@@ -217,7 +217,7 @@ def margins_of_rows_above_all_lines(
     highest = [(bound, max(bound.lines().values(), default=-math.inf)) for bound in bounds]
     clear = np.array([row["error"] is None and bool(row["sha256"]) for row in rows], bool)
     if any(map(holds_by_traits, bounds)):
-        clear &= np.array([not row.get(UNKNOWN) for row in rows], bool)
+        clear &= np.array([not row.get(UNKNOWN_TRAITS) for row in rows], bool)
     nearest = np.full(len(rows), math.inf)
     for bound, line in highest:
         scores = np.array([row.get(bound.score) for row in rows], float)  # None becomes NaN
@@ -268,8 +268,10 @@ def verdict_of_row(
             )
         if unreadable_reason:
             reasons.append(make_reason(UNREADABLE, "review", detail=unreadable_reason))
-        if row.get(UNKNOWN) and any(map(holds_by_traits, asked)):
-            reasons.append(make_reason(UNKNOWN_TRAIT, "review", detail=f"no picture of the brand shows {row[UNKNOWN]}"))
+        if row.get(UNKNOWN_TRAITS) and any(map(holds_by_traits, asked)):
+            reasons.append(
+                make_reason(UNKNOWN_VALUE, "review", detail=f"no picture of the brand shows {row[UNKNOWN_TRAITS]}")
+            )
     return Verdict.model_construct(
         file=row["file"],
         sha256=row["sha256"],
@@ -322,7 +324,7 @@ def add_details_to_reasons(reasons: Iterable[Reason], row: Mapping[str, Any]) ->
         if not reason.detail and (other := row.get(TWINS.get(reason.check, ""))):
             reason.detail = f"like {other}"
         if not reason.detail and reason.check == "traits":
-            reason.detail = row.get(DIFFERING) or ""
+            reason.detail = row.get(DIFFERING_TRAITS) or ""
 
 
 def without_review_line(bound: ResolvedCheckLines) -> ResolvedCheckLines:

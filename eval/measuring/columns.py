@@ -22,9 +22,9 @@ from eval.measuring.record import BatchMeasures, EncodingConditions, ReferencesU
 from eval.measuring.redrawn import encoded_at_foreign_size, encoded_redrawn_copies, with_views_of_other_encoders
 from eval.measuring.scores import (
     DETECTED,
-    DIFFERING,
+    DIFFERING_TRAITS,
     RECORD,
-    UNKNOWN,
+    UNKNOWN_TRAITS,
     float32_with_null,
     parquet_bytes,
     score_table_digests,
@@ -284,7 +284,11 @@ def score_table(measured: MeasuredLot, broken: list[BrokenFile], inside: NDArray
         "twin": names_of_nearest_pictures("distinct"),
         "known": names_of_nearest_pictures("novelty"),
         DETECTED: pa.array(detected, pa.string()),
-        DIFFERING: pa.array([differing_traits_in_words(measured, i) if i >= 0 else None for i in order], pa.string()),
-        UNKNOWN: pa.array([unknown_traits_in_words(measured, i) if i >= 0 else None for i in order], pa.string()),
+        DIFFERING_TRAITS: pa.array(
+            [differing_traits_in_words(measured, i) if i >= 0 else None for i in order], pa.string()
+        ),
+        UNKNOWN_TRAITS: pa.array(
+            [unknown_traits_in_words(measured, i) if i >= 0 else None for i in order], pa.string()
+        ),
     }
     return pa.table(fixed | columns | words)

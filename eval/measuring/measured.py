@@ -80,7 +80,7 @@ class MeasuredLot:
     columns: dict[str, NDArray] = field(default_factory=dict)  # [n] by score, in the order of SCORES
     own: dict[str, NDArray] = field(default_factory=dict)  # [r] by score, of the references by leave-one-out
     partners: dict[str, list[str | None]] = field(default_factory=dict)  # by score: the picture that it speaks of
-    readings: dict[str, Any] = field(default_factory=dict)  # by trait, how it is read (eval.scorers.prompt.Reading)
+    readings: dict[str, Any] = field(default_factory=dict)  # by trait, how it is read (CalibratedTraitClassifier)
     detected: list[dict[str, str]] = field(default_factory=list)  # [n] trait -> value seen; empty where none is read
     notes: list[str] = field(default_factory=list)  # sentences for people
     foreign: dict[str, list[float]] = field(default_factory=dict)  # percentiles of pictures in other styles, by score

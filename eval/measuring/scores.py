@@ -20,9 +20,10 @@ from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 
 RECORD = "score.json"
-DETECTED = "detected_traits"  # column of scores.parquet: a JSON object, trait -> value that is seen
-DIFFERING = "differing_traits"  # column of scores.parquet, in words: planned values where the reader sees another one
-UNKNOWN = "unknown_traits"  # column of scores.parquet, in words: planned values that no picture of the brand shows
+# Columns of scores.parquet besides the scores:
+DETECTED = "detected_traits"  # a JSON object, trait -> value that is seen
+DIFFERING_TRAITS = "differing_traits"  # in words: planned values where the reader sees another one
+UNKNOWN_TRAITS = "unknown_traits"  # in words: planned values that no picture of the brand shows
 VERSION = "scores-21"  # raise it when a score's computation changes
 
 

@@ -27,7 +27,7 @@ LINES = {  # key of a check -> what falls below it is; a warning and a failed ba
 }
 UNREADABLE = "style-unreadable"
 TOO_FEW = "too-few-references"
-UNKNOWN_TRAIT = "unknown-trait-value"  # a planned value that no picture of the brand shows
+UNKNOWN_VALUE = "unknown-trait-value"  # a planned value that no picture of the brand shows
 MARGIN = "margin"  # how many spreads a picture keeps from the nearest line of the other checks
 CALIBRATED = "calibrated"
 DECIDED = ("person", "unsure", "rejected-by-another-rule")  # reasons that people gave (eval/judging/verdicts.py)
@@ -84,11 +84,11 @@ def require_waivable(check: str) -> str:
     """The name if it is a check that a waiver can lift. Raises ValueError for another."""
     if check == MARGIN:
         raise ValueError(f"{MARGIN!r} cannot be waived: its line comes from labels; decide the picture in review")
-    if check not in {*SCORES, UNREADABLE, TOO_FEW, UNKNOWN_TRAIT}:
+    if check not in {*SCORES, UNREADABLE, TOO_FEW, UNKNOWN_VALUE}:
         if check in DECIDED:
             how = "stylegate review or decisions=FILE.csv: a new decision takes the place of the one before"
             raise ValueError(f"{check!r} cannot be waived, since a person said it; decide the picture again ({how})")
-        known = ", ".join([*SCORES, UNREADABLE, TOO_FEW, UNKNOWN_TRAIT])
+        known = ", ".join([*SCORES, UNREADABLE, TOO_FEW, UNKNOWN_VALUE])
         raise ValueError(f"{check!r} is no check that can be waived; these are: {known}")
     return check
 

@@ -11,7 +11,7 @@ from eval.judging.certified import BEYOND, FOUND
 from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, TWINS, UNSURE, Reason, Verdict
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
-from eval.policy.model import MARGIN, TOO_FEW, UNKNOWN_TRAIT, UNREADABLE
+from eval.policy.model import MARGIN, TOO_FEW, UNKNOWN_VALUE, UNREADABLE
 from eval.report.thumbnails import ReportThumbnails
 from eval.scorers import SCORES
 from stylegate.digests import sha256_of_files
@@ -41,7 +41,7 @@ OTHER_CHECKS = {  # what checks say that are no scores
     MARGIN: "How far the picture stays above the nearest limit of all the other checks.",
     UNREADABLE: "The references cannot be told surely from other styles, so no check of style is believed. "
     "A person has to look.",
-    UNKNOWN_TRAIT: "A planned value has a name that no picture of the brand has, so it cannot be read. A person has to "
+    UNKNOWN_VALUE: "A planned value has a name that no picture of the brand has, so it cannot be read. A person has to "
     "look.",
     TOO_FEW: "There are too few references for the checks that compare a picture with them. A person has to look.",
     PERSON: "A person looked at the picture and rejected it.",

@@ -17,6 +17,7 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict
 from eval.policy.model import VERDICTS
 from stylegate.errors import ExitCode
+from stylegate.words import counted
 
 MAX_NAMED = 20  # pictures that a case or a summary names
 MAX_NAME = 200  # characters of a name or a detail
@@ -159,8 +160,8 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     lines += [f"Promise: {escape_markdown_on_one_line(outcome.promise.sentence(), MAX_SENTENCE)}", ""]
     if slots := outcome.slots:
         stopped = f"; {slots.stopped_early} attempts were stopped early, without a picture" * bool(slots.stopped_early)
-        have, are = "has" if slots.accepted == 1 else "have", "is" if slots.wanted == 1 else "are"
-        lines.append(f"- slots: {slots.accepted} {have} an accepted picture, {slots.wanted} {are} wanted{stopped}")
+        have, are = counted(slots.accepted, "has", "have"), counted(slots.wanted, "is", "are")
+        lines.append(f"- slots: {have} an accepted picture, {are} wanted{stopped}")
     if allowed := failed_share_in_words(outcome):
         lines.append(f"- {allowed}")
     lines += [
