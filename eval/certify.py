@@ -29,18 +29,15 @@ from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
 from eval.policy.model import Policy, percentage_rounded_up
 from eval.promise import labels
-from eval.promise.certificate import (
-    CERTIFICATE,
+from eval.promise.auditplan import (
     AuditAttempt,
     AuditPlan,
     answers_to_known_rejects,
     audit_labels_before_first_gap,
-    certified_digests,
     index_of_first_proven_attempt,
-    make_certificate,
-    read_certificate,
     write_audit_terms,
 )
+from eval.promise.certificate import CERTIFICATE, certified_digests, make_certificate, read_certificate
 from eval.promise.eyes import known_reject_tests
 from eval.promise.known_rejects import (
     FOLDER,

@@ -3,7 +3,7 @@
     stylegate check brand=acme
     stylegate check brand=acme base=DIR show=true       the shape that each picture is trained in
 
-stylegate/brandset.py finds what is wrong with files, pictures and rows; a set with such problems is refused by every
+stylegate/brandcheck.py finds what is wrong with files, pictures and rows; a set with such problems is refused by every
 verb. The rest is remarks. Whether captions fit their pictures is asked of the brand's encoder: for each word a reader
 is fitted on all pictures but one. A caption is named that fits its picture worse than a tenth of all captions do, and
 worse than it fits any picture. Of several captions of a picture the first is asked about.
@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from eval.measuring.encoder import encoder_name, load_encoder
+from eval.measuring.encoder import load_encoder
+from eval.measuring.encodername import encoder_name
 from eval.measuring.features import cached_features_of_files
-from stylegate import brandset, buckets, files, hardware, pictures
+from stylegate import brandcheck, brandset, buckets, files, hardware, pictures
 from stylegate.brandset import SPLITS, BrandSet, CheckReport
 from stylegate.captionfaults import captions_by_name, problems_of_captions, words_of
 from stylegate.config import Config
@@ -51,7 +52,7 @@ def check(config: Config) -> int:
     Raises DataError that lists every problem.
     """
     folder = brandset.brand_folder(config.brand)
-    findings = brandset.check_brand_set_files(folder)
+    findings = brandcheck.check_brand_set_files(folder)
     brand_set = None if findings.problems else brandset.read_brand_set(folder)
     if brand_set:
         add_caption_and_split_remarks(config, brand_set, findings)
@@ -86,7 +87,7 @@ def add_caption_and_split_remarks(config: Config, brand_set: BrandSet, findings:
     brand, splits = brand_set.brand, brand_set.splits
     learned = captions_by_name({item.file: item.captions() for item in splits["train"]})
     findings.remarks += problems_of_captions(learned, brand.trigger, brand.style)
-    findings.remarks += brandset.remark_on_long_captions(brand_set, config)
+    findings.remarks += brandcheck.remark_on_long_captions(brand_set, config)
     findings.remarks += remarks_on_splits(len(splits["validation"]), len(splits["test"]))
     held_out = [", ".join(item.captions()) for part in ("validation", "test") for item in splits[part]]
     findings.remarks += remarks_on_words_not_learned(learned.values(), held_out)

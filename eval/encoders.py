@@ -21,15 +21,8 @@ from PIL import Image
 from eval.lot.comparison import Comparison, foreign_pictures_by_style, pictures_and_traits_of_split
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.columns import measure_lot_and_comparison
-from eval.measuring.encoder import (
-    DEFAULT,
-    LoadedEncoder,
-    architecture_and_weights_file,
-    encode_pictures,
-    encoder_folder,
-    load_encoder,
-    split_encoder_names,
-)
+from eval.measuring.encoder import LoadedEncoder, encode_pictures, load_encoder
+from eval.measuring.encodername import DEFAULT, architecture_and_weights_file, encoder_folder, split_encoder_names
 from eval.measuring.record import StyleReadability
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import brand as reader

@@ -51,8 +51,7 @@ from eval.lot.rounds import (
     recorded_or_new_round,
     unfinished_parts,
 )
-from eval.measuring import encoder as encoding
-from eval.measuring import features
+from eval.measuring import encodername, features
 from eval.measuring.previews import PreviewScorer
 from stylegate import brandset, files, firststeps, hardware, pictures, progress
 from stylegate.cache import ArrayCache
@@ -155,7 +154,7 @@ def load_stage(config: Config, folder: Path, processes: PartialState) -> DrawPic
     """Load base and LoRA into the stage that draws. On the way the main process draws the pictures of the base alone,
     and writes batch.json.
     """
-    encoding.encoder_preprocessing(encoding.encoder_name(config))  # a wrong name is said before anything is drawn
+    encodername.encoder_preprocessing(encodername.encoder_name(config))  # a wrong name is said before anything is drawn
     record = read_existing_batch_record(folder)
     drawn_with = replace(config.generate, **record.facts.generate.content())  # a trial may have chosen others
     settings = settings_of_drawing(config, record, drawn_with)
@@ -231,7 +230,7 @@ def draw_attempts(
     The main process shows progress. Features for scoring are computed while a picture is in memory, so that scoring
     need not decode it.
     """
-    shown = encoding.encoder_preprocessing(encoding.encoder_name(config))
+    shown = encodername.encoder_preprocessing(encodername.encoder_name(config))
     planned = digests_of_plan_and_its_source(folder, config)
     standing, brand = read_batch_progress(folder, config.plan.max_attempts), brand_of_batch(config)
     began, drawn_so_far = time.monotonic(), 0

@@ -26,34 +26,26 @@ from eval.lot.batch import (
     batch_folder_and_facts,
     read_existing_batch_record,
     read_plan,
-    require_file,
     write_batch_record,
     write_plan,
 )
-from eval.lot.comparison import traits_spelled_as_planned
 from eval.lot.drawn import remove_drawn_digests
 from eval.lot.early import remove_previews_of_slots
 from eval.lot.record import BatchFacts
 from eval.package import living
 from eval.planning import commitment, interchange, picture, rarity
+from eval.planning.asked import slots_from_config, training_combinations_to_exclude
 from eval.planning.open_slots import RarityInterval, rarity_intervals
 from eval.planning.problem import make_plan_problem
-from eval.planning.slots import (
-    notes_on_values_without_slot,
-    repaired_slots,
-    seed_of_slot,
-    slots_from_traits,
-    traits_of_slots_to_keep,
-)
+from eval.planning.slots import notes_on_values_without_slot, repaired_slots
 from eval.planning.traits import TraitsFile
 from eval.planning.traitsfile import read_traits_file
-from stylegate import brandset, files, listing, tables
+from stylegate import brandcheck, brandset, files
 from stylegate.brandset import BrandSet
 from stylegate.config import Config, run_name
-from stylegate.errors import ConfigError, DataError, ModelError
+from stylegate.errors import ConfigError, ModelError
 from stylegate.words import counted, plain_spelling
 
-OPTION = re.compile(r"(^|\s)--[A-Za-z]")  # in a prompt
 NAMED = 5  # problems that a note names
 EARLIER = "earlier"  # folder of a batch: pictures of slots that a later plan has changed
 
@@ -69,7 +61,7 @@ def plan(config: Config, with_next_step: bool = True) -> int:
 
         return audit_traits(config)
     config = with_arguments_of_batch(config)
-    brand_set = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))[0] if config.brand else None
+    brand_set = brandcheck.read_checked_brand_set(brandset.brand_folder(config.brand))[0] if config.brand else None
     file = read_traits_file(traits_file_path(config)) if config.traits else None
     if config.show:
         return show_plan(config, brand_set, file)
@@ -259,16 +251,6 @@ def slots_to_repair(written: str, size: int, exhausted: list[int]) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def training_combinations_to_exclude(config: Config, brand_set: BrandSet | None, file: TraitsFile) -> set[tuple]:
-    """The combinations of traits of the training pictures, spelled as in the traits file, as sorted (trait, value)
-    pairs; empty if they need not be left out.
-    """
-    learned = brand_set.splits["train"] if brand_set and config.plan.exclude_training else []
-    known = {number: item.traits for number, item in enumerate(learned) if item.traits}
-    written = [{trait: value} for trait, values in file.traits.items() for value in values]
-    return {traits_as_sorted_pairs(traits) for traits in traits_spelled_as_planned(known, written).values()}
-
-
 def notes_on_unknown_traits(brand_set: BrandSet, file: TraitsFile) -> list[str]:
     """A sentence about the traits of the file that no picture of the brand is known to have, and one about each trait
     with values that none shows.
@@ -357,58 +339,6 @@ def slots_with_a_drawn_picture(folder: Path) -> set[int]:
     return {attempt_and_slot(name)[1] for name in attempt_names(folder / "images")}
 
 
-def slots_from_config(
-    config: Config, brand_set: BrandSet | None, file: TraitsFile | None, earlier: list[PlanSlot], drawn: set[int]
-) -> list[PlanSlot]:
-    """The slots that the config asks for, from traits, prompts or captions. Of the `earlier` slots of traits those that
-    still fit keep their traits, the `drawn` ones first.
-    """
-    brand = brand_set.brand if brand_set else brandset.NO_BRAND
-    if file:
-        excluded = training_combinations_to_exclude(config, brand_set, file)
-        kept = traits_of_slots_to_keep(file, earlier, config.plan, excluded, drawn) if earlier else {}
-        return with_seeds_of_equal_earlier_slots(
-            slots_keeping_earlier_ones(config, file, brand, excluded, kept), earlier
-        )
-    if config.prompts:
-        prompts = [
-            (brand.prompt_with_trigger(text), {}) for text in read_prompts(require_file(config.prompts, "prompts"))
-        ]
-    elif brand_set:
-        prompts = [(brand.prompt_with_trigger(item.text), item.traits) for item in brand_set.splits["validation"]]
-    else:
-        raise DataError("nothing to plan from", next_step="give traits=, prompts=FILE or brand=.")
-    chosen = [prompts[i % len(prompts)] for i in range(config.plan.num_images)]
-    return [
-        PlanSlot(slot=i, prompt=text, seed=seed_of_slot(config.plan, i), traits=traits)
-        for i, (text, traits) in enumerate(chosen)
-    ]
-
-
-def slots_keeping_earlier_ones(
-    config: Config, file: TraitsFile, brand: brandset.Brand, excluded: set[tuple], kept: dict[int, dict[str, str]]
-) -> list[PlanSlot]:
-    """The slots of a plan of traits in which the slots `kept` (traits by slot number) keep theirs. Where that leaves no
-    plan for the others, the last 1, 2, 4 ... of `kept` are planned anew too.
-    """
-    freed = 0
-    while freed < len(kept):
-        held = dict(list(kept.items())[: len(kept) - freed])
-        try:
-            return slots_from_traits(file, brand, config.plan, excluded, held)
-        except DataError:  # if it is not because of what is kept, the last call says why
-            freed = max(1, 2 * freed)
-    return slots_from_traits(file, brand, config.plan, excluded)
-
-
-def with_seeds_of_equal_earlier_slots(slots: list[PlanSlot], earlier: list[PlanSlot]) -> list[PlanSlot]:
-    """The slots, where a slot that has the same traits as before keeps its seed, whatever plan.seed is now: its
-    pictures stay what they are.
-    """
-    seeds = {(slot.slot, traits_as_sorted_pairs(slot.traits)): slot.seed for slot in earlier}
-    return [s.model_copy(update={"seed": seeds.get((s.slot, traits_as_sorted_pairs(s.traits)), s.seed)}) for s in slots]
-
-
 def move_outdated_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSlot]) -> list[str]:
     """Move the pictures of slots that are no longer as they were drawn into a folder of the batch, and forget their
     verdicts. Returns lines to print: which slots lost theirs and why.
@@ -441,46 +371,3 @@ def move_outdated_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: l
     lines = [f"  slot {number}: {why}" for number, why in sorted(lost.items())]
     kept = counted(len(slots_with_a_drawn_picture(folder)), "slot")
     return [f"kept: the pictures of {kept}; lost, now in {files.display_path(aside)}: {len(lost)}", *lines]
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The prompts of a text file, one a line, or of the column `prompt` (or text, caption) of a table.
-
-    Lines of a text file that begin with # are comments. Options after a prompt, as `--n lowres` in kohya's sample
-    prompts, are refused: they would be drawn as words. Raises DataError listing every problem.
-    """
-    suffix, problems = path.suffix.lower(), []
-    if suffix in listing.TABLES:
-        table = tables.read_table(path)
-        problems += table.problems
-        if not problems and not set(table.columns) & set(tables.TEXTS):
-            problems.append(f"needs a column prompt, has {', '.join(table.columns) or 'none'}")
-        prompts = (
-            [(row.line, tables.value_in_one_of_columns(row, tables.TEXTS)) for row in table.rows]
-            if not problems
-            else []
-        )
-    elif suffix in (".json", ".toml", ".yaml", ".yml"):
-        raise DataError(f"prompts={path} is no list of prompts", next_step="write one prompt a line into a .txt file.")
-    else:
-        try:
-            prompts, comments = tables.content_lines_and_comment_count(path.read_bytes())
-        except ValueError as error:
-            raise DataError(f"prompts={path}: {error}") from None
-        if comments:
-            print(f"note: comments of {path.name} (lines that begin with #) are left out: {comments}")
-    problems += [
-        f"line {n}: {'no text' if not isinstance(t, str) else 'options after -- are not read; take them out'}"
-        for n, t in prompts
-        if not isinstance(t, str) or OPTION.search(t)
-    ]
-    if problems:
-        raise DataError(f"prompts={path}:", problems)
-    if not prompts:
-        raise DataError(f"prompts={path} holds no line of text")
-    return [text.strip() for _, text in prompts]
-
-
-def traits_as_sorted_pairs(traits: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """Traits as (trait, value) pairs in the order of the alphabet, which can be members of a set."""
-    return tuple(sorted(traits.items()))

@@ -22,17 +22,15 @@ from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
 from eval.policy.model import Policy, Promise, percentage_rounded_up
 from eval.promise import labels, terminal
-from eval.promise.certificate import (
-    TRAIT_CERTIFICATE,
+from eval.promise.auditplan import (
     AuditAttempt,
     AuditPlan,
     audit_labels_before_first_gap,
     begun_plan_or_new,
     index_of_first_proven_attempt,
-    make_certificate,
-    read_certificate,
     write_audit_terms,
 )
+from eval.promise.certificate import TRAIT_CERTIFICATE, make_certificate, read_certificate
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
 from eval.promise.statements import TraitStatement, statements_of
 from eval.promise.worksheet import (

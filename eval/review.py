@@ -28,8 +28,8 @@ from eval.lot.lot import Lot, locked_lot
 from eval.lot.words import arguments_naming_lot
 from eval.policy import file as policyfile
 from eval.promise import disagreements
+from eval.promise.auditplan import index_of_first_proven_attempt, write_audit_terms
 from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
-from eval.promise.certificate import index_of_first_proven_attempt, write_audit_terms
 from eval.promise.known_rejects import neutral_picture_path, plan_with_known_rejects
 from eval.promise.label import Label
 from eval.promise.rejected import rejected_by_score, rejected_order

@@ -27,8 +27,9 @@ from eval.package.provenance import Provenance
 from eval.planning.commitment import PlanCommitment
 from eval.planning.traits import TraitsFile
 from eval.policy.model import PolicyFile
+from eval.promise.auditplan import AuditTerms
 from eval.promise.calibration import Calibration, CalibrationTerms
-from eval.promise.certificate import AuditTerms, Certificate
+from eval.promise.certificate import Certificate
 from eval.promise.labels import StoredLabel
 from stylegate import files
 from stylegate.brandset import Brand

@@ -17,6 +17,7 @@ from eval.lot.compared import comparison_with_decisions
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
+from eval.measuring import encodername
 from eval.measuring.columns import compute_and_write_scores
 from eval.measuring.features import cached_features_of_files
 from eval.measuring.scores import read_score_record, scores_are_current, scores_key
@@ -51,7 +52,7 @@ def encode_share_of_this_process(config: Config, lot: Lot, compared: Comparison)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True
     processes = hardware.accelerate_process_state(hardware.hardware_of_this_process(config))
-    encoder = encoding.load_encoder(encoding.encoder_name(config), processes.device)
+    encoder = encoding.load_encoder(encodername.encoder_name(config), processes.device)
     for title in ("score", "references", "training"):
         named = lot.files if title == "score" else getattr(compared, title)
         share = named[processes.process_index :: processes.num_processes]

@@ -20,21 +20,20 @@ from PIL import Image
 from pydantic import ValidationError
 
 from stylegate import files, pictures, sheets
+from stylegate.brandcheck import PictureDigest, check_pictures, near_duplicate_groups
 from stylegate.brandset import (
     FURTHER,
     SPLITS,
     UNKNOWN_LICENCE,
     Brand,
     CheckReport,
-    PictureDigest,
-    check_pictures,
-    near_duplicate_groups,
     raise_if_problems,
     validation_problems_of_brand,
 )
 from stylegate.captionfaults import captions_by_name, problems_of_captions
 from stylegate.captions import UNREADABLE, Caption, CaptionSources, FolderCaptions, read_captions
-from stylegate.config import Config, configuration_error
+from stylegate.config import Config
+from stylegate.configcheck import configuration_error
 from stylegate.errors import DataError
 from stylegate.listing import CAPTIONS, SUFFIXES, FolderListing, list_folder, mask_files
 from stylegate.picturefaults import without_frame

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stylegate import config as configuration
+from stylegate import configcheck
 from stylegate.errors import (
     AfterVerdictError,
     ConfigError,
@@ -154,11 +155,11 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
     try:
         if flags:
             if problems:
-                raise configuration.configuration_error(problems, verb)
+                raise configcheck.configuration_error(problems, verb)
             return print_config_or_run_sweep(verb, flags, overrides)
         settings = [text for text in overrides if text.startswith(("hydra.", "hydra/"))]
         problems += [f"{text}: a setting of Hydra's own, which --multirun alone reads" for text in settings]
-        config = configuration.checked_config(
+        config = configcheck.checked_config(
             compose_hydra_config([o for o in overrides if o not in settings]), problems, verb
         )
     except (HydraException, OmegaConfBaseException) as error:
@@ -197,7 +198,7 @@ def valid_overrides_and_problems(verb: str, overrides: list[str], sweep: bool) -
             problem = f"{text}: several values need --multirun, which runs the verb once with each"
         else:
             problem = (
-                None if hydras else configuration.override_problem(override, schema) or unread_key_problem(verb, name)
+                None if hydras else configcheck.override_problem(override, schema) or unread_key_problem(verb, name)
             )
         if problem:
             problems.append(problem)
@@ -224,7 +225,7 @@ def print_config_or_run_sweep(verb: str, flags: list[str], overrides: list[str])
         if ExitCode.PREEMPTED in codes:  # a sweep that was told to stop starts no further job
             return
         try:
-            codes.append(run_verb(verb, configuration.checked_config(cfg, [], verb)))
+            codes.append(run_verb(verb, configcheck.checked_config(cfg, [], verb)))
             if away and codes[-1] != ExitCode.PASS:
                 raise ConfigError(f"a job ended with exit code {codes[-1]}")
         except Exception as error:  # raised below: Hydra would print its own words above ours
@@ -254,7 +255,7 @@ def sweep_configs(overrides: list[str]) -> list[configuration.Config]:
 
     parsed = OverridesParser.create().parse_overrides([a for a in overrides if not a.startswith("hydra")])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [configuration.checked_config(compose_hydra_config(list(job)), []) for job in jobs]
+    return [configcheck.checked_config(compose_hydra_config(list(job)), []) for job in jobs]
 
 
 def quote_text_value(override: str, sweep: bool = False) -> str:
@@ -267,7 +268,7 @@ def quote_text_value(override: str, sweep: bool = False) -> str:
     name, equals, value = override.partition("=")
     name = "import_file" if name == "import" else name  # which Python has no field of the name of
     override = name + equals + value
-    if not equals or not configuration.is_text_key(name.lstrip("+")) or value in ("", "null"):
+    if not equals or not configcheck.is_text_key(name.lstrip("+")) or value in ("", "null"):
         return override
     if sweep and re.search(r"[()\[\]{}'\"\\$=]", value):
         return override

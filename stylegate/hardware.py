@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from stylegate.config import Config, HardwareConfig
+from stylegate.config import Config
+from stylegate.configgroups import HardwareConfig
 from stylegate.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ the precision is `auto`, the device decides it (stylegate/hardware.py): the same
 another run on a CPU.
 """
 
-from stylegate.config import Config, config_as_dict, lora_alpha, run_name
+from stylegate.config import Config, config_as_dict, run_name
+from stylegate.configgroups import lora_alpha
 from stylegate.files import canonical_sha256
 
 # Keys of `train` that leave the weights as they are: retention, logging, and max_steps while the rate is constant.

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from stylegate import pictures
-from stylegate.config import Config, GenerateConfig
+from stylegate.config import Config
+from stylegate.configgroups import GenerateConfig
 from stylegate.errors import ConfigError
 from stylegate.families import LoadedBaseModel, pipelines
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from stylegate import files, lineage, wandbrun
-from stylegate.config import TrackerConfig
+from stylegate.configgroups import TrackerConfig
 
 INIT_S, FINISH_S = 15.0, 60.0  # seconds that W&B may take to begin a run, and to send the rest at its end
 GRACE_S = 15.0  # seconds that W&B may exceed these limits by

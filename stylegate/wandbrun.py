@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from stylegate import checkout, files
-from stylegate.config import TrackerConfig
+from stylegate.configgroups import TrackerConfig
 
 IDENTITY = "wandb.json"  # in the run's directory: the id, project and team of its one W&B run
 TORN = "torn"  # a folder for parts that a kill has damaged; they are not synced

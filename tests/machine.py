@@ -43,7 +43,7 @@ from eval.lot.lot import read_lot
 from eval.measuring import encoder
 from eval.package.layout import read_picture_rows
 from eval.scorers import technical
-from stylegate import cli, files, pictures
+from stylegate import cli, configcheck, files, pictures
 from stylegate.errors import DataError
 from tests.conftest import MADE_BY_A_MODEL
 from tests.eval.packages import made_anew, provenance_of
@@ -191,7 +191,7 @@ def composed() -> Any:
 
     ConfigStore.instance().store(name="schema", node=cli.configuration.Config)
     with hydra.initialize_config_dir(str(cli.configuration.CONF), version_base="1.3"):
-        return cli.configuration.checked_config(hydra.compose("config"), [])
+        return configcheck.checked_config(hydra.compose("config"), [])
 
 
 class Lot:

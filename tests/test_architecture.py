@@ -16,7 +16,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from stylegate import cli, config, files, verbs
+from stylegate import cli, config, configcheck, files, verbs
 
 ROOMS = {"stylegate": set(), "eval": {"stylegate"}, "train": {"eval", "stylegate"}}
 YAML_COUNT = 27  # in conf/; a new one is counted here
@@ -171,7 +171,7 @@ def test_every_yaml_composes() -> None:
             group = path.relative_to(files.ROOT / "conf").parent.as_posix()
             overrides = [] if group == "." else [f"{group}={path.stem}"]
             composed = compose("config", overrides)
-            assert isinstance(config.checked_config(composed, []), config.Config)
+            assert isinstance(configcheck.checked_config(composed, []), config.Config)
             assert not OmegaConf.missing_keys(composed)
 
 

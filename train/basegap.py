@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from eval.lot.paired import paired_difference_interval
-from stylegate.config import GenerateConfig
+from stylegate.configgroups import GenerateConfig
 from train import select, state
 from train.evaluate import Evaluator
 from train.run import Run

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eval.measuring.encoder import encoder_name
+from eval.measuring.encodername import encoder_name
 from eval.policy.model import UNREADABLE
 from stylegate import files
 from train import select, state

@@ -8,7 +8,7 @@ own way.
 
 from typing import Any, NamedTuple
 
-from stylegate.config import GenerateConfig
+from stylegate.configgroups import GenerateConfig
 
 ONE_FILE = ("sd", "sdxl")  # families that ComfyUI's CheckpointLoaderSimple reads whole
 CHECKPOINT = "choose-the-base-of-this-lora.safetensors"

@@ -16,11 +16,12 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.measuring import encoder as encoding
+from eval.measuring import encodername
 from eval.policy import file as policyfile
-from stylegate import brandset, buckets, files, hardware, licence, pictures, sample
+from stylegate import brandcheck, brandset, buckets, files, hardware, licence, pictures, sample
 from stylegate.brandset import BrandSet, CheckReport
-from stylegate.config import Config, GenerateConfig, TrainConfig
+from stylegate.config import Config
+from stylegate.configgroups import GenerateConfig, TrainConfig
 from stylegate.errors import ExitCode, StylegateError, SurroundingsError
 from stylegate.families import FAMILIES, pairing, pipelines
 from stylegate.rundirectory import run_directory_name
@@ -48,7 +49,7 @@ def print_dry_run_report(config: Config) -> int:
     """
     family = FAMILIES[config.family.name]
     brand_set, findings, folder, terms, learned = check_run_inputs(config)
-    remarks = findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config) + learned.remarks
+    remarks = findings.all_remarks() + brandcheck.remark_on_long_captions(brand_set, config) + learned.remarks
 
     sketch = family.weightless_model(folder)
     sample.require_size_multiples(config, sketch.multiple)
@@ -135,7 +136,7 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, 
             errors.append(error)
             return None
 
-    data = value_or_recorded_problem(lambda: brandset.read_checked_brand_set(brandset.brand_folder(config.brand)))
+    data = value_or_recorded_problem(lambda: brandcheck.read_checked_brand_set(brandset.brand_folder(config.brand)))
     folder = value_or_recorded_problem(lambda: family.base_folder(config.base, weights=False))
     learned: Any = value_or_recorded_problem(lambda: learned_pictures(config, data[0])) if data else None
     terms: Any = (
@@ -149,7 +150,7 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, 
             )
         )
     value_or_recorded_problem(lambda: policyfile.read_policy(config.policy))
-    value_or_recorded_problem(lambda: encoding.encoder_preprocessing(encoding.encoder_name(config)))
+    value_or_recorded_problem(lambda: encodername.encoder_preprocessing(encodername.encoder_name(config)))
     if config.hardware.nf4:
         value_or_recorded_problem(pipelines.bitsandbytes_classes)
     value_or_recorded_problem(lambda: optimizers.build_optimizer(config.train, [torch.zeros(1, requires_grad=True)]))

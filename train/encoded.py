@@ -18,7 +18,7 @@ from stylegate import brandset, buckets, files, pictures, progress
 from stylegate.brandset import Brand, BrandPicture, BrandSet
 from stylegate.buckets import TrainingView
 from stylegate.cache import ArrayCache
-from stylegate.config import TrainConfig
+from stylegate.configgroups import TrainConfig
 from stylegate.errors import StylegateError
 from stylegate.families import Conditions, Family, LoadedBaseModel
 from train import batches

@@ -36,6 +36,7 @@ from eval.lot.compared import comparison_with_decisions
 from eval.lot.comparison import base_pictures_as_foreign_set
 from eval.lot.lot import read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
+from eval.measuring import encodername
 from eval.measuring.features import cached_features_of_files
 from eval.measuring.record import OF_BASE
 from eval.policy import file as policyfile
@@ -43,7 +44,8 @@ from eval.policy import model as policy
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import style
 from stylegate import files, hardware, pictures, progress, sample, sheets, similarity
-from stylegate.config import Config, GenerateConfig, config_as_dict
+from stylegate.config import Config, config_as_dict
+from stylegate.configgroups import GenerateConfig
 from train import batches, losses, sharding
 from train.encoded import autoencoder_pixels
 from train.run import Run
@@ -77,7 +79,7 @@ class Evaluator:
         shown = items if len(items) >= MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
         self.references = [(item.file, run.brand_set.folder / item.file) for item in shown]
         self.policy = policyfile.read_policy(run.config.policy)
-        judges = [encoding.encoder_digest(encoding.encoder_name(run.config)), self.policy.sha256, OF_BASE]
+        judges = [encodername.encoder_digest(encodername.encoder_name(run.config)), self.policy.sha256, OF_BASE]
         self.settings = config_as_dict(self.drawn_with) | ({"base": run.drawing.sha256} if run.config.draw_base else {})
         self.judged_by = files.canonical_sha256([*judges, len(shown), self.settings])
         self.latents: dict[int, Tensor] = {}  # of pictures of validation/, by number, which are encoded once
@@ -264,7 +266,7 @@ class Evaluator:
     @cached_property
     def encoder(self) -> encoding.LoadedEncoder:
         """The encoder that judges, loaded at the first use."""
-        return encoding.load_encoder(encoding.encoder_name(self.run.config), self.run.accelerator.device)
+        return encoding.load_encoder(encodername.encoder_name(self.run.config), self.run.accelerator.device)
 
     def embeddings(self, named: list[tuple[str, Path]]) -> NDArray[np.float32]:
         """Unit vectors [pictures, width] of the encoder, of pictures that are given as (name, path)."""

@@ -117,11 +117,12 @@ def mean_style_scores(config: Config, lot: Lot) -> tuple[float, float, float]:
     NaN for all three if there are too few references, or no pictures of the base.
     """
     from eval.measuring import encoder as encoding
+    from eval.measuring import encodername
     from eval.measuring.features import cached_features_of_files
     from eval.scorers import style
 
     encoder = encoding.load_encoder(
-        encoding.encoder_name(config), hardware.set_threads_and_choose_device(config.hardware)
+        encodername.encoder_name(config), hardware.set_threads_and_choose_device(config.hardware)
     )
     compared = comparison_with_decisions(config, lot)
     base = pictures_drawn_by_base(files.RUNS / run_directory_name(config))

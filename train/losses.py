@@ -8,7 +8,7 @@ latents, with signal = 1 - sigma). Level 0 is nearly clean. Latents and noise ar
 import torch
 from torch import Tensor
 
-from stylegate.config import LossConfig
+from stylegate.configgroups import LossConfig
 from stylegate.families import NoiseSchedule
 
 STYLE_MEAN, STYLE_STD = -6.0, 2.0  # of the log-SNR: "style-friendly", arXiv 2411.14793, section 4.1

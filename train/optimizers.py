@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegate.config import TrainConfig
+from stylegate.configgroups import TrainConfig
 from stylegate.errors import ConfigError
 
 EXTRAS = {"adamw8bit": ("bitsandbytes.optim", "AdamW8bit"), "prodigy": ("prodigyopt", "Prodigy")}

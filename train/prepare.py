@@ -12,9 +12,10 @@ from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from torch import nn
 
-from stylegate import __version__, brandset, buckets, files, hardware, licence, pictures, sample
+from stylegate import __version__, brandcheck, brandset, buckets, files, hardware, licence, pictures, sample
 from stylegate.brandset import Brand
-from stylegate.config import Config, config_as_dict, lora_alpha
+from stylegate.config import Config, config_as_dict
+from stylegate.configgroups import lora_alpha
 from stylegate.errors import SurroundingsError
 from stylegate.families import FAMILIES, Family, LoadedBaseModel, pairing, pipelines
 from train import batches, encoded, sharding, state
@@ -31,7 +32,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     directory was begun with other data, another base or another number of processes.
     """
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
-    brand_set, findings = brandset.read_checked_brand_set(brandset.brand_folder(config.brand))
+    brand_set, findings = brandcheck.read_checked_brand_set(brandset.brand_folder(config.brand))
     learned = learned_pictures(config, brand_set)
     licence.require_licence_agreement(config, family.base_folder(config.base))
     if config.draw_base:
@@ -93,7 +94,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         }
         files.write_json(directory / "run.json", record)
         print(f"run: {files.display_path(directory)}")
-        remarks = findings.all_remarks() + brandset.remark_on_long_captions(brand_set, config)
+        remarks = findings.all_remarks() + brandcheck.remark_on_long_captions(brand_set, config)
         for remark in remarks + learned.remarks + run_remarks(run, resolutions):
             print(f"note: {remark}")
     accelerator.wait_for_everyone()

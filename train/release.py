@@ -18,7 +18,8 @@ from stylegate import adapter, files, lorafile, pictures, sample
 from stylegate.adapter import PlainLoraLayer
 from stylegate.basename import base_that_draws
 from stylegate.brandset import Brand, BrandSet
-from stylegate.config import Config, GenerateConfig, run_name
+from stylegate.config import Config, run_name
+from stylegate.configgroups import GenerateConfig
 from stylegate.families import Family, LoadedBaseModel
 from stylegate.readers import SMALLEST_WIDTH
 from train.comfyui import ONE_FILE, WorkflowSettings, comfyui_workflow

@@ -24,7 +24,7 @@ from eval.engines import parts
 from eval.engines.place import FolderPlace, ObjectStorePlace, Place, uri_below
 from eval.engines.work import run_named_parts
 from stylegate import files
-from stylegate.config import EngineConfig
+from stylegate.configgroups import EngineConfig
 from stylegate.errors import ConfigError, StylegateError, SurroundingsError
 
 SECONDS = 0.3  # between two looks at processes

@@ -6,14 +6,8 @@ from eval.judging.record import NOT_ASKED_FOR, PromiseState
 from eval.judging.verdicts import Verdict, add_reason, exportable_digests, make_reason
 from eval.policy.model import Policy
 from eval.promise import labels
-from eval.promise.certificate import (
-    CERTIFICATE,
-    AuditPlan,
-    Certificate,
-    audit_plan_of_lot,
-    certified_digests,
-    read_certificate,
-)
+from eval.promise.auditplan import AuditPlan, audit_plan_of_lot
+from eval.promise.certificate import CERTIFICATE, Certificate, certified_digests, read_certificate
 from eval.promise.ranked import choose_audit_design
 from stylegate import files
 from stylegate.errors import DataError

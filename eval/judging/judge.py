@@ -6,6 +6,15 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from eval.judging import certified
+from eval.judging.byscores import depends_on_readable_style, verdicts_of_rows
+from eval.judging.changes import (
+    apply_calibrated_check,
+    apply_decisions,
+    apply_waivers,
+    correct_traits_found_wrong,
+    review_rejects_of_other_policies,
+    send_accepted_to_review,
+)
 from eval.judging.judged import JudgedLot
 from eval.judging.record import (
     NOT_ASKED_FOR,
@@ -24,20 +33,7 @@ from eval.judging.rules import (
     results_of_lot_rules,
     slots_with_all_attempts_failed,
 )
-from eval.judging.verdicts import (
-    Verdict,
-    apply_calibrated_check,
-    apply_decisions,
-    apply_waivers,
-    correct_traits_found_wrong,
-    depends_on_readable_style,
-    exportable_verdicts,
-    picture_counts_by_check,
-    review_rejects_of_other_policies,
-    send_accepted_to_review,
-    slots_with_verdict,
-    verdicts_of_rows,
-)
+from eval.judging.verdicts import Verdict, exportable_verdicts, picture_counts_by_check, slots_with_verdict
 from eval.lot.batch import PLAN
 from eval.lot.compared import comparison_with_decisions
 from eval.lot.comparison import Comparison

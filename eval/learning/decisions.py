@@ -12,7 +12,8 @@ from eval.measuring.decided import (
     read_decided_pictures,
     require_same_brand_and_encoder,
 )
-from eval.measuring.encoder import encoder_name, load_encoder
+from eval.measuring.encoder import load_encoder
+from eval.measuring.encodername import encoder_name
 from eval.measuring.features import cached_features_of_files
 from eval.measuring.measured import PictureFeatures
 from eval.measuring.record import READ_BY_HEAD

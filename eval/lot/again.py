@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from eval.lot.batch import RECORD, read_existing_batch_record
 from eval.lot.record import BatchRecord
 from stylegate import files
-from stylegate.config import Config, FamilyConfig, GenerateConfig, PlanConfig, config_as_dict
+from stylegate.config import Config, config_as_dict
+from stylegate.configgroups import FamilyConfig, GenerateConfig, PlanConfig
 from stylegate.errors import ConfigError
 
 Part = TypeVar("Part", PlanConfig, GenerateConfig)

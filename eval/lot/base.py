@@ -19,7 +19,7 @@ from eval.lot.comparison import BASE, FEWEST_OF_BASE
 from eval.lot.record import BatchFacts
 from stylegate import files, pictures, progress, sample
 from stylegate.cache import ArrayCache
-from stylegate.config import GenerateConfig
+from stylegate.configgroups import GenerateConfig
 from stylegate.families import LoadedBaseModel
 
 PICTURES, STEPS = 32, 8  # at most

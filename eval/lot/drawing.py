@@ -13,7 +13,8 @@ from eval.lot.base import base_pictures_as_png, keys_of_base_pictures, settings_
 from eval.lot.record import BatchRecord
 from stylegate import brandset, hardware, lorafile, pictures, sample
 from stylegate.basename import base_that_draws
-from stylegate.config import Config, FamilyConfig, GenerateConfig, config_as_dict
+from stylegate.config import Config, config_as_dict
+from stylegate.configgroups import FamilyConfig, GenerateConfig
 from stylegate.embedded import encode_each_prompt_once
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES, LoadedBaseModel, pipelines

@@ -9,7 +9,7 @@ from eval.engines.parts import Row
 from eval.engines.run import Work
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, sha256_by_name
-from eval.measuring import encoder as encoding
+from eval.measuring import encodername
 from eval.measuring.encoder import LoadedEncoder
 from eval.measuring.features import pixel_features_key
 from stylegate import files, hardware, progress
@@ -29,7 +29,7 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
     """
     settings = {
         "stage": "encode",
-        "encoder": encoder_name_on_workers(encoding.split_encoder_names(encoding.encoder_name(config))[0]),
+        "encoder": encoder_name_on_workers(encodername.split_encoder_names(encodername.encoder_name(config))[0]),
         "encoder_sha256": encoder.sha256,
         "background": compared.background,
         "batch_size": config.score.batch_size,
@@ -71,7 +71,7 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
 
 def encoder_name_on_workers(name: str) -> str:
     """The name of one encoder, with an absolute path for a relative one: a worker may start in another folder."""
-    architecture, weights = encoding.architecture_and_weights_file(name)
+    architecture, weights = encodername.architecture_and_weights_file(name)
     if weights:
         return f"{architecture}:{weights}"
     return str(Path(name).expanduser().resolve()) if files.is_path(name) else name

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from eval.lot.comparison import Comparison, planned_trait_values
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
+from eval.measuring import encodername
 from eval.measuring.ahead import encode_ahead
 from eval.measuring.decided import read_decided_pictures, require_same_brand_and_encoder
 from eval.measuring.domain import in_domain_flags_and_warning
@@ -50,7 +51,8 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
     cannot be loaded. `quiet` shows no progress.
     """
     encoder = encoding.load_encoder(
-        encoding.encoder_name(config), hardware.set_threads_and_choose_device(hardware.hardware_of_this_process(config))
+        encodername.encoder_name(config),
+        hardware.set_threads_and_choose_device(hardware.hardware_of_this_process(config)),
     )
     if config.engine.name != "local":
         encode_ahead(config, lot, compared, encoder, quiet)
@@ -66,7 +68,7 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
     ScoreRecord(
         key=scores_key(config, lot, compared),  # now that the encoder's weights are at hand
         tables=score_table_digests(lot.out),
-        encoder=encoding.encoder_name(config),
+        encoder=encodername.encoder_name(config),
         encoder_sha256=encoder.sha256_of_all,
         computed=EncodingConditions(precision="fp32", device=encoder.device.type, threads=num_torch_threads()),
         references=ReferencesUsed(

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.measuring.encoder import EncoderPreprocessing, LoadedEncoder, encode_pictures
+from eval.measuring.encoder import LoadedEncoder, encode_pictures
+from eval.measuring.encodername import EncoderPreprocessing
 from eval.measuring.measured import PictureFeatures, PictureSignatures
 from eval.scorers import technical
 from stylegate import files, pictures, progress, similarity

@@ -4,7 +4,8 @@ import numpy as np
 
 from eval.lot.batch import require_file
 from eval.lot.lot import sha256_by_name
-from eval.measuring.encoder import LoadedEncoder, encoder_name
+from eval.measuring.encoder import LoadedEncoder
+from eval.measuring.encodername import encoder_name
 from eval.measuring.features import cached_features_of_files
 from eval.measuring.scores import named_aesthetic_head_path
 from eval.scorers import aesthetic

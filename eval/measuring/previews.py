@@ -12,6 +12,7 @@ from eval.lot.batch import PlanSlot, read_existing_batch_record, read_plan
 from eval.lot.compared import comparison_with_decisions
 from eval.lot.lot import Lot
 from eval.measuring import encoder as encoding
+from eval.measuring import encodername
 from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.features import FeatureArrays, features_without_encoder, replace_pixels_by_embeddings
 from eval.measuring.measured import MeasuredLot, PictureFeatures
@@ -30,7 +31,7 @@ class PreviewScorer:
         self.config, self.plan = config, {slot.file(0): slot for slot in read_plan(folder)}
         self.lot = Lot(folder / "images", folder, [], {}, self.plan, read_existing_batch_record(folder))
         self.compared = comparison_with_decisions(config, self.lot)
-        self.encoder = encoding.load_encoder(encoding.encoder_name(config), device)
+        self.encoder = encoding.load_encoder(encodername.encoder_name(config), device)
         self.measured: MeasuredLot | None = None  # of the pictures that were scored last
         unplanned = replace(self.lot, slots=None)  # another plan changes no score of a slot that stays
         self.key = scores_key(config, unplanned, self.compared)[:16]

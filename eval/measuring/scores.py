@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from eval.lot.batch import require_file
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, sha256_by_name
-from eval.measuring.encoder import encoder_digest, encoder_name
+from eval.measuring.encodername import encoder_digest, encoder_name
 from eval.measuring.record import ScoreRecord, ScoreTableDigests
 from eval.scorers import SCORES, aesthetic
 from stylegate import files

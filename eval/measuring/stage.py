@@ -8,7 +8,7 @@ from eval.engines.parts import Row
 from eval.measuring.encoder import load_encoder
 from eval.measuring.features import pixel_feature_rows_of_files, replace_pixels_by_embeddings
 from stylegate import hardware
-from stylegate.config import HardwareConfig
+from stylegate.configgroups import HardwareConfig
 from stylegate.errors import ModelError
 
 

@@ -11,16 +11,8 @@ from eval.package import receiver, ssh
 from eval.package.bag import SSH_SIGNER, STATEMENT
 from eval.package.calibrated import problems_with_calibration
 from eval.package.items import ItemRecord
-from eval.package.layout import (
-    IMAGES,
-    OLD_TABLE,
-    TABLE,
-    is_bag,
-    payload_folder,
-    read_item_rows,
-    read_picture_rows,
-)
-from eval.package.living import verify_changes_file
+from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload_folder, read_item_rows, read_picture_rows
+from eval.package.livingcheck import verify_changes_file
 from eval.package.provenance import PackageCounts, Provenance
 from eval.package.signature import is_signed_file
 from eval.package.statement import statement_problem

@@ -17,7 +17,7 @@ from eval.judging.record import (
     VerdictCounts,
 )
 from eval.lot.lot import Lot, lot_origin
-from eval.measuring.encoder import encoder_name_without_folders
+from eval.measuring.encodername import encoder_name_without_folders
 from stylegate import __version__, files
 from stylegate.records import Record
 

@@ -12,7 +12,7 @@ from eval.planning.repair import repaired_plan_rows
 from eval.planning.solve import solve_plan
 from eval.planning.traits import OneOfOne, TraitsFile
 from stylegate.brandset import Brand
-from stylegate.config import PlanConfig
+from stylegate.configgroups import PlanConfig
 from stylegate.errors import DataError
 from stylegate.words import counted
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from eval.lot.batch import require_file
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot, lot_origin, sha256_by_name
-from eval.measuring.encoder import encoder_digest, encoder_name
+from eval.measuring.encodername import encoder_digest, encoder_name
 from eval.measuring.scores import VERSION as SCORES_VERSION
 from eval.measuring.scores import named_aesthetic_head_path
 from eval.policy.lines import ResolvedCheckLines

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from eval.lot.lot import Lot
-from eval.promise.certificate import AuditPlan, read_audit_terms
+from eval.promise.auditplan import AuditPlan, read_audit_terms
 from stylegate import files, pictures
 from stylegate.pictures import PictureError
 from stylegate.words import counted

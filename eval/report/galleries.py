@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from eval.judging.byscores import TWINS
 from eval.judging.certified import BEYOND, FOUND
-from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, TWINS, UNSURE, Reason, Verdict
+from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, UNSURE, Reason, Verdict
 from eval.lot.comparison import Comparison
 from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, TOO_FEW, UNKNOWN_VALUE, UNREADABLE

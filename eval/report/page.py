@@ -16,7 +16,7 @@ from eval.learning import LEARNT
 from eval.lot.cost import cost_in_words, seconds_by_stage
 from eval.lot.lot import Lot
 from eval.lot.words import arguments_naming_lot
-from eval.measuring.encoder import encoder_name_without_folders
+from eval.measuring.encodername import encoder_name_without_folders
 from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_percent_rounded_down, percentage_rounded_up
 from eval.promise.calibration import Calibration
 from eval.report import slider

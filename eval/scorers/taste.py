@@ -81,6 +81,6 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 def picture_blocks(measured: MeasuredLot, features: PictureFeatures) -> list[NDArray[np.float32]]:
     """The blocks [n, k] that the reader of the brand sees of n pictures, shown at the size of foreign ones."""
-    from eval.scorers.brand import brand_feature_blocks
+    from eval.scorers.brandfeatures import brand_feature_blocks
 
     return brand_feature_blocks(measured.at_foreign_size(features))

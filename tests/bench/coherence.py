@@ -28,7 +28,7 @@ from eval.lot.batch import PlanSlot
 from eval.policy import file as policyfile
 from eval.scorers import coherence
 from stylegate import brandset, lorafile, sample, similarity
-from stylegate.config import GenerateConfig
+from stylegate.configgroups import GenerateConfig
 from stylegate.families import FAMILIES, LoadedBaseModel
 from tests.bench.style import JUDGED, train, truth, unseen
 from train.miniature import judge as judging

@@ -18,7 +18,8 @@ from PIL import Image
 from eval.lot.batch import PlanSlot, batch_folder_and_facts, read_plan
 from stylegate import brandset, files, pictures
 from stylegate.cli import main
-from stylegate.config import Config, PlanConfig
+from stylegate.config import Config
+from stylegate.configgroups import PlanConfig
 from tests.bench.defects import DEFECTS
 from tests.bench.style import JUDGED, train
 from train.miniature import judge as judging

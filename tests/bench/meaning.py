@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval.judging.verdicts import margin_in_spreads
+from eval.judging.byscores import margin_in_spreads
 from eval.lot.batch import PlanSlot
 from eval.lot.compared import comparison_with_decisions
 from eval.lot.lot import Lot, sha256_by_name

@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 
 from eval.policy.model import Promise
-from eval.promise.certificate import AuditPlan
+from eval.promise.auditplan import AuditPlan
 from eval.promise.label import Label
 from stylegate.config import Config
 

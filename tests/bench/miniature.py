@@ -19,7 +19,7 @@ from eval.planning.traitsfile import read_traits_file
 from eval.scorers import prompt, style
 from stylegate import brandset, files, sample
 from stylegate.brandset import Brand
-from stylegate.config import GenerateConfig, PlanConfig
+from stylegate.configgroups import GenerateConfig, PlanConfig
 from stylegate.families import FAMILIES
 from train.miniature import judge as judging
 from train.miniature import vae, world

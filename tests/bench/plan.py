@@ -25,7 +25,8 @@ from eval.planning.solve import entropy_margin_if_feasible, solve_plan
 from eval.planning.traits import TraitsFile
 from eval.planning.traitsfile import read_traits_file
 from stylegate.brandset import NO_BRAND
-from stylegate.config import Config, PlanConfig
+from stylegate.config import Config
+from stylegate.configgroups import PlanConfig
 from stylegate.errors import DataError
 
 TRAITS, VALUES, FORBIDDEN, ONES = 7, 12, 40, 25

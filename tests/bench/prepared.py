@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from eval.check import add_caption_and_split_remarks
-from stylegate import brandset, files
+from stylegate import brandcheck, brandset, files
 from stylegate.brand import make_brand_set
 from stylegate.captionfaults import words_in_most_captions
 from stylegate.config import Config
@@ -109,7 +109,7 @@ def found_faults(folder: Path) -> dict[str, set[str]]:
         for row in files.read_jsonl(folder / part / "metadata.jsonl")
     }
     texts = {item.file: item.text for part in brandset.SPLITS for item in brand_set.splits[part]}
-    findings = brandset.check_brand_set_files(folder)
+    findings = brandcheck.check_brand_set_files(folder)
     groups = [line.split(":")[0].split(", ") for line in findings.remarks if line.endswith("near-duplicates")]
     add_caption_and_split_remarks(Config(brand=str(folder)), brand_set, findings)
     remarks = "\n".join(findings.remarks)

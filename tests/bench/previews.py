@@ -25,7 +25,8 @@ from scipy.stats import rankdata
 
 from stylegate import files
 from stylegate.cli import main as stylegate
-from stylegate.config import Config, GenerateConfig, TrainConfig
+from stylegate.config import Config
+from stylegate.configgroups import GenerateConfig, TrainConfig
 from stylegate.rundirectory import run_directory_name
 from train import select, state
 from train.evaluate import Evaluator

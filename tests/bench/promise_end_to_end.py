@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.promise.certificate import certified_digests, read_audit_terms, read_certificate
+from eval.promise.auditplan import read_audit_terms
+from eval.promise.certificate import certified_digests, read_certificate
 from stylegate import files, pictures
 from stylegate.cli import main
 from tests.bench import meaning

@@ -24,7 +24,8 @@ from eval.planning.traitsfile import read_traits_file
 from eval.scorers import style
 from stylegate import brandset, files, lorafile, sample
 from stylegate.cli import main
-from stylegate.config import Config, GenerateConfig, PlanConfig
+from stylegate.config import Config
+from stylegate.configgroups import GenerateConfig, PlanConfig
 from stylegate.families import FAMILIES
 from stylegate.rundirectory import run_directory_name
 from tests.bench.miniature import embed, pictures_of, right

@@ -22,8 +22,9 @@ from eval.lot.lot import digest_of_names_and_digests, relative_name
 from eval.lot.rounds import read_batch_progress
 from eval.package import living, receiver, signature
 from eval.package.proof import check_package
-from eval.plan import read_prompts, traits_as_sorted_pairs, warn_of_slots_beyond_supply
+from eval.plan import warn_of_slots_beyond_supply
 from eval.planning import commitment
+from eval.planning.asked import read_prompts, traits_as_sorted_pairs
 from eval.planning.rarity import rarity_of_each_item
 from eval.planning.slots import slots_from_traits
 from eval.planning.traits import TraitValue
@@ -31,7 +32,8 @@ from eval.planning.traitsfile import read_traits_file
 from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.cli import main
-from stylegate.config import Config, PlanConfig
+from stylegate.config import Config
+from stylegate.configgroups import PlanConfig
 from stylegate.errors import DataError
 from stylegate.families import FAMILIES
 from tests.conftest import words_of

@@ -15,7 +15,7 @@ from eval.measuring.foreign import shipped_pictures_on_backgrounds
 from eval.measuring.measured import ForeignSet
 from eval.measuring.record import OF_BASE
 from eval.measuring.redrawn import redrawn_copy
-from eval.scorers import brand
+from eval.scorers import brand, brandfeatures
 from stylegate import files
 
 NEON = files.ROOT / "data" / "brands" / "neon"
@@ -62,7 +62,7 @@ def test_another_hand_is_told_and_the_same_hand_is_not() -> None:
 def test_a_reference_is_read_by_a_reader_that_does_not_know_it() -> None:
     random = np.random.default_rng(0)
     own, other = hand(200, random, 24), hand(120, random, 24)
-    rows = np.concatenate([np.concatenate(brand.brand_feature_blocks(one), axis=1) for one in (own, other)])  # type: ignore[arg-type]
+    rows = np.concatenate([np.concatenate(brandfeatures.brand_feature_blocks(one), axis=1) for one in (own, other)])  # type: ignore[arg-type]
     truth, weights = np.repeat([1.0, -1.0], 24), np.random.default_rng(1).uniform(1, 2, 48)
     weights[12:24] = weights[:12]  # the two views of a picture weigh alike
     fitted = brand.fit_ridge(brand.regression_sums(rows, truth, weights))

@@ -14,7 +14,7 @@ from eval import plan_audit
 from eval.package import receiver
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
-from eval.promise import audit, certificate, labels
+from eval.promise import audit, auditplan, certificate, labels
 from eval.promise.certificate import certificate_problems
 from eval.promise.ranked import BY_MARGIN
 from eval.promise.rejected import interval_without_replacement, rejected_order
@@ -60,7 +60,7 @@ def test_known_rejects_measure_who_fills_in_a_worksheet(run, words, tmp_path: Pa
     told, out = [*words(ALL_PASS), "promise.known_rejects=30"], tmp_path / "out"
     code, text = run("certify", *told)
     assert code == 13 and "reviewers: 30 known rejects are hidden among the pictures" in text
-    (terms,) = certificate.read_audit_terms(out)
+    (terms,) = auditplan.read_audit_terms(out)
     known, rows = terms.known_rejects, list(csv.DictReader((out / "audit.csv").open()))
     assert len(rows) == 62 and set(known) < {row["sha256"] for row in rows}
     assert {row["file"] for row in rows} == {f"audit-pictures/{row['sha256'][:16]}.png" for row in rows}
@@ -247,7 +247,7 @@ def test_tampered_certificates_are_refused(run, words, tmp_path: Path) -> None:
 def refit(found: dict) -> None:
     """The attempts as they follow from the labels."""
     promise = Promise(alpha=0.1, delta=0.1, ladder=(1.0, 0.5))
-    plan = certificate.AuditPlan(found["lot"]["pictures"], promise, 0, found["policy"]["sha256"], BY_MARGIN)
+    plan = auditplan.AuditPlan(found["lot"]["pictures"], promise, 0, found["policy"]["sha256"], BY_MARGIN)
     attempts = plan.proof_attempts([label(row["sha256"], row["verdict"]) for row in found["labels"]])
     found["attempts"] = [attempt.content() for attempt in attempts]
 
@@ -292,7 +292,7 @@ def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
     lot = [f"{i:064x}" for i in range(400)]
     promise = Promise(alpha=0.05, delta=0.05, ladder=(1.0, 0.5))
     policy = policyfile.read_policy("default")
-    plan = certificate.AuditPlan(lot, promise, 0, policy.sha256)
+    plan = auditplan.AuditPlan(lot, promise, 0, policy.sha256)
     worse = set(lot[200:])
     given = [label(s, "reject" if s in worse and i % 3 == 0 else "accept") for i, s in enumerate(plan.labelling_order)]
     whole, half = plan.proof_attempts(given[:250])
@@ -304,8 +304,8 @@ def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
 def test_an_audit_of_traits_is_computed_again_from_its_statements() -> None:
     policy = policyfile.read_policy("default")
     stated = [TraitStatement(file=f"{i:05d}-0.png", picture=f"{i:064x}", trait="hat", value="cap") for i in range(300)]
-    plan = certificate.AuditPlan([s.sha256 for s in stated], plan_audit.PROMISE, 0, policy.sha256, purpose="traits")
-    assert plan.labelling_order != certificate.AuditPlan(plan.lot, plan_audit.PROMISE, 0, policy.sha256).labelling_order
+    plan = auditplan.AuditPlan([s.sha256 for s in stated], plan_audit.PROMISE, 0, policy.sha256, purpose="traits")
+    assert plan.labelling_order != auditplan.AuditPlan(plan.lot, plan_audit.PROMISE, 0, policy.sha256).labelling_order
     given = [label(sha256) for sha256 in plan.labelling_order]
     found = certificate.make_certificate(plan, given, plan.proof_attempts(given), 0, policy, stated)
     assert (

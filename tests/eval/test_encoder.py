@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from eval.lot.lot import sha256_by_name
 from eval.measuring import encoder as encoding
-from eval.measuring import features, foreign, weights
+from eval.measuring import encodername, features, foreign, weights
 from eval.measuring.encoder import LoadedEncoder
 from stylegate import basename, files, pictures
 from stylegate.cache import ArrayCache
@@ -42,8 +42,8 @@ NAMES = ["miniature", "ViT-B-32:laion2b_s34b_b79k", "ViT-B-16-SigLIP:webli", "Vi
 @pytest.mark.parametrize("size", [(64, 64), (300, 231)])
 def test_pictures_are_shown_as_open_clip_shows_them(name: str, size: tuple[int, int]) -> None:
     """uint8 first, arithmetic later: bit for bit the transform that open_clip makes of the same config."""
-    shown, seen = encoding.encoder_preprocessing(name), []
-    model, settings = encoding.open_clip_configs(name)
+    shown, seen = encodername.encoder_preprocessing(name), []
+    model, settings = encodername.open_clip_configs(name)
     transform = open_clip.image_transform(
         model["vision_cfg"]["image_size"],
         is_train=False,
@@ -118,22 +118,22 @@ def hub_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_digest_of_an_encoder_by_name_covers_its_weights(hub_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known without loading and in another process; other weights under the same name have another digest."""
     name = "tiny-test:local"
-    assert encoding.encoder_digest(name) != encoding.encoder_digest(name), "not known before it was loaded"
-    first, key = encoding.load_encoder(name, CPU), encoding.encoder_digest(name)
+    assert encodername.encoder_digest(name) != encodername.encoder_digest(name), "not known before it was loaded"
+    first, key = encoding.load_encoder(name, CPU), encodername.encoder_digest(name)
     monkeypatch.setattr(weights, "located", {})  # another process
-    assert encoding.encoder_digest(name) == key
+    assert encodername.encoder_digest(name) == key
 
     tensors = load_file(hub_clip)
     tensors["visual.proj"] += 1
     save_file(tensors, hub_clip)
-    assert encoding.encoder_digest(name) != key
+    assert encodername.encoder_digest(name) != key
     second = encoding.load_encoder(name, CPU)
-    assert second.sha256 != first.sha256 and encoding.encoder_digest(name) == encoding.encoder_digest(name)
+    assert second.sha256 != first.sha256 and encodername.encoder_digest(name) == encodername.encoder_digest(name)
 
     hub_clip.unlink()
-    assert encoding.encoder_digest(name) != encoding.encoder_digest(name), "gone"
+    assert encodername.encoder_digest(name) != encodername.encoder_digest(name), "gone"
     (files.CACHE / weights.RECORD).write_text("{")
-    assert encoding.encoder_digest(name) != encoding.encoder_digest(name), "a torn record is none"
+    assert encodername.encoder_digest(name) != encodername.encoder_digest(name), "a torn record is none"
     with pytest.raises(ModelError, match="its weights are not at"):
         encoding.load_encoder(name, CPU)
 
@@ -233,7 +233,7 @@ def test_a_model_without_patches_is_read_by_its_embedding_alone() -> None:
         def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
             return pixels.flatten(1)[:, :4]
 
-    encoder = LoadedEncoder(Model(), encoding.encoder_preprocessing("miniature"), None, CPU, "", None, None)
+    encoder = LoadedEncoder(Model(), encodername.encoder_preprocessing("miniature"), None, CPU, "", None, None)
     found = encoding.encode_pictures(encoder, [encoder.preprocessing.pixels(photo(64, 64))])
     assert found.embeddings.shape == (1, 4) and found.patches.shape == (1, 0)
 
@@ -326,11 +326,11 @@ def test_a_folder_in_the_working_directory_never_stands_for_a_name(
         (tmp_path / name).mkdir()
         for file in ("open_clip_config.json", "open_clip_model.safetensors"):
             (tmp_path / name / file).touch()
-    assert encoding.encoder_folder("miniature") == files.MODELS / "miniature" / "clip"
-    assert encoding.encoder_folder("./miniature") == tmp_path / "miniature"
-    assert encoding.encoder_folder("ViT-B-32:openai") is None
+    assert encodername.encoder_folder("miniature") == files.MODELS / "miniature" / "clip"
+    assert encodername.encoder_folder("./miniature") == tmp_path / "miniature"
+    assert encodername.encoder_folder("ViT-B-32:openai") is None
     with pytest.raises(ModelError, match=r"write \./acme"):
-        encoding.encoder_folder("acme")
+        encodername.encoder_folder("acme")
     (tmp_path / "owner" / "name").mkdir(parents=True)
     with pytest.raises(ModelError, match=r"write \./owner/name"):
         basename.parse_hub_id("owner/name")

@@ -24,7 +24,7 @@ from eval.engines.work import run_named_parts
 from eval.lot.drawing import DrawPictures
 from eval.measuring.stage import PictureFeatureStage
 from stylegate import files
-from stylegate.config import EngineConfig
+from stylegate.configgroups import EngineConfig
 from stylegate.errors import ConfigError, DataError, ModelError, SurroundingsError
 
 ROWS = [{"id": str(i), "value": i} for i in range(10)]

@@ -13,7 +13,8 @@ from eval.package import verify_certificate
 from eval.policy import file as policyfile
 from eval.policy.model import percentage_rounded_up
 from eval.promise import eyes
-from eval.promise.certificate import AuditPlan, certificate_problems, make_certificate
+from eval.promise.auditplan import AuditPlan
+from eval.promise.certificate import certificate_problems, make_certificate
 from eval.promise.eyes import KnownRejectTest
 from eval.promise.known_rejects import picture_with_fault, pictures_with_known_rejects
 from eval.promise.label import Label, LabelName

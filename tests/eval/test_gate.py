@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from eval.judging.advice import NOBODY_LOOKED
+from eval.judging.byscores import verdict_and_reasons, verdicts_of_rows
 from eval.judging.rules import folder_exit_code
-from eval.judging.verdicts import verdict_and_reasons, verdicts_of_rows
 from eval.measuring import features
 from eval.policy.lines import ResolvedCheckLines
 from stylegate import files

@@ -13,7 +13,7 @@ from eval.lot import batch as batches
 from eval.lot.batch import read_plan
 from eval.measuring.record import OF_BASE
 from stylegate import files, sample
-from stylegate.config import GenerateConfig
+from stylegate.configgroups import GenerateConfig
 from stylegate.embedded import encode_each_prompt_once
 from stylegate.families import FAMILIES
 from stylegate.families.base import LoadedBaseModel

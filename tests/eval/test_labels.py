@@ -15,7 +15,7 @@ import pytest
 
 from eval.policy import file as policyfile
 from eval.promise import labels, store
-from eval.promise.certificate import AuditTerms
+from eval.promise.auditplan import AuditTerms
 from eval.promise.older import OLDER_FILES
 from stylegate import files
 from stylegate.errors import DataError, SurroundingsError

@@ -13,7 +13,7 @@ from eval.judging.judge import evidence_digests
 from eval.package.proof import package_problems
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
-from eval.promise import audit, certificate, labels, store
+from eval.promise import audit, auditplan, labels, store
 from stylegate import files
 from stylegate.cli import main
 from tests.eval.packages import digests_in, made_anew, provenance_of
@@ -212,7 +212,7 @@ def test_every_attempt_at_a_lot_is_written_down(run, certified: list[str], words
         run("gate", *told)
         text = run("certify", *told)[1]
         assert f"{earlier} attempts at other lots" in text
-    assert len(certificate.read_audit_terms(tmp_path / "out")) == 3
+    assert len(auditplan.read_audit_terms(tmp_path / "out")) == 3
 
 
 def test_labels_that_rule_everything_out_prove_nothing() -> None:
@@ -220,7 +220,7 @@ def test_labels_that_rule_everything_out_prove_nothing() -> None:
     assert audit.labels_until_proven(given[:73], 300, 0.05, 0.05) is not None
     assert audit.upper_bound_on_reject_share_after_removal(given, 300, 0.05, 0.05) == 1.0
     lot = [f"{i:064x}" for i in range(300)]
-    plan = certificate.AuditPlan(lot, Promise(ladder=(1.0,)), 0)
+    plan = auditplan.AuditPlan(lot, Promise(ladder=(1.0,)), 0)
     told = [label(s, "reject" if bad else "accept") for s, bad in zip(plan.labelling_order, given, strict=False)]
     assert plan.proof_attempts(told)[0].proven_after is None
 

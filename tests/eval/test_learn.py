@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval.judging.verdicts import make_reason, reasons_answered_by_head
+from eval.judging.byscores import reasons_answered_by_head
+from eval.judging.verdicts import make_reason
 from eval.learning.advice import advice_on_captions
 from eval.learning.gains import acceptable_share, area_under_roc_curve, gain_of_ranking, lowest_acceptable_score
 from eval.lot.comparison import Comparison, pictures_and_traits_of_split

@@ -15,8 +15,8 @@ from PIL import Image
 from eval.lot.batch import read_plan, write_plan
 from eval.lot.comparison import traits_spelled_as_planned
 from eval.package import verify_traits
-from eval.plan import training_combinations_to_exclude
 from eval.planning import exact, interchange
+from eval.planning.asked import training_combinations_to_exclude
 from eval.planning.collection import (
     CollectionItems,
     notes_on_equal_items,
@@ -37,7 +37,8 @@ from eval.planning.traits import TraitsFile, TraitValue
 from eval.planning.traitsfile import read_traits_file
 from stylegate import files
 from stylegate.brandset import NO_BRAND, brand_folder, read_brand_set
-from stylegate.config import Config, PlanConfig
+from stylegate.config import Config
+from stylegate.configgroups import PlanConfig
 from stylegate.errors import DataError
 from tests.bench.plan import dense_file, random_file
 

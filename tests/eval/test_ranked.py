@@ -12,7 +12,7 @@ import pytest
 from eval.package import verify_certificate
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
-from eval.promise import audit, certificate
+from eval.promise import audit, auditplan, certificate
 from eval.promise.ranked import (
     BY_MARGIN,
     BettingStrategy,
@@ -93,7 +93,7 @@ def test_the_next_picture_is_drawn_by_weight() -> None:
 
 def test_who_labels_a_whole_lot_always_has_a_certificate() -> None:
     lot = [f"{i:064x}" for i in range(30)]
-    plan = certificate.AuditPlan(lot, Promise(alpha=0.05, delta=0.05, ladder=(1.0,)), 0, "", BY_MARGIN)
+    plan = auditplan.AuditPlan(lot, Promise(alpha=0.05, delta=0.05, ladder=(1.0,)), 0, "", BY_MARGIN)
     given = [label(sha256, "reject" if i % 2 else "accept") for i, sha256 in enumerate(plan.labelling_order)]
     assert plan.proof_attempts(given)[0].bound == 0 and plan.proof_attempts(given)[0].proven_after is not None
     assert plan.proof_attempts(given[:10])[0].bound > 0.3
@@ -103,14 +103,14 @@ def test_who_labels_a_whole_lot_always_has_a_certificate() -> None:
 def test_certificates_of_both_orders_hold(design: RankedAuditDesign | None, tmp_path: Path) -> None:
     """One without a design is version 2, byte for byte what older versions wrote and read."""
     policy, lot = policyfile.read_policy("default"), [f"{i:064x}" for i in range(300)]
-    plan = certificate.AuditPlan(lot, policy.promise, 0, policy.sha256, design)
+    plan = auditplan.AuditPlan(lot, policy.promise, 0, policy.sha256, design)
     given = [label(sha256, "accept") for sha256 in plan.labelling_order[:120]]
     made = certificate.make_certificate(plan, given, plan.proof_attempts(given), 0, policy)
     made.write(path := tmp_path / "certificate.json")
     written = json.loads(path.read_text())
     assert written["version"] == (3 if design else 2) and ("design" in written) == bool(design)
     assert certificate.read_certificate(path) == made and not verify_certificate.certificate_problems(written)
-    other = certificate.AuditPlan(lot[1:] + lot[:1], policy.promise, 0, policy.sha256, design)
+    other = auditplan.AuditPlan(lot[1:] + lot[:1], policy.promise, 0, policy.sha256, design)
     assert (other.labelling_order == plan.labelling_order) == (design is None), (
         "another ranking of the same pictures is another order"
     )
@@ -125,7 +125,7 @@ def test_certificates_of_both_orders_hold(design: RankedAuditDesign | None, tmp_
 def test_the_packages_own_check_computes_the_same(design: RankedAuditDesign | None) -> None:
     """verify_certificate.py, without numpy: the same order, the same number of labels, for parts of the lot too."""
     lot, rng = [f"{i * 7919:064x}" for i in range(400)], np.random.default_rng(14)
-    plan = certificate.AuditPlan(lot, Promise(alpha=0.05, delta=0.1, ladder=(1.0, 0.7)), 1, "5" * 64, design)
+    plan = auditplan.AuditPlan(lot, Promise(alpha=0.05, delta=0.1, ladder=(1.0, 0.7)), 1, "5" * 64, design)
     weights = verify_certificate.sampling_weights(400, design.content() if design else None)
     assert verify_certificate.pictures_in_drawn_order(lot, plan.order_seed, weights) == plan.labelling_order
     proofs = 0
@@ -211,7 +211,7 @@ def test_the_packages_own_check_believes_no_terms_that_prove_nothing(
 ) -> None:
     """Labels, order and proof are those of the forged terms: only the terms are not those of an audit."""
     policy, lot = policyfile.read_policy("default"), [f"{i:064x}" for i in range(1000)]
-    plan = certificate.AuditPlan(lot, policy.promise, 0, policy.sha256, BY_MARGIN)
+    plan = auditplan.AuditPlan(lot, policy.promise, 0, policy.sha256, BY_MARGIN)
     given = [label(sha256, "accept") for sha256 in plan.labelling_order[:120]]
     made = certificate.make_certificate(plan, given, plan.proof_attempts(given), 0, policy).content()
     assert not verify_certificate.certificate_problems(made)

@@ -27,7 +27,7 @@ from starlette.testclient import TestClient
 from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
 from eval.promise import labels, store
-from eval.promise.certificate import read_audit_terms
+from eval.promise.auditplan import read_audit_terms
 from eval.promise.disagreements import disagreements
 from eval.review import calibration_queue
 from eval.reviewing import guard, server, session, stream
@@ -35,7 +35,7 @@ from eval.reviewing.queues import ReviewPicture, ReviewQueue, disagreement_queue
 from eval.reviewing.session import ReviewSession, SaveRequest
 from stylegate import files
 from stylegate.cli import compose_hydra_config, quote_text_value, valid_overrides_and_problems
-from stylegate.config import checked_config
+from stylegate.configcheck import checked_config
 from tests.conftest import command
 from tests.eval.people import ALL_IN_REVIEW, ALL_PASS, CALIBRATED, verdicts_of
 

@@ -20,6 +20,7 @@ from timm.data.transforms_factory import create_transform
 from eval.encoders import EncoderMeasurement, fastest_of_surest_encoders, write_encoder_into_brand_file
 from eval.lot.lot import sha256_by_name
 from eval.measuring import encoder as encoding
+from eval.measuring import encodername
 from eval.measuring.features import cached_features_of_files
 from eval.measuring.record import SeparationFromForeignSet, StyleReadability
 from eval.measuring.redrawn import encoded_at_foreign_size
@@ -88,15 +89,15 @@ def test_weights_by_path_are_shown_what_their_architecture_is_made_for(by: str, 
 def test_what_a_folder_states_of_its_preprocessing_holds(siglip: Path) -> None:
     stated = {"mean": [0.1] * 3, "std": [0.2] * 3}
     (siglip.parent / "open_clip_config.json").write_text(json.dumps({"model_cfg": SIGLIP, "preprocess_cfg": stated}))
-    shown = encoding.encoder_preprocessing(str(siglip.parent))
+    shown = encodername.encoder_preprocessing(str(siglip.parent))
     assert shown.mean == (0.1,) * 3 and shown.pixels(noise(300, 100)).shape == (64, 64, 3)
 
 
 def test_weights_that_do_not_say_how_pictures_are_prepared_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "clip.safetensors", {"x": torch.zeros(1)})
     with pytest.raises(ModelError, match="in different ways"):
-        encoding.encoder_preprocessing(f"ViT-L-14:{path}")
-    assert encoding.encoder_preprocessing(f"ViT-L-14-quickgelu:{path}").mean[0] == pytest.approx(0.48145466)
+        encodername.encoder_preprocessing(f"ViT-L-14:{path}")
+    assert encodername.encoder_preprocessing(f"ViT-L-14-quickgelu:{path}").mean[0] == pytest.approx(0.48145466)
 
 
 @pytest.mark.parametrize(("architecture", "patches"), [("test_vit.r160_in1k", 8192), ("test_resnet.r160_in1k", 0)])
@@ -151,12 +152,12 @@ def test_a_digest_covers_the_weights_and_not_the_place(tmp_path: Path) -> None:
     first = encoding.load_encoder(name, CPU).sha256
     (tmp_path / "elsewhere").mkdir()
     moved = timm_tower(tmp_path / "elsewhere", "test_vit.r160_in1k")
-    assert encoding.encoder_digest(moved) == encoding.encoder_digest(name)
+    assert encodername.encoder_digest(moved) == encodername.encoder_digest(name)
     file = Path(name.rpartition(":")[2])
     tensors = load_file(file)
     tensors["norm.weight"] += 1
     save_file(tensors, file)
-    assert encoding.load_encoder(name, CPU).sha256 != first != encoding.encoder_digest(name)
+    assert encoding.load_encoder(name, CPU).sha256 != first != encodername.encoder_digest(name)
 
 
 def test_a_batch_is_scored_without_texts(run, csd: str, tmp_path: Path) -> None:
@@ -249,14 +250,14 @@ def test_several_encoders_read_the_brand_and_one_that_fails_is_named(
         assert name not in alone.column_names or alone[name].equals(together[name]), name
     assert not alone["brand"].equals(together["brand"]) and second["readability"]["readable"]
     assert second["encoder"] == joined and second["encoder_sha256"] != first["encoder_sha256"]
-    assert encoding.encoder_name_without_folders(f"{joined}+timm:x:/a/y.safetensors+/a/clip") == (
+    assert encodername.encoder_name_without_folders(f"{joined}+timm:x:/a/y.safetensors+/a/clip") == (
         "miniature+csd:csd.safetensors+timm:x:y.safetensors+clip"
     )
 
-    digest = encoding.encoder_digest(joined)
+    digest = encodername.encoder_digest(joined)
     path = Path(csd.partition(":")[2])
     save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
-    assert encoding.encoder_digest(joined) != digest
+    assert encodername.encoder_digest(joined) != digest
 
     before = (out / "gate.json").read_bytes()
     code, text = run_exactly("gate", *words, f"encoder=miniature+nobody+csd:{tmp_path}/gone.safetensors")
@@ -266,8 +267,8 @@ def test_several_encoders_read_the_brand_and_one_that_fails_is_named(
 
 def test_a_path_with_a_plus_sign_is_one_encoder(tmp_path: Path) -> None:
     shutil.copytree(files.MODELS / "miniature" / "clip", tmp_path / "c+miniature")
-    assert encoding.split_encoder_names(str(tmp_path / "c+miniature")) == [str(tmp_path / "c+miniature")]
-    assert encoding.split_encoder_names("miniature+csd:./a.safetensors+miniature") == [
+    assert encodername.split_encoder_names(str(tmp_path / "c+miniature")) == [str(tmp_path / "c+miniature")]
+    assert encodername.split_encoder_names("miniature+csd:./a.safetensors+miniature") == [
         "miniature",
         "csd:./a.safetensors",
     ]

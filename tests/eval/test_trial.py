@@ -7,14 +7,10 @@ import pytest
 from eval.judging.verdicts import make_reason
 from eval.lot.batch import read_existing_batch_record
 from eval.lot.record import SamplerSetting
-from eval.trial import (
-    JudgedSetting,
-    compare_with_first_setting,
-    denoiser_passes_per_picture,
-    most_accepted_per_work,
-)
+from eval.trial import JudgedSetting, compare_with_first_setting, denoiser_passes_per_picture, most_accepted_per_work
 from stylegate import files
-from stylegate.config import Config, FamilyConfig
+from stylegate.config import Config
+from stylegate.configgroups import FamilyConfig
 from tests.lots import verdict
 
 ACCEPT_ALL = "version: 1\nchecks: {contrast: {reject_below: 0.001}}\n"

@@ -13,18 +13,16 @@ import pytest
 from eval import gate
 from eval.judging import certified, rules
 from eval.judging import judge as judging
-from eval.judging.record import GateRecord, LotRuleResult
-from eval.judging.verdicts import (
-    Reason,
-    Verdict,
-    apply_waivers,
-    make_reason,
+from eval.judging.byscores import (
     margin_in_spreads,
     margins_of_rows_above_all_lines,
     verdict_and_reasons,
     verdict_of_row,
     verdicts_of_rows,
 )
+from eval.judging.changes import apply_waivers
+from eval.judging.record import GateRecord, LotRuleResult
+from eval.judging.verdicts import Reason, Verdict, make_reason
 from eval.lot.lot import Lot
 from eval.measuring.record import BatchMeasures
 from eval.policy.lines import ResolvedCheckLines

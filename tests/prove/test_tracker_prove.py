@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from stylegate import files, tracker, wandbrun
-from stylegate.config import Config, HardwareConfig, TrainConfig
+from stylegate.config import Config
+from stylegate.configgroups import HardwareConfig, TrainConfig
 from stylegate.rundirectory import run_directory_name
 from tests.conftest import FAST_ALL_LAYERS, command, merged
 from tests.fake_wandb import STAGES, FakeWandb, speaking_to

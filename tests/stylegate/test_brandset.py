@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from stylegate import brandset, files, pictures
+from stylegate import brandcheck, brandset, files, pictures
 from stylegate.brand import assign_splits
 from stylegate.errors import DataError
 from stylegate.splits import choose_held_out_pictures, remarks_on_splits, remarks_on_words_not_learned
@@ -103,7 +103,7 @@ def test_words_of_the_verb_go_into_brand_yaml_and_splits(run, folder: Path) -> N
 def test_splits_follow_the_advice_of_the_gate(total: int, sizes: tuple[int, int]) -> None:
     """16 references draw a usable line and 8 pictures choose a checkpoint; both come before a large train/."""
     noise = np.random.default_rng(0).integers(0, 256, (total, 64, 64, 3), np.uint8)
-    splits = assign_splits({f"{i}.png": brandset.PictureDigest(f"{i:03d}", one) for i, one in enumerate(noise)}, {})
+    splits = assign_splits({f"{i}.png": brandcheck.PictureDigest(f"{i:03d}", one) for i, one in enumerate(noise)}, {})
     assert (len(splits["test"]), len(splits["validation"])) == sizes
     assert sum(map(len, splits.values())) == total == len({name for names in splits.values() for name in names})
     usable, chosen = sizes[0] >= 16, sizes[1] >= 8
@@ -373,7 +373,7 @@ def test_brand_sets_come_back_from_datasets_as_they_were(run, folder: Path, tmp_
         before = brandset.read_brand_set(place)
         for kind, one in (("loaded", loaded), ("parquet", again)):
             brandset.write_brand_set_from_dataset(one, "someone/acme", tmp_path / f"{number}-{kind}")
-            after, _ = brandset.read_checked_brand_set(tmp_path / f"{number}-{kind}")
+            after, _ = brandcheck.read_checked_brand_set(tmp_path / f"{number}-{kind}")
             for part in brandset.SPLITS:
                 wanted = [(item.sha256, item.captions(), item.traits) for item in before.splits[part]]
                 found = [(item.sha256, item.captions(), item.traits) for item in after.splits[part]]

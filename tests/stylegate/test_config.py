@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from stylegate import config, rundirectory
+from stylegate import config, configcheck, rundirectory
 from stylegate.cli import quote_text_value, valid_overrides_and_problems
 from stylegate.errors import ConfigError
 from stylegate.verbs import VERBS
@@ -154,7 +154,7 @@ def test_the_tests_compose_as_hydra_does(words: list[str]) -> None:
 
     def outcome(compose) -> object:
         try:
-            return config.checked_config(compose(words), [])
+            return configcheck.checked_config(compose(words), [])
         except (HydraException, ConfigError) as error:
             return type(error), str(error)
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from stylegate import dashboards, files, wandbrun
-from stylegate.config import Config, TrackerConfig
+from stylegate.config import Config
+from stylegate.configgroups import TrackerConfig
 from stylegate.errors import SurroundingsError
 from tests.fake_wandb import KEY, FakeWandb, refusing, speaking_to
 

@@ -10,7 +10,8 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from stylegate import adapter, files, lorafile, loranames, sample
-from stylegate.config import Config, GenerateConfig, LoraConfig
+from stylegate.config import Config
+from stylegate.configgroups import GenerateConfig, LoraConfig
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
 from tests.conftest import FAST_ALL_LAYERS

@@ -18,7 +18,7 @@ from PIL import Image
 
 from stylegate import files, tracker, wandbrun
 from stylegate.cli import main
-from stylegate.config import TrackerConfig
+from stylegate.configgroups import TrackerConfig
 from stylegate.tracker import LedgerTracker, WandbTracker, make_tracker
 from tests.conftest import FAST, merged
 from tests.fake_wandb import KEY, FakeWandb, refusing, speaking_to

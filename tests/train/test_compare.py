@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from stylegate import cli, config, files, rundirectory
+from stylegate import cli, config, configcheck, files, rundirectory
 from stylegate.errors import ExitCode
 from tests.conftest import FAST
 from train import select
@@ -188,7 +188,7 @@ def test_wandb_would_run_our_own_command() -> None:
         words = [w for part in sweep["command"] for w in (told[part[2:-1]] if part.startswith("${") else [part])]
         assert words[:3] == ["/usr/bin/env", "stylegate", "train"]
         with initialize_config_dir(str(config.CONF), version_base="1.3"):
-            composed = config.checked_config(compose("config", overrides=words[3:]), [])
+            composed = configcheck.checked_config(compose("config", overrides=words[3:]), [])
         assert composed.tracker.name == "wandb" and composed.brand == "neon"
         assert [composed.lora.rank, composed.train.learning_rate, composed.train.seed] == list(values)
         runs.add(rundirectory.run_directory_name(composed))

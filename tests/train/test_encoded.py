@@ -14,7 +14,8 @@ from accelerate import Accelerator
 from PIL import Image, ImageOps
 
 from stylegate import brandset, cache, files
-from stylegate.config import Config, FamilyConfig, HardwareConfig, TrainConfig
+from stylegate.config import Config
+from stylegate.configgroups import FamilyConfig, HardwareConfig, TrainConfig
 from stylegate.errors import DataError
 from stylegate.families import FAMILIES, Conditions, LoadedBaseModel
 from tests import tiny

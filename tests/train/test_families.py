@@ -13,8 +13,9 @@ from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
 from PIL import Image
 from safetensors.torch import save_file
 
-from stylegate import adapter, brandset, convert, files, firststeps, lorafile, pictures, sample
-from stylegate.config import Config, GenerateConfig
+from stylegate import adapter, brandcheck, convert, files, firststeps, lorafile, pictures, sample
+from stylegate.config import Config
+from stylegate.configgroups import GenerateConfig
 from stylegate.embedded import encode_each_prompt_once
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES, LoadedBaseModel, pipelines
@@ -484,7 +485,7 @@ def test_alpha_is_learned_and_drawn_where_the_brand_keeps_it(
         image.save(path)
     told = (folder / "brand.yaml").read_text().replace("'#ffffff'", "'#102030'")
     (folder / "brand.yaml").write_text(told.replace("alpha: flatten", "alpha: keep"))
-    brand_set, _ = brandset.read_checked_brand_set(folder)
+    brand_set, _ = brandcheck.read_checked_brand_set(folder)
     item, kept = brand_set.splits["train"][0], brand_set.brand
     opaque = kept.model_copy(update={"alpha": "flatten"})
     flat = encoded.autoencoder_pixels(item, opaque, True, 64, 64)

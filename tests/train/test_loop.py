@@ -23,7 +23,8 @@ from torch.overrides import TorchFunctionMode
 
 from stylegate import files, hardware
 from stylegate.cli import main
-from stylegate.config import Config, HardwareConfig, TrainConfig
+from stylegate.config import Config
+from stylegate.configgroups import HardwareConfig, TrainConfig
 from stylegate.rundirectory import run_directory_name
 from tests.conftest import FAST, FAST_ALL_LAYERS, command, exit_code, forks, merged
 from train import loop, optimizers, prepare

@@ -10,7 +10,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from diffusers.training_utils import compute_snr
 from scipy import stats
 
-from stylegate.config import LossConfig
+from stylegate.configgroups import LossConfig
 from stylegate.families import NoiseSchedule
 from stylegate.families.unet import noise_schedule_of
 from train import losses

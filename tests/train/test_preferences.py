@@ -22,7 +22,8 @@ from eval.preferences import digests_labelled_as_evidence, pictures_usable_in_pa
 from eval.promise.labels import StoredLabel, append_labels
 from stylegate import adapter, brandset, files, lorafile
 from stylegate.cli import main
-from stylegate.config import Config, HardwareConfig, ObjectiveConfig, TrainConfig
+from stylegate.config import Config
+from stylegate.configgroups import HardwareConfig, ObjectiveConfig, TrainConfig
 from stylegate.errors import StylegateError
 from stylegate.families.pipelines import weights_digest
 from stylegate.preferenceset import read_preference_set

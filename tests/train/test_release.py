@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from stylegate.config import GenerateConfig
+from stylegate.configgroups import GenerateConfig
 from train import release
 from train.comfyui import WorkflowSettings, comfyui_workflow
 

@@ -24,7 +24,7 @@ from PIL import Image
 from eval.planning.slots import slots_from_traits
 from eval.planning.traitsfile import read_traits_file
 from stylegate import brandset, files
-from stylegate.config import PlanConfig
+from stylegate.configgroups import PlanConfig
 from train.miniature.drawing import render_collectible
 from train.miniature.styles import NAMED
 

@@ -1,0 +1,90 @@
+"""Does the changes file of a package hold? It is compared with the earlier package's own files."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from eval.package.living import (
+    CHANGES,
+    BurnRequest,
+    ChangesSinceVersion,
+    changes_between,
+    files_changed_since_export,
+    items_of_package,
+    items_that_may_be_burned,
+    problems_beyond_declared_supply,
+    require_unchanged_since_export,
+    traits_in_circulation,
+    traits_of_plan,
+    version_that_declares_supply,
+)
+from eval.package.receiver import TAGMANIFEST
+from stylegate import files
+from stylegate.errors import DataError
+
+
+def verify_changes_file(package: Path) -> tuple[list[str], list[str], list[str]]:
+    """Compare changes.json of a package with the package itself: sentences on what is proven, not proven, and wrong.
+
+    All three lists are empty if the package has no changes.json.
+    """
+    if not (package / CHANGES).is_file():
+        return [], [], []
+    try:
+        found, items = ChangesSinceVersion.read(package / CHANGES, "the changes"), items_of_package(package)
+    except DataError as error:
+        return [], [], error.problems or [str(error)]
+    back = sorted({*found.burned, *found.burned_before} & items.keys())
+    wrong = [f"{CHANGES}: item {item} was burned, and is here" for item in back]
+    collection = package.name.rpartition("-v")[0]
+    before = package.with_name(f"{collection}-v{found.before.version}")
+    if not (before / TAGMANIFEST).is_file() or files.sha256(before / TAGMANIFEST) != found.before.tagmanifest_sha256:
+        return [], [f"what changed since version {found.before.version}: that package is not beside this one"], wrong
+    if changed := files_changed_since_export(before):
+        not_as_it_was = f"{', '.join(changed)} of {before.name} is not as it was exported"
+        return [], [f"what changed since version {found.before.version}: {not_as_it_was}"], wrong
+    merged = {group.into: tuple(group.burned) for group in found.merged}
+    alone = set(found.burned) - {item for group in merged.values() for item in group}
+    never = set(found.burned) - items_that_may_be_burned(before) or merged.keys() - items.keys()
+    if never or changes_between(before, package, BurnRequest(frozenset(alone), merged)) != found:
+        wrong.append(f"{CHANGES}: it does not say what is other than in {before.name}")
+    kept, unknown, beyond = check_supply(package, {*found.burned, *found.burned_before})
+    return [f"since {before.name} {changes_in_words(found)}", *kept], unknown, wrong + beyond
+
+
+def check_supply(package: Path, burned: Collection[int]) -> tuple[list[str], list[str], list[str]]:
+    """(proven, not proven, wrong): sentences on whether a later version keeps to what the first one declared.
+
+    The versions before must lie beside it, each of them the one that the next one names.
+    """
+    versions: list[Path] = []
+    here = package
+    try:
+        while (here / CHANGES).is_file():
+            named = ChangesSinceVersion.read(here / CHANGES, "the changes").before
+            here = here.with_name(f"{package.name.rpartition('-v')[0]}-v{named.version}")
+            if not (here / TAGMANIFEST).is_file() or files.sha256(here / TAGMANIFEST) != named.tagmanifest_sha256:
+                return [], [f"that no more was made than was declared at first: {here.name} is not beside this one"], []
+            require_unchanged_since_export(here)
+            versions.insert(0, here)
+        first = version_that_declares_supply(versions)
+        problems = problems_beyond_declared_supply(versions, traits_in_circulation(versions, package, burned))
+        problems = problems or problems_beyond_declared_supply(versions, traits_of_plan(package))
+    except DataError as error:
+        return [], [f"that no more was made than was declared at first: {error}"], []
+    if first is None:
+        return [], [], []
+    kept = [f"no more items, and no more of a value, than {first.name} declared or had"]
+    return [] if problems else kept, [], [f"more than {first.name} declared: {line}" for line in problems]
+
+
+def changes_in_words(found: ChangesSinceVersion) -> str:
+    """A sentence on how many items changed in which way."""
+    parts = (
+        (len(found.new), "new"),
+        (len(found.drawn_again), "drawn again"),
+        (len(found.evolved), "with other traits"),
+        (len(found.renamed), "with another name"),
+        (len(found.burned), "burned"),
+        (len(found.left_out), "left out"),
+    )
+    return ", ".join(f"{count} {what}" for count, what in parts if count) or "no item changed"

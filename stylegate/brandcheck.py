@@ -1,0 +1,161 @@
+"""Is a brand set right? Every problem and warning of its pictures and captions at once."""
+
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stylegate import pictures, similarity
+from stylegate.brandset import (
+    ENLARGED,
+    FRAMED,
+    KEPT_ALPHA,
+    NO_BRAND,
+    SMALL,
+    SPLITS,
+    TEXT,
+    UNKNOWN_LICENCE,
+    Brand,
+    BrandSet,
+    CheckReport,
+    raise_if_problems,
+    read_brand_file,
+    read_brand_set,
+    valid_rows_and_picture_files,
+)
+from stylegate.captionfaults import picture_count_and_names
+from stylegate.config import Config
+from stylegate.errors import DataError
+from stylegate.picturefaults import find_box_inside_frame, is_enlarged
+from stylegate.textmarks import has_text_near_edge
+
+
+class PictureDigest(NamedTuple):
+    """What is kept of a checked picture to compare it with others: the sha256 of its pixels, and its signature."""
+
+    content: str  # sha256 of its pixels, upright and in sRGB
+    signature: NDArray[np.uint8]  # stylegate/pictures.py
+
+
+def read_checked_brand_set(folder: Path) -> tuple[BrandSet, CheckReport]:
+    """Check a brand set, then read it. Returns it with the findings; raises DataError that lists every problem."""
+    findings = check_brand_set_files(folder)
+    raise_if_problems(folder, findings)
+    return read_brand_set(folder), findings
+
+
+def check_brand_set_files(folder: Path) -> CheckReport:
+    """Check every file of the brand set in `folder`, trusting none of them. Returns the problems and remarks."""
+    findings = CheckReport()
+    try:
+        brand = read_brand_file(folder)
+    except DataError as error:
+        findings.problems += error.problems or [error.summary]
+        brand = NO_BRAND
+    if brand.alpha == "keep":
+        findings.remarks.append(KEPT_ALPHA)
+    if brand.licence == "unknown":
+        findings.remarks.append(UNKNOWN_LICENCE)
+    digests: dict[str, PictureDigest] = {}
+    by_hash: dict[str, list[str]] = defaultdict(list)
+    for part in SPLITS:
+        digests |= check_brand_set_split(folder, part, brand, findings, by_hash)
+    for same in by_hash.values():
+        if len(same) > 1:
+            findings.problems.append(f"{', '.join(same)}: the same picture {len(same)} times; keep one")
+    twins = {name for same in by_hash.values() for name in same[1:]}
+    for group in near_duplicate_groups({n: one for n, one in digests.items() if n not in twins}):
+        if len({name.split("/")[0] for name in group}) > 1:
+            findings.problems.append(f"{', '.join(group)}: near-duplicates across splits; move them into one")
+        else:
+            findings.remarks.append(f"{', '.join(group)}: near-duplicates")
+    return findings
+
+
+def check_brand_set_split(
+    folder: Path, part: str, brand: Brand, findings: CheckReport, by_hash: dict[str, list[str]]
+) -> dict[str, PictureDigest]:
+    """Check rows, files, captions and pictures of one split; problems are added to `findings`.
+
+    Returns digest and signature, by name, of the pictures that could be decoded.
+    """
+    found = valid_rows_and_picture_files(folder, part, findings.problems)
+    for path in pictures.find_pictures(folder / part) if (folder / part).is_dir() else []:
+        if (name := path.relative_to(folder).as_posix()) not in found:
+            findings.problems.append(f"{name}: no caption in metadata.jsonl")
+    lacking = sum(brand.trigger.lower() not in row["text"].lower() for row, _ in found.values())
+    if brand.trigger and lacking:
+        findings.remarks.append(f'{part}: "{brand.trigger}" is put before {lacking} of {len(found)} captions')
+    return check_pictures({name: path for name, (_, path) in found.items()}, brand.background, findings, by_hash)
+
+
+def check_pictures(
+    named: dict[str, Path], background: str, findings: CheckReport, by_hash: dict[str, list[str]] | None = None
+) -> dict[str, PictureDigest]:
+    """Decode each picture. Broken pictures and exact duplicates become problems in `findings`; conversions, frames,
+    text near an edge, enlarged and small pictures become remarks.
+
+    Returns digest and signature, by name, of those that decode. If `by_hash` is given, duplicates are not reported:
+    names are added to it by hash, and the caller reports them.
+    """
+    digests: dict[str, PictureDigest] = {}
+    sides: dict[str, int] = {}  # the shorter one, in pixels
+    named_by = defaultdict(list) if by_hash is None else by_hash
+    for name, path in named.items():
+        try:
+            picture = pictures.decode_picture(pictures.read_picture_file(path), background)
+        except (pictures.PictureError, OSError) as error:
+            findings.problems.append(f"{name}: {error}")
+            continue
+        content = hashlib.sha256(picture.image.tobytes()).hexdigest()
+        digests[name] = PictureDigest(content, similarity.signature_of_picture(picture.image))
+        sides[name] = min(picture.image.size)
+        named_by[f"{content} {picture.image.size}"].append(name)
+        notes = (
+            *picture.notes,
+            *[FRAMED] * bool(find_box_inside_frame(picture.image)),
+            *[ENLARGED] * is_enlarged(picture.image),
+            *[TEXT] * has_text_near_edge(picture.image),
+        )
+        for note in notes:
+            findings.noted[note].append(name)
+    usual = np.median([*sides.values()]) if sides else 0
+    if small := [name for name, side in sides.items() if side < usual / 2]:
+        findings.noted[SMALL] += small
+    if by_hash is None:
+        same = [names for names in named_by.values() if len(names) > 1]
+        findings.problems += [f"{', '.join(n)}: the same picture {len(n)} times; keep one" for n in same]
+    return digests
+
+
+def near_duplicate_groups(digests: dict[str, PictureDigest]) -> list[list[str]]:
+    """Groups of names of pictures that are nearly the same, each with two names or more.
+
+    A picture belongs to a group if it is nearly the same as any one member.
+    """
+    if not digests:
+        return []
+    labels = similarity.near_duplicate_group_numbers(np.stack([one.signature for one in digests.values()]))
+    groups: dict[int, list[str]] = defaultdict(list)
+    for label, name in zip(labels.tolist(), digests, strict=True):
+        groups[label].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def remark_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
+    """A remark if the base's text encoder would cut captions of any split; an empty list if not."""
+    from stylegate.families import FAMILIES
+
+    every = [(item.file, text) for part in SPLITS for item in brand_set.splits[part] for text in item.captions()]
+    limit, lengths = FAMILIES[config.family.name].token_limit_and_caption_lengths(
+        config.base, [brand_set.brand.prompt_with_trigger(text) for _, text in every]
+    )
+    cut = list(dict.fromkeys(file for (file, _), length in zip(every, lengths, strict=True) if length > limit))
+    return (
+        [f"captions longer than the text encoder's {limit} tokens, their end is cut: {picture_count_and_names(cut)}"]
+        if cut
+        else []
+    )
