@@ -94,7 +94,7 @@ def certify(config: Config) -> int:
             remove_worksheet(lot.out / WORKSHEET, "audit", audit_digests_by_name(lot, plan))
             shutil.rmtree(lot.out / FOLDER, ignore_errors=True)
         else:
-            known = known_rejects_to_answer(plan, given, answers)
+            known = known_rejects_not_answered_by_all(plan, given, answers)
             rows = next_audit_questions(lot, plan, given, known, config.promise.num_labels)
             for row in rows:
                 picture_file_to_show(lot, plan, row)
@@ -166,7 +166,7 @@ def picture_file_to_show(lot: Lot, plan: AuditPlan, question: WorksheetQuestion)
     return place
 
 
-def known_rejects_to_answer(plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label]) -> list[str]:
+def known_rejects_not_answered_by_all(plan: AuditPlan, given: Sequence[Label], answers: Sequence[Label]) -> list[str]:
     """The sha256 of the known rejects that not every reviewer so far has answered; all of them before the first
     answer. Reviewers are those who gave a label of the lot, `given`.
     """
@@ -253,7 +253,7 @@ def print_audit_state(
         print(f"  {who}: {test.missed - left} of {test.shown - left} known rejects not seen{shown}")
     if proven is None:
         print(f"certify: not proven yet with {counted(len(given), 'label')}, {counted(bad, 'reject')} among them")
-        if len(given) == len(plan.lot) and not known_rejects_to_answer(plan, given, answers):
+        if len(given) == len(plan.lot) and not known_rejects_not_answered_by_all(plan, given, answers):
             print(
                 "Every picture was looked at, and reviewers with these eyes may still have missed too many rejects. "
                 "Next: raise the policy's lines; or promise.known_rejects=0 with the same arguments, which takes the "

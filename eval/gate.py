@@ -24,7 +24,7 @@ from eval.judging.advice import (
 from eval.judging.decisions import store_decisions_from_table, write_review_worksheet
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import JudgedLot
-from eval.lot.attempts import advice_on_exhausted_slots, checks_that_failed_slots, slot_attempts_from_verdicts
+from eval.lot.attempts import advice_on_exhausted_slots, checks_that_failed_slots, failed_attempts_and_filled_slots
 from eval.lot.batch import require_file
 from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
@@ -125,7 +125,9 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
         if slots.stopped_early:
             lines.append(f"stopped early: {counted(slots.stopped_early, 'attempt')}, without a picture to judge")
         if slots.accepted < slots.wanted:
-            states = slot_attempts_from_verdicts(((v.file, v.verdict) for v in judged.verdicts), judged.lot.stopped)
+            states = failed_attempts_and_filled_slots(
+                ((v.file, v.verdict) for v in judged.verdicts), judged.lot.stopped
+            )
             rows = [verdict.model_dump(include={"file", "verdict", "reasons"}) for verdict in judged.verdicts]
             failed_by = checks_that_failed_slots(rows, judged.lot.stopped)
             lines += advice_on_exhausted_slots(slots.exhausted, states, failed_by, judged.lot.out.name)

@@ -209,7 +209,7 @@ class StoppingEarly(NamedTuple):
         first = firststeps.draw_previews(models, len(part), self.ends_after, draw)
         rows = [
             self.round.preview_with_decision(slot.file(attempt), slot.seed_of_attempt(attempt), self.scorer.key, scores)
-            for (slot, attempt), scores in zip(part, self.scorer.scores(part, first.previews), strict=True)
+            for (slot, attempt), scores in zip(part, self.scorer.score_previews(part, first.previews), strict=True)
         ]
         early.append_previews(folder, rows)
         chosen = [i for i, row in enumerate(rows) if not row.stopped]
@@ -308,7 +308,7 @@ def draw_by_engine(
                 if row is base_row or not all(has_picture(images, *attempt) for attempt in by_id[row["id"]])
             ]
             in_a_part = max(1, (config.engine.part_size or 1) // drawn_with.batch_size)
-            work.do(open_rows, in_a_part, take, settings["device"] == "cuda")
+            work.do_rows_in_parts(open_rows, in_a_part, take, settings["device"] == "cuda")
     if killed_parts:
         raise SurroundingsError(
             f"{len(killed_parts)} of {len(parts)} parts were not drawn, since each worker that drew them died:",

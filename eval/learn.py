@@ -122,7 +122,7 @@ def print_gains_and_changed_verdicts(
 
 def notes_on_void_evidence(lot: Lot, policy: Policy) -> list[str]:
     """A list of one sentence on the labels and files of this lot that count for nothing under the new policy."""
-    heads, found = store.last_row_hashes(lot.out), []
+    heads, found = store.last_row_hash_by_purpose(lot.out), []
     names = [name for name in ("calibration.json", "certificate.json") if (lot.out / name).is_file()]
     kinds = {"calibrate": "labels of a calibration", "audit": "labels of an audit", "review": "decisions"}
     found += names + [words for purpose, words in kinds.items() if heads.get(purpose)]  # type: ignore[call-overload]

@@ -171,7 +171,7 @@ def write_plan_and_move_outdated_pictures(
     write_plan(folder, slots)
     if of_traits:
         items, called = [slot.traits for slot in slots], [slot.name for slot in slots]
-        intervals = rarity_intervals_of_batch(config, folder, slots)
+        intervals = rarity_interval_of_each_slot(config, folder, slots)
         files.write_atomically(folder / "rarity.csv", rarity.rarity_table_as_csv(items, intervals, called))
         files.write_atomically(folder / "plan.png", picture.counts_and_rarity_as_png(items, called))
         commitment.write_plan_text_and_commitment(folder, slots)
@@ -301,7 +301,7 @@ def print_plan_and_write_chart(slots: list[PlanSlot], file: TraitsFile | None, p
         print(f"as a picture: {files.display_path(path)}")
 
 
-def rarity_intervals_of_batch(config: Config, folder: Path, slots: list[PlanSlot]) -> list[RarityInterval] | None:
+def rarity_interval_of_each_slot(config: Config, folder: Path, slots: list[PlanSlot]) -> list[RarityInterval] | None:
     """For each slot the interval in which its rarity may end, by the verdicts so far; None where no slot is open."""
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     filled = {attempt_and_slot(row["file"])[1] for row in rows if row["verdict"] == "accept"}
@@ -316,7 +316,7 @@ def print_rarity_intervals(config: Config, folder: Path, slots: list[PlanSlot]) 
     nothing where no slot is open.
     """
     items = [slot.traits for slot in slots]
-    found = rarity_intervals_of_batch(config, folder, slots) if any(items) else None
+    found = rarity_interval_of_each_slot(config, folder, slots) if any(items) else None
     if not found:
         return
     planned = rarity.rarity_of_each_item(items)

@@ -52,8 +52,9 @@ PROMISE = Promise(alpha=0.01, delta=0.05, ladder=(1.0,))
 
 
 def audit_traits(config: Config) -> int:
-    """Read labels of stated traits; prove the promise about them, or print what is missing. Returns 0 once it is
-    proven, else 13.
+    """Store what people say of planned traits in exportable pictures, from the table decisions= or asked in a terminal.
+    Write a certificate if the promise is proven by it (0 is returned), else a worksheet with what to label next (13);
+    then judge the lot again, and write verdicts, gate.json and reports.
     """
     with locked_lot(config) as lot:
         before = judge(config, lot, without="traits")

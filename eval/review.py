@@ -50,8 +50,8 @@ def review(config: Config) -> int:
     make_queue = {
         "borderline": in_review_queue_of_lot,
         "disagreements": disagreement_queue_of_lot,
-        "audit": audit_queue,
-        "calibration": calibration_queue,
+        "audit": begin_audit_queue,
+        "calibration": begin_calibration_queue,
         "rejected": rejected_queue,
     }[config.queue]
     with locked_lot(config) as lot:
@@ -93,7 +93,7 @@ def disagreement_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
     return disagreement_queue(queue, disagreements.disagreements(lot.out, "review", queue.policy))
 
 
-def audit_queue(config: Config, lot: Lot) -> ReviewQueue:
+def begin_audit_queue(config: Config, lot: Lot) -> ReviewQueue:
     """The queue of the accepted pictures in the random order of the lot's audit, and its known rejects. The terms of
     the audit are stored now, before a picture is shown.
     """
@@ -138,7 +138,7 @@ def rejected_queue(config: Config, lot: Lot) -> ReviewQueue:
     return audit_or_calibration_queue(lot, judged.comparison, judged.policy, "rejected", sample, is_whole, words)
 
 
-def calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
+def begin_calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
     """The queue of the random sample that calibrates the policy's threshold. The terms of the calibration are stored
     now, before a picture is shown.
     """

@@ -21,7 +21,7 @@ from eval.judging.judge import judge
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import PLAN, batch_folder_and_facts, configured_facts, read_plan, sampler_trial_path
 from eval.lot.lot import locked_lot
-from eval.lot.record import SamplerSetting, SamplerTrial, TriedSetting
+from eval.lot.record import SamplerSetting, SamplerTrial, TriedSamplerSetting
 from eval.plan import plan
 from eval.policy.file import read_policy
 from stylegate.config import Config
@@ -98,7 +98,7 @@ def draw_and_judge_setting(config: Config, setting: SamplerSetting) -> JudgedSet
     return JudgedSetting(setting, [first[number] for number in range(count)])
 
 
-def compare_with_first_setting(config: Config, outcome: JudgedSetting, reference: JudgedSetting) -> TriedSetting:
+def compare_with_first_setting(config: Config, outcome: JudgedSetting, reference: JudgedSetting) -> TriedSamplerSetting:
     """What a setting accepts, and at what cost, beside `reference`, the first setting with the same slots and seeds."""
     ours, theirs = outcome.accepted(), reference.accepted()
     change = ours - theirs
@@ -111,7 +111,7 @@ def compare_with_first_setting(config: Config, outcome: JudgedSetting, reference
     fall = float(np.mean(margins)) if margins else 0.0
     at_least = max(0.0, float(theirs.mean() + change.mean()) - spare)
     work = denoiser_passes_per_picture(config, outcome.setting) / denoiser_passes_per_picture(config, reference.setting)
-    return TriedSetting(
+    return TriedSamplerSetting(
         setting=outcome.setting,
         work=round(work, 4),
         accepted=int(ours.sum()),
@@ -129,7 +129,7 @@ def denoiser_passes_per_picture(config: Config, setting: SamplerSetting) -> floa
     return setting.num_inference_steps * (2.0 if twice else 1.0)
 
 
-def most_accepted_per_work(tried: list[TriedSetting]) -> TriedSetting:
+def most_accepted_per_work(tried: list[TriedSamplerSetting]) -> TriedSamplerSetting:
     """The setting with the highest lower bound of the accepted share for its work, of those that hold; of equal ones
     the first.
     """

@@ -14,7 +14,7 @@ claim of whoever made the package: no file can prove it.
 
 from pathlib import Path
 
-from eval.package.label_heads import check_label_store_against_package, read_named_label_store
+from eval.package.label_heads import check_label_rows_against_named_hashes, read_named_label_store
 from eval.package.layout import payload_folder
 from eval.package.marks import check_marks_of_package, named_watermark, trusted_certificates
 from eval.package.proof import check_package, problems_with_promise, read_provenance_and_rows
@@ -62,7 +62,7 @@ def verify(words: list[str]) -> int:
         )
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, "ask who made it; do not use it.")
-        heads = check_label_store_against_package(package, labels) if labels is not None else ([], [], [])
+        heads = check_label_rows_against_named_hashes(package, labels) if labels is not None else ([], [], [])
         if heads[2]:
             raise DataError(f"{package} does not hold:", heads[2], "these are not the labels that it was judged by.")
         print(f"{package}: holds, {counted(len(rows), 'picture')}{f'; {promised}' if promised else ''}")

@@ -335,7 +335,9 @@ def to_diffusers(layers: Mapping[str, PlainLoraLayer]) -> tuple[dict[str, Tensor
 
 
 def to_kohya(layers: Mapping[str, PlainLoraLayer]) -> dict[str, Tensor]:
-    """The tensors of a LoRA file in kohya's style, which ComfyUI and A1111 read; alpha is a tensor of each layer."""
+    """The tensors of a LoRA file with kohya's key names, which ComfyUI and A1111 read: for each of `layers` (by module
+    name) lora_down, lora_up and alpha, and dora_scale of a DoRA. Changes of biases are left out.
+    """
     tensors = {}
     for name, layer in layers.items():
         own = loranames.layer_name_in_kohya(name)

@@ -35,7 +35,7 @@ class Captioner(NamedTuple):
     ask: str  # for models that are spoken to; others have one task
 
     @torch.inference_mode()
-    def caption(self, image: Image.Image) -> str:
+    def describe_picture(self, image: Image.Image) -> str:
         """What the model says of a picture, on one line; the same picture gives the same words."""
         if getattr(self.processor, "chat_template", None):
             content = [{"type": "image", "image": image}, {"type": "text", "text": self.ask}]
@@ -102,7 +102,7 @@ def write_missing_captions(config: Config, waiting: dict[str, Path]) -> list[str
     with progress.progress_bar("caption", len(waiting)) as tick:
         for name, path in waiting.items():
             image = pictures.decode_picture(path.read_bytes(), config.background).image
-            text, target = captioner.caption(image), path.with_name(f"{path.name}.txt")
+            text, target = captioner.describe_picture(image), path.with_name(f"{path.name}.txt")
             if not text:
                 silent.append(name)
             elif not target.exists():  # somebody may have written it meanwhile

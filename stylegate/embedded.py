@@ -55,13 +55,13 @@ def select_row(value: Any, i: int) -> Any:
     """Row i of a tensor, or of each tensor of a mapping; everything else as it is."""
     if isinstance(value, dict):
         return {
-            name: select_row(part, i) if name != "position_ids" else position_ids_of_row(part, i)
+            name: select_row(part, i) if name != "position_ids" else select_row_of_position_ids(part, i)
             for name, part in value.items()
         }
     return value[i : i + 1] if isinstance(value, torch.Tensor) else value
 
 
-def position_ids_of_row(positions: torch.Tensor, i: int) -> torch.Tensor:
+def select_row_of_position_ids(positions: torch.Tensor, i: int) -> torch.Tensor:
     """Row i of position ids [n, tokens], or [3, n, tokens] of encoders that count time, height and width."""
     return positions[..., i : i + 1, :]
 

@@ -150,8 +150,8 @@ def read_yaml(path: Path, what: str, words: bool = False) -> dict[str, Any]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe YAML loader for which a key that stands twice is an error; PyYAML itself keeps the last one without a
-    word.
+    """A safe YAML loader that refuses keys which stand twice, or are no text, number or truth value. It reads numbers
+    as JSON writes them (also .inf and .nan); what YAML 1.1 takes for numbers besides (010, 1_000, 12:30) stays text.
     """
 
 

@@ -55,7 +55,8 @@ def hardware_of_this_process(config: Config) -> HardwareConfig:
 
 
 def device_type(hardware: HardwareConfig) -> str:
-    """ "cuda", "mps" or "cpu". With `auto` it is CUDA where there is one, unless accelerate is told to use the CPU.
+    """The kind of device to compute on, "cuda", "mps" or "cpu": the one that hardware.device names. With "auto" it is
+    "cuda" where there is one and accelerate is not told to use the CPU, else "cpu", and never "mps".
 
     Apple's GPUs ("mps") are used where they are asked for by name.
     """

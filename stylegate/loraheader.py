@@ -165,6 +165,6 @@ def escape_control_characters(text: str) -> str:
 
 
 def short_text(value: Any) -> str:
-    """A value of a file as it is shown: on one line, without control characters, 80 characters at most."""
+    """The `repr` of a value from a file, cut to 80 characters: text stands in quotes, control characters escaped."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -38,9 +38,9 @@ def find_box_inside_frame(image: Image.Image) -> BoxInsideFrame | None:
     """
     pixels = np.asarray(image.convert("RGB")).astype(np.int16)
     height, width = pixels.shape[:2]
-    top, bottom = frame_bar_depth(pixels), frame_bar_depth(pixels[::-1])
+    top, bottom = top_bar_depth(pixels), top_bar_depth(pixels[::-1])
     across = pixels.swapaxes(0, 1)
-    left, right = frame_bar_depth(across), frame_bar_depth(across[::-1])
+    left, right = top_bar_depth(across), top_bar_depth(across[::-1])
     framed = BoxInsideFrame(left, top, width - right, height - bottom)
     for box in (framed, framed._replace(left=0, right=width), framed._replace(top=0, bottom=height)):
         bars = [(box.top, height - box.bottom, height), (box.left, width - box.right, width)]
@@ -60,7 +60,7 @@ def without_frame(content: bytes, background: str) -> bytes:
     return pictures.png_bytes(image.crop(box)) if box else content
 
 
-def frame_bar_depth(pixels: NDArray[np.int16]) -> int:
+def top_bar_depth(pixels: NDArray[np.int16]) -> int:
     """The number of rows at the top of `pixels` [h, w, 3] that are of one even colour; 0 if there are none, or more
     than DEEPEST of the height.
     """

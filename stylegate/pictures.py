@@ -195,8 +195,8 @@ def exif_orientation(image: Image.Image) -> int:
 
 
 def to_srgb(image: Image.Image, content: bytes, background: str | None) -> DecodedPicture:
-    """Convert an opened picture to upright sRGB: orientation, bit depth, palette, colour profile and alpha, in this
-    order.
+    """Convert an opened picture to upright 8-bit sRGB: orientation, bit depth, palette, colour profile and alpha, in
+    this order. Returns it as RGB, or as RGBA where alpha is kept, with a note for each conversion that was made.
 
     `content` is its file. Alpha is laid on `background`, or kept with None. Each conversion that was made is noted.
     """

@@ -12,14 +12,14 @@ LOG_EVERY_S = 10.0
 on_screen: list[Progress] = []  # what is shown on the terminal now: a bar inside another one is one more line of it
 
 
-class ProgressTick(Protocol):
+class AdvanceProgress(Protocol):
     """A function that advances a progress bar by `steps`, and shows `note` beside it."""
 
     def __call__(self, steps: int = 1, note: str = "") -> None: ...
 
 
 @contextmanager
-def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -> Iterator[ProgressTick]:
+def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -> Iterator[AdvanceProgress]:
     """A context that shows how many of `total` steps are done. It yields tick(steps, note), which advances that and
     shows a note (loss, say) beside the rate.
 
@@ -63,7 +63,7 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
 
 
 @contextmanager
-def log_progress_lines(title: str, total: int, start: int) -> Iterator[ProgressTick]:
+def log_progress_lines(title: str, total: int, start: int) -> Iterator[AdvanceProgress]:
     """The same context as `progress_bar`, for a log: it prints a line to stdout at most every LOG_EVERY_S seconds, and
     one at the end.
     """

@@ -49,7 +49,9 @@ def watermark_weights_digest(path: str | None) -> str:
 
 
 def watermark_weights_path(path: str) -> Path:
-    """The path that `watermark=` names. Raises ConfigError if there is no file."""
+    """The file of TrustMark's weights that `path`, the value of `watermark=`, names; ~ is the home folder. Raises
+    ConfigError if there is no such file.
+    """
     found = Path(path).expanduser()
     if not found.is_file():
         raise ConfigError(f"watermark={path}: there is no such file", next_step=MAKE)

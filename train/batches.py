@@ -21,7 +21,9 @@ BATCH, NOISE, DROPOUT, INIT, BUCKET, WORDING, EVALUATION, WORDING_DRAW = range(
 
 
 class NoiseAndLevelDraws(NamedTuple):
-    """The random numbers of one training pass but for the choice of pictures and of their wordings."""
+    """The random numbers of one training pass: for noise, the encoder's spread, noise levels and dropped captions.
+    Which pictures and which wordings are chosen is drawn elsewhere.
+    """
 
     noise: Tensor  # [batch, c, h, w], standard normal
     resample: Tensor  # [batch, c, h, w], standard normal: the encoder's own spread

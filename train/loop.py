@@ -167,7 +167,7 @@ def train(config: Config) -> int:
             page.write_run_page(run.directory)
             tracker.finish()
         elif main:
-            finish_run(run, selection, tracker)
+            write_lora_and_print_results(run, selection, tracker)
         # The signal may also come while samples are drawn.
         stopped = stopped or preemption.any_process_received_sigterm(accelerator)
         accelerator.end_training()
@@ -266,7 +266,7 @@ def train_steps(
     return max(first, settings.max_steps)
 
 
-def finish_run(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
+def write_lora_and_print_results(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
     """Write the LoRA files of a finished run and tell the tracker about them. Print where they are, and what to do if
     few pictures pass the gate. `selection` is the content of selection.json.
     """

@@ -47,8 +47,9 @@ def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
 
 
 def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
-    """Charts of loss, learning rate, gradient, speed, memory and of where the time went, by step, each as a
-    `chart_card`.
+    """The charts of a run's page on how training went, by step: losses, learning rate, gradient norm, steps a second,
+    share of time, memory. Each is a dict with title, sentence, SVG and legend; a chart without data is left out.
+    `chosen` is the step of the chosen checkpoint, which is marked.
     """
     steps, charts = run.done, []
 

@@ -81,8 +81,9 @@ class Work:
             take(*parts.read_part_result(self.place, name))
             self.place.write(f"{name}.safetensors", b"")
 
-    def do(self, rows: Sequence[dict[str, Any]], size: int, take: Taken, on_gpu: bool) -> None:
-        """Do all rows, `size` to a part; `take` is called with what became of each part's rows, once, as it appears.
+    def do_rows_in_parts(self, rows: Sequence[dict[str, Any]], size: int, take: Taken, on_gpu: bool) -> None:
+        """Divide `rows` into parts of `size` rows and have the engine's workers do them. For each part, as soon as its
+        result is there, `take` is called once with the results by row id and the ids of rows that killed their worker.
 
         Raises DataError for what a worker could not do, SurroundingsError if workers end without an error and without
         progress.

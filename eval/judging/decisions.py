@@ -13,8 +13,8 @@ from eval.promise.worksheet import (
     VERDICTS,
     WorksheetAnswer,
     WorksheetQuestion,
-    label_as_cells,
     read_answers,
+    sha256_verdict_who_why,
     trait_and_value_shown,
     write_worksheet,
 )
@@ -49,9 +49,12 @@ def store_decisions_from_table(path: Path, judged: JudgedLot) -> None:
         seen = shown[label.sha256]
         new = label_with_policy(label, policy, checks=checks, shown_traits=seen)
         before, counts = latest.get(label.sha256), counting.get(label.sha256)
-        repeated = before is not None and (label_as_cells(before), before.shown_traits) == (label_as_cells(label), seen)
-        in_force = counts is not None and (label_as_cells(counts), counts.checks, counts.shown_traits) == (
-            label_as_cells(label),
+        repeated = before is not None and (sha256_verdict_who_why(before), before.shown_traits) == (
+            sha256_verdict_who_why(label),
+            seen,
+        )
+        in_force = counts is not None and (sha256_verdict_who_why(counts), counts.checks, counts.shown_traits) == (
+            sha256_verdict_who_why(label),
             checks,
             seen,
         )

@@ -20,7 +20,7 @@ from eval.judging.record import (
     NOT_ASKED_FOR,
     CheckThresholds,
     GateRecord,
-    PolicyNameAndDigest,
+    PolicySummary,
     PromiseState,
     SlotCounts,
     State,
@@ -49,7 +49,7 @@ from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE
 from eval.promise.disagreements import notes_on_disagreements
 from eval.promise.label import Purpose
 from eval.promise.rejected import false_rejects
-from eval.promise.store import gate_record_key_of_labels
+from eval.promise.store import evidence_key_of_purpose
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError
@@ -178,7 +178,9 @@ def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, s
     names = (PLAN, calibration.CALIBRATION, CERTIFICATE, TRAIT_CERTIFICATE)
     paths = {name: out / name for name in names} | ({calibrated_by: Path(calibrated_by)} if calibrated_by else {})
     digests = {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
-    return digests | {gate_record_key_of_labels(purpose): head for purpose, head in store.last_row_hashes(out).items()}
+    return digests | {
+        evidence_key_of_purpose(purpose): head for purpose, head in store.last_row_hash_by_purpose(out).items()
+    }
 
 
 def promise_state_without_certificate(
@@ -213,7 +215,7 @@ def make_gate_record(
             stopped_early=len(lot.stopped),
         )
     return GateRecord(
-        policy=PolicyNameAndDigest(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
+        policy=PolicySummary(name=policy.name, sha256=policy.sha256, max_failed_share=policy.max_failed_share),
         observe=config.observe,
         counts=VerdictCounts.model_validate({"in": len(verdicts)} | {name: counts[name] for name in VERDICTS}),
         thresholds={

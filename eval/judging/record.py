@@ -12,8 +12,10 @@ Count = Annotated[int, Field(ge=0)]
 State = Literal["none", "valid", "stale", "insufficient", "certified"]
 
 
-class PolicyNameAndDigest(Record):
-    """The name and digest of the policy by which a lot was judged."""
+class PolicySummary(Record):
+    """The policy by which a lot was judged, as gate.json states it: its name, the digest of its content, and the share
+    of pictures that may fail.
+    """
 
     name: str
     sha256: str
@@ -89,7 +91,7 @@ class SlotCounts(Record):
 class GateRecord(Record):
     """The content of gate.json: the result of a gate for pipelines."""
 
-    policy: PolicyNameAndDigest
+    policy: PolicySummary
     observe: bool
     """The verdicts were only observed: the exit code was 0, and export refuses them."""
     counts: VerdictCounts

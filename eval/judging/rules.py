@@ -5,7 +5,7 @@ from typing import cast
 
 from eval.judging.record import LotRuleResult, RuleLevel
 from eval.judging.verdicts import Verdict, slots_with_verdict
-from eval.lot.attempts import slot_attempts_from_verdicts
+from eval.lot.attempts import failed_attempts_and_filled_slots
 from eval.lot.lot import Lot
 from eval.measuring.record import BatchMeasures
 from eval.policy.model import MEASURES, Policy
@@ -111,5 +111,5 @@ def slots_with_all_attempts_failed(lot: Lot, verdicts: list[Verdict]) -> list[in
     was not planned.
     """
     limit = lot.record.max_attempts if lot.record else None
-    states = slot_attempts_from_verdicts(((v.file, v.verdict) for v in verdicts), lot.stopped)
+    states = failed_attempts_and_filled_slots(((v.file, v.verdict) for v in verdicts), lot.stopped)
     return states.exhausted(limit) if lot.slots else []

@@ -145,7 +145,9 @@ def exportable_verdicts(verdicts: Iterable[Verdict], is_planned_batch: bool) -> 
 
 
 def margin_or_minus_infinity(verdict: Verdict) -> float:
-    """The margin in spreads; minus infinity where it cannot be said."""
+    """`verdict.margin`, the spreads by which the picture lies above its nearest line, as a number to sort by: minus
+    infinity where it is None.
+    """
     return -math.inf if verdict.margin is None else verdict.margin
 
 

@@ -39,7 +39,7 @@ def decided_pictures(
     Raises DataError where fewer than MIN_LABELS pictures of the lot are accepted, or rejected: on these alone it is
     measured what is gained, and the head's thresholds are put.
     """
-    head = store.last_row_hashes(lot.out)["review"]
+    head = store.last_row_hash_by_purpose(lot.out)["review"]
     given, notes = usable_decisions(lot, policy)
     encoder = load_encoder(encoder_name(config), hardware.set_threads_and_choose_device(config.hardware))
     earlier = read_decided_pictures(compared.decided) if compared.decided else None

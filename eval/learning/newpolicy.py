@@ -22,7 +22,8 @@ class NewPolicyFile(NamedTuple):
 
 
 def make_learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, scores: LotScores) -> NewPolicyFile:
-    """The text of a policy that is `policy`, of the file `path`, with what it learned.
+    """Name and text of a new policy file, which is not written yet: the content of the file `path`, an entry `learnt`
+    that names the decided pictures, and the thresholds of the aesthetic score that were learnt from them.
 
     Its checks stay. Where the aesthetic head is sure, it answers for pictures that go to review by scores that it
     reads; its two thresholds are put by cross-fitted values of the decided pictures. A policy with a calibrated check

@@ -35,7 +35,7 @@ class SlotAttempts(NamedTuple):
         )
 
 
-def slot_attempts_from_verdicts(verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = ()) -> SlotAttempts:
+def failed_attempts_and_filled_slots(verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = ()) -> SlotAttempts:
     """Which slots are filled, and how many attempts at each have failed: from (file name, verdict) of each picture and
     the file names of `stopped` attempts.
 
@@ -53,9 +53,9 @@ def slot_attempts_from_verdicts(verdicts: Iterable[tuple[str, str]], stopped: It
 
 
 def slot_attempts_of_batch(folder: Path) -> SlotAttempts:
-    """`slot_attempts_from_verdicts` of the batch in a folder, by its verdicts.jsonl and its stopped attempts."""
+    """`failed_attempts_and_filled_slots` of the batch in a folder, by its verdicts.jsonl and its stopped attempts."""
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
-    return slot_attempts_from_verdicts(
+    return failed_attempts_and_filled_slots(
         ((row["file"], row["verdict"]) for row in rows), names_of_stopped_attempts(folder)
     )
 

@@ -87,7 +87,9 @@ class DrawPictures:
         self.has_lora, self.models = False, self._load_base_without_lora()
 
     def _load_base_without_lora(self) -> LoadedBaseModel:
-        """Load the base without the LoRA onto its device, and set `resolution`. Raises ModelError for other weights."""
+        """Load the base model without the LoRA onto the device, set `self.resolution` and return the model. Raises
+        ModelError if the sha256 of its weights is not `base_sha256`, that of the base the batch was begun with.
+        """
         dtype = hardware.weights_dtype(self.precision, self.device)
         models = FAMILIES[self.family["name"]].load(self.base, torch.device("cpu"), dtype)
         if self.nf4:

@@ -229,7 +229,9 @@ def cut_torn_row_of_previews(folder: Path) -> None:
 
 
 def append_previews(folder: Path, previews: Iterable[Preview]) -> None:
-    """Append rows to previews.jsonl of the batch in `folder`. Several processes may do so at once."""
+    """Append a line for each preview to previews.jsonl of the batch in `folder`: the scores of an unfinished picture,
+    and whether its drawing was stopped. Several processes may do so at once.
+    """
     files.append_in_one_write(folder / PREVIEWS, files.json_lines_text(one.content() for one in previews))
 
 

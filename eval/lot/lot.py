@@ -151,7 +151,8 @@ def lot_of_folder(config: Config, remember: bool, only: set[Path] | None = None)
 def notes_on_skipped_files(
     folder: Path, what: str, listing: FolderListing, masks: Sequence[Path] = ()
 ) -> tuple[str, ...]:
-    """A note for each kind of file in the folder that is not used: how many there are, and the first names.
+    """A text for each cause for which files of the folder are not used (no pictures; hidden or of the operating system;
+    masks of others): how many there are, and the first names.
 
     Each note begins with `what`, such as "not judged".
     """

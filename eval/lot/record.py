@@ -49,7 +49,7 @@ class SamplerSetting(Record):
         return f"{self.num_inference_steps} steps, guidance {self.guidance_scale:g}"
 
 
-class TriedSetting(Record):
+class TriedSamplerSetting(Record):
     """How pictures drawn with one sampler setting (steps, guidance) were judged.
 
     The same slots and seeds were drawn with the configured setting, which stands first.
@@ -75,7 +75,7 @@ class SamplerTrial(Record):
     """Number of slots that were drawn at each setting."""
     policy_sha256: str
     """sha256 of the policy that judged them."""
-    tried: list[TriedSetting]
+    tried: list[TriedSamplerSetting]
     """In the order in which they were tried; the first is the configured one."""
     chosen: SamplerSetting
     """The setting that batches of this base and LoRA are drawn with."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eval.lot import early
-from eval.lot.attempts import SlotAttempts, due_attempts, slot_attempts_from_verdicts
+from eval.lot.attempts import SlotAttempts, due_attempts, failed_attempts_and_filled_slots
 from eval.lot.batch import (
     RECORD,
     PlanSlot,
@@ -58,7 +58,7 @@ def read_batch_progress(folder: Path, max_attempts: int, before_round: int | Non
     """
     rows = files.read_jsonl(folder / VERDICTS, "file", "verdict")
     stopped = early.names_of_stopped_attempts(folder, before_round)
-    states = slot_attempts_from_verdicts(((row["file"], row["verdict"]) for row in rows), stopped)
+    states = failed_attempts_and_filled_slots(((row["file"], row["verdict"]) for row in rows), stopped)
     good = [row["file"] for row in rows if row["verdict"] == "accept"]
     slots = read_plan(folder)
     return BatchProgress(

@@ -66,7 +66,7 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
                 tick(len(found) + len(killed))
 
             size = config.engine.part_size or (A_PART_SENT if config.engine.store else A_PART)
-            work.do(rows, size, take, settings["device"] == "cuda")
+            work.do_rows_in_parts(rows, size, take, settings["device"] == "cuda")
 
 
 def encoder_name_on_workers(name: str) -> str:

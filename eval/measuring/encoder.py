@@ -22,7 +22,7 @@ from eval.measuring.encodername import (
     preprocessing_of_one_encoder,
     results_for_each_encoder,
 )
-from eval.measuring.weights import checkpoint_file_or_download, record_checkpoint_location
+from eval.measuring.weights import find_or_download_checkpoint, record_checkpoint_location
 from stylegate import files, hub
 from stylegate.digests import sha256_of_files
 from stylegate.errors import ModelError
@@ -128,11 +128,11 @@ def load_open_clip_model(name: str, preprocessing: EncoderPreprocessing) -> tupl
     else:
         architecture, pretrained = name.split(":")
         hub.go_offline_if_hub_unreachable()
-        checkpoint = checkpoint_file_or_download(name, settings)
+        checkpoint = find_or_download_checkpoint(name, settings)
         before = sha256_of_files([checkpoint])
         model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=pretrained)  # type: ignore[misc]
         tokenizer = open_clip.get_tokenizer(architecture)
-        if (checkpoint_file_or_download(name, settings), sha256_of_files([checkpoint])) != (checkpoint, before):
+        if (find_or_download_checkpoint(name, settings), sha256_of_files([checkpoint])) != (checkpoint, before):
             raise ModelError(f"{checkpoint} changed while it was loaded")  # its digest would be of other weights
         record_checkpoint_location(name, checkpoint)
     if str(preprocess) != preprocessing.name:

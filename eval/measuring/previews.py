@@ -36,13 +36,13 @@ class PreviewScorer:
         unplanned = replace(self.lot, slots=None)  # another plan changes no score of a slot that stays
         self.key = scores_key(config, unplanned, self.compared)[:16]
 
-    def scores(self, attempts: Sequence[tuple[PlanSlot, int]], previews: Sequence[Image.Image]) -> list[dict]:
+    def score_previews(self, attempts: Sequence[tuple[PlanSlot, int]], previews: Sequence[Image.Image]) -> list[dict]:
         """For each preview its graded scores by name, None for one that is not finite; those that compare a picture
         with the rest of the lot are left out. `attempts` has the (slot, attempt) of each preview.
         """
         names = [slot.file(attempt) for slot, attempt in attempts]
         slots = self.plan | {name: slot for name, (slot, _) in zip(names, attempts, strict=True)}
-        lot, shown = replace(self.lot, slots=slots), self.features(names, previews)
+        lot, shown = replace(self.lot, slots=slots), self.features_of_previews(names, previews)
         if self.measured is None:
             config, compared = self.config, self.compared
             self.measured, _ = measure_lot_and_comparison(config, lot, compared, self.encoder, True, shown)
@@ -60,7 +60,7 @@ class PreviewScorer:
         columns = self.measured.columns.items()
         return [{name: rounded(column[i]) for name, column in columns} for i in range(len(names))]
 
-    def features(self, names: list[str], previews: Sequence[Image.Image]) -> PictureFeatures:
+    def features_of_previews(self, names: list[str], previews: Sequence[Image.Image]) -> PictureFeatures:
         """What the gate would compute of the previews if they were pictures of these names; no digests."""
         shown = [pictures.drawn_picture_as_decoded(image, self.compared.background) for image in previews]
         rows = dict(enumerate(features_without_encoder(shown, self.encoder.preprocessing)))

@@ -40,7 +40,7 @@ def read_checkpoint_locations() -> dict[str, Any]:
         return {}
 
 
-def checkpoint_file_or_download(name: str, settings: dict[str, Any]) -> Path:
+def find_or_download_checkpoint(name: str, settings: dict[str, Any]) -> Path:
     """The checkpoint file of MODEL:PRETRAINED, downloaded if it is not here yet.
 
     `settings` is open_clip's entry for these weights. Raises ModelError if there is no file.

@@ -10,7 +10,7 @@ from eval.package.receiver import MANIFEST, SIGNER
 from eval.package.signature import PrivateKey, is_signed_file, public_pem
 
 
-class SignedEarlierPackage(NamedTuple):
+class EarlierPackage(NamedTuple):
     """The package before this one, and the sha256 of those of its files that the present key signed.
 
     Only these files may be used again without being judged anew.
@@ -28,7 +28,7 @@ class SignedEarlierPackage(NamedTuple):
         content = path.read_bytes()
         return content if hashlib.sha256(content).hexdigest() == listed else None
 
-    def vouches_for_picture(self, item: int, judged_sha256: str, name: str, content: bytes) -> bool:
+    def has_signed_picture(self, item: int, judged_sha256: str, name: str, content: bytes) -> bool:
         """Whether this key signed a record of this item and judged file, and a file `name` in data/
         with this content.
         """
@@ -37,7 +37,7 @@ class SignedEarlierPackage(NamedTuple):
         return judged == judged_sha256 and self.signed.get(f"data/{name}") == hashlib.sha256(content).hexdigest()
 
 
-def signed_earlier_package(package: Path | None, key: PrivateKey | None) -> SignedEarlierPackage | None:
+def signed_earlier_package(package: Path | None, key: PrivateKey | None) -> EarlierPackage | None:
     """An earlier package with the digests of its files that `key` signed; None without a package.
 
     If another key or nobody signed it, it has no such files.
@@ -46,5 +46,5 @@ def signed_earlier_package(package: Path | None, key: PrivateKey | None) -> Sign
         return None
     ours = key is not None and (package / SIGNER).is_file() and (package / SIGNER).read_bytes() == public_pem(key)
     if not ours or not is_signed_file(package / SIGNER, package / MANIFEST, package / f"{MANIFEST}.sig"):
-        return SignedEarlierPackage(package, {})
-    return SignedEarlierPackage(package, receiver.read_manifest(package, MANIFEST, []))
+        return EarlierPackage(package, {})
+    return EarlierPackage(package, receiver.read_manifest(package, MANIFEST, []))

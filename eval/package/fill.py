@@ -18,7 +18,7 @@ from eval.lot.lot import Lot
 from eval.package import verify_traits
 from eval.package.bag import BOM, write_merkle_tree, write_or_link_to_earlier
 from eval.package.calibrated import POOL
-from eval.package.earlier import SignedEarlierPackage
+from eval.package.earlier import EarlierPackage
 from eval.package.items import (
     PROFILES,
     ItemRecord,
@@ -52,7 +52,7 @@ def fill_package(
     collection: str,
     licences: Sequence[LicenceLink] = (),
     marks: ExportMarks = NO_MARKS,
-    earlier: SignedEarlierPackage | None = None,
+    earlier: EarlierPackage | None = None,
 ) -> Provenance:
     """Write data/, the Merkle tree and the bill of materials of a new package. Returns its provenance.
 
@@ -116,7 +116,7 @@ def write_pictures_with_marks(
     items: Sequence[PackageItem],
     made_from: MadeFrom,
     marks: ExportMarks,
-    earlier: SignedEarlierPackage | None,
+    earlier: EarlierPackage | None,
 ) -> tuple[list[PackageItem], MarksReport]:
     """Write the pictures with their marks below `data`. Returns the items with the sha256 of what was written, and a
     report on the marks that were read back.
@@ -147,7 +147,7 @@ def write_metadata_and_records(
     items: Sequence[PackageItem],
     made_from: MadeFrom,
     collection: str,
-    earlier: SignedEarlierPackage | None,
+    earlier: EarlierPackage | None,
 ) -> None:
     """Write the metadata of each item, in canonical JSON, and its record."""
     found, before = read_scores_as_judged(lot, items), earlier and earlier.package / "data"

@@ -34,7 +34,7 @@ class LabelRowHashes(Record):
 def label_row_hashes(outcome: GateRecord) -> LabelRowHashes | None:
     """The hashes of the last label rows, from a gate's record; None if it names none, as before any label is given."""
     found = LabelRowHashes(
-        **{purpose: outcome.evidence.get(store.gate_record_key_of_labels(purpose)) or "" for purpose in PURPOSES}
+        **{purpose: outcome.evidence.get(store.evidence_key_of_purpose(purpose)) or "" for purpose in PURPOSES}
     )
     return found if found.content() else None
 
@@ -53,7 +53,7 @@ def read_named_label_store(words: Sequence[str]) -> list[store.StoredRow] | None
     return store.read_all_rows(path.parent)
 
 
-def check_label_store_against_package(
+def check_label_rows_against_named_hashes(
     package: Path, rows: Sequence[store.StoredRow]
 ) -> tuple[list[str], list[str], list[str]]:
     """(proven, not proven, wrong): sentences on whether `rows`, of the lot's labels.sqlite, hold the last row for each

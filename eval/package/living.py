@@ -134,7 +134,7 @@ def verdicts_without_burned(
             "burn= and merge= are for a new version of a planned batch that was exported before",
             next_step="of a folder take the picture out; before the first export leave the slot out of the plan.",
         )
-    before = items_that_may_be_burned(newest) if newest and gone else set()
+    before = exported_unburned_items(newest) if newest and gone else set()
     burned = burned_so_far(newest) if lot.record else set()
     if odd := sorted((gone - burned | set(told.merged)) - before):
         raise ConfigError(f"{newest.name if newest else ''} has no item {', '.join(map(str, odd))}")
@@ -142,7 +142,7 @@ def verdicts_without_burned(
     return [verdict for verdict in accepted if not lot.record or attempt_and_slot(verdict.file)[1] not in gone]
 
 
-def items_that_may_be_burned(package: Path) -> set[int]:
+def exported_unburned_items(package: Path) -> set[int]:
     """The numbers of the items that a package has, and of those that it or a version before left out."""
     return {*items_of_package(package), *left_out_so_far(package)}
 
@@ -237,7 +237,7 @@ def changes_between(before: Path, after: Path, told: BurnRequest) -> ChangesSinc
         burned_before=sorted(burned),
         left_out=sorted(old.keys() - new.keys() - gone),
         left_out_before=sorted(away - back - gone),
-        erc4906=fewest_number_ranges({*changed, *back}, {*both, *back}),
+        erc4906=fewest_ranges_without_others({*changed, *back}, {*both, *back}),
     )
 
 
@@ -266,7 +266,7 @@ def changed_traits(before: Mapping[str, str], after: Mapping[str, str]) -> dict[
     return {name: [before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)}
 
 
-def fewest_number_ranges(changed: Collection[int], items: Iterable[int]) -> list[list[int]]:
+def fewest_ranges_without_others(changed: Collection[int], items: Iterable[int]) -> list[list[int]]:
     """The fewest ranges that hold all `changed` and no other of `items`; numbers that no item has may lie inside."""
     found: list[list[int]] = []
     chosen, inside = set(changed), False

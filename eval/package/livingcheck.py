@@ -8,9 +8,9 @@ from eval.package.living import (
     BurnRequest,
     ChangesSinceVersion,
     changes_between,
+    exported_unburned_items,
     files_changed_since_export,
     items_of_package,
-    items_that_may_be_burned,
     problems_beyond_declared_supply,
     require_unchanged_since_export,
     traits_in_circulation,
@@ -44,7 +44,7 @@ def verify_changes_file(package: Path) -> tuple[list[str], list[str], list[str]]
         return [], [f"what changed since version {found.before.version}: {not_as_it_was}"], wrong
     merged = {group.into: tuple(group.burned) for group in found.merged}
     alone = set(found.burned) - {item for group in merged.values() for item in group}
-    never = set(found.burned) - items_that_may_be_burned(before) or merged.keys() - items.keys()
+    never = set(found.burned) - exported_unburned_items(before) or merged.keys() - items.keys()
     if never or changes_between(before, package, BurnRequest(frozenset(alone), merged)) != found:
         wrong.append(f"{CHANGES}: it does not say what is other than in {before.name}")
     kept, unknown, beyond = check_supply(package, {*found.burned, *found.burned_before})

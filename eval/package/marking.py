@@ -30,7 +30,7 @@ from eval.package.credentials import (
     read_credentials,
     shortest_replacement,
 )
-from eval.package.earlier import SignedEarlierPackage
+from eval.package.earlier import EarlierPackage
 from eval.package.items import PackageItem
 from eval.package.marks import MarksOfPicture, holds_watermark, read_marks
 from eval.package.signing_certificate import NEXT, signing_certificate
@@ -116,7 +116,7 @@ def watermark_of_batch(config: Config, lot: Lot) -> Watermark | None:
 
 
 def write_marked_pictures(
-    unmarked: Sequence[PictureToMark], data: Path, marks: ExportMarks, earlier: SignedEarlierPackage | None
+    unmarked: Sequence[PictureToMark], data: Path, marks: ExportMarks, earlier: EarlierPackage | None
 ) -> list[MarksOfPicture]:
     """Write each picture's file with its marks below `data`. Returns the marks that were read back, in the same order.
 
@@ -163,7 +163,7 @@ def write_marked_picture(
     kept: Row | None,
     data: Path,
     marks: ExportMarks,
-    earlier: SignedEarlierPackage | None,
+    earlier: EarlierPackage | None,
     context: Any,
 ) -> WrittenPicture:
     """Write one picture's file with its marks, and read it back; `kept` is its signature, if it was signed before.
@@ -186,7 +186,7 @@ def write_marked_picture(
             signed = marks.signer.sign(marked, credential_manifest(source_type, one.made_from is not None, stated))
             marked, row = signed, signature_cache_row(marked, signed)
     write_or_link_to_earlier(target, marked, before)
-    known = earlier is not None and earlier.vouches_for_picture(
+    known = earlier is not None and earlier.has_signed_picture(
         item.id, item.verdict.sha256, item.image_path_in_data, marked
     )
     if known and marks.signer and source_type and not row:

@@ -11,7 +11,7 @@ from eval.judging.record import (
     Count,
     GateRecord,
     LotRuleResult,
-    PolicyNameAndDigest,
+    PolicySummary,
     PromiseState,
     ReferencesUsed,
     VerdictCounts,
@@ -50,7 +50,7 @@ class JudgedBy(Record):
     references, and with which promise.
     """
 
-    policy: PolicyNameAndDigest
+    policy: PolicySummary
     thresholds: dict[str, CheckThresholds]
     """By score, of the checks that were asked."""
     left_out: list[str]

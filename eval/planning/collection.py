@@ -196,7 +196,7 @@ def one_value_per_trait(found: CollectionItems) -> tuple[list[dict[str, str]], d
             for row, there in zip(rows, values, strict=True):
                 row[known[name]] = there[0] if there else NONE
             continue
-        groups = group_exclusive_values(values)
+        groups = group_values_that_never_meet(values)
         parts: list[str] = []
         for i in range(1, len(groups) + 1):
             parts.append(valid_trait_name_from(f"{known[name]} {i}", taken))
@@ -215,7 +215,7 @@ def one_value_per_trait(found: CollectionItems) -> tuple[list[dict[str, str]], d
     return rows, tally, notes
 
 
-def group_exclusive_values(values: Sequence[Sequence[str]]) -> list[list[str]]:
+def group_values_that_never_meet(values: Sequence[Sequence[str]]) -> list[list[str]]:
     """The values of a column, put into groups so that no item has two values of one group.
 
     `values` holds the values of each item. Those that meet most others come first, each into the first group it fits.

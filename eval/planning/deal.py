@@ -69,8 +69,9 @@ def row_hash_sums(rows: np.ndarray, marks: list[np.ndarray]) -> np.ndarray:
 
 
 def fill_by_swaps(problem: PlanProblem, random: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray | None:
-    """A plan [slots, traits] that keeps every count and rule, found by random swaps; None if `rounds` rounds find
-    none.
+    """A plan, found by random swaps: each trait's values are dealt to the slots at random with exact counts, then pairs
+    of slots exchange values until every rule is kept. Returns value numbers [slots, traits]; None after `rounds`
+    rounds, or after PATIENCE rounds in a row without fewer broken rules.
     """
     table = PlanUnderRepair(problem, random)
     best, since = None, 0

@@ -31,7 +31,8 @@ def slots_from_traits(
     excluded: Iterable[tuple[tuple[str, str], ...]] = (),
     kept: Mapping[int, dict[str, str]] | None = None,
 ) -> list[PlanSlot]:
-    """The slots, with exact counts and every rule kept. `excluded`: combinations, as sorted pairs, that no slot has.
+    """Plan `plan.num_images` slots from a traits file: PlanSlots with number, traits, prompt and seed. Every count is
+    exact and every rule kept. `excluded` are combinations that no slot gets, each as sorted (trait, value) pairs.
 
     `kept`: traits that slots of an earlier plan must keep. Raises DataError if there is no such plan.
     """

@@ -71,7 +71,7 @@ def valid_part_and_problems(data: dict[str, Any]) -> tuple[TraitsFile | None, li
     except ValidationError as error:
         problems = validation_problems(error)
         faulty = {
-            place_of_entry_to_remove([part for part in found["loc"] if part != "[key]"]) for found in error.errors()
+            place_up_to_list_entry([part for part in found["loc"] if part != "[key]"]) for found in error.errors()
         }
     left: dict[str, list[int]] = {}
     for place in sorted(faulty, key=lambda place: [(isinstance(part, int), part) for part in place], reverse=True):
@@ -85,7 +85,7 @@ def valid_part_and_problems(data: dict[str, Any]) -> tuple[TraitsFile | None, li
         return None, problems, left
 
 
-def place_of_entry_to_remove(place: list[int | str]) -> tuple[int | str, ...]:
+def place_up_to_list_entry(place: list[int | str]) -> tuple[int | str, ...]:
     """The place of the entry to take out: of a list the whole entry, else what stands at the place itself."""
     return tuple(place[: next((i for i, part in enumerate(place) if isinstance(part, int)), len(place)) + 1])
 

@@ -43,7 +43,9 @@ class FalseRejects:
         return self.good / self.inclusion_probability
 
     def interval(self) -> tuple[int, int]:
-        """The smallest and the largest number of good pictures that the labels do not rule out."""
+        """The smallest and the largest number of good pictures among all rejected ones that the labels do not rule out,
+        with confidence 1 - DELTA.
+        """
         return interval_without_replacement(self.good, self.labels, self.rejected, DELTA)
 
     def false_rejects_in_words(self) -> str:

@@ -2,7 +2,7 @@
 
 Rows are only ever added, and each one holds the hash of the row before it: whoever changes a row, or takes one out,
 breaks the chain, and reading says where. Whoever writes the whole file anew can make a chain that holds; therefore the
-gate's record and the package name the hash of the last row (`last_row_hashes`).
+gate's record and the package name the hash of the last row (`last_row_hash_by_purpose`).
 
 A row is there whole once `append_rows` returns, and stays whatever happens to the process or the machine (SQLite,
 write-ahead log, synchronous=FULL). Any number of processes may read and append at the same time.
@@ -99,7 +99,7 @@ def frozen_store_reads() -> Iterator[None]:
         _ROWS_OF_ONE_MOMENT.reset(token)
 
 
-def last_row_hashes(out: Path) -> dict[Purpose, str | None]:
+def last_row_hash_by_purpose(out: Path) -> dict[Purpose, str | None]:
     """For each purpose the hash of its last row; None for no row. It changes with every row of that purpose, and with
     no row of another one; it vouches for all rows before it.
     """
@@ -107,7 +107,7 @@ def last_row_hashes(out: Path) -> dict[Purpose, str | None]:
     return {purpose: last.get(purpose) for purpose in get_args(Purpose)}
 
 
-def gate_record_key_of_labels(purpose: Purpose) -> str:
+def evidence_key_of_purpose(purpose: Purpose) -> str:
     """The key under which gate.json's `evidence` has the last row's hash of the labels for a purpose."""
     return f"{purpose} labels"
 

@@ -77,9 +77,11 @@ def ask_label_and_store(
     correction: Callable[[], dict[str, str]] = dict,
     asked_for: str = "",
 ) -> LabelReply:
-    """Ask in the terminal for a label and store it under the name of the user who is logged in; it may be taken back
-    until the next question. `correction` asks, after a reject, what the picture shows instead (trait -> value).
-    `asked_for` is why the picture is shown, "known" for a known reject.
+    """Ask in the terminal whether the picture `sha256`, which is shown already, is accepted, rejected or unsure, and
+    store the answer in labels.sqlite of the folder `out` under the user's login name. The person can take it back
+    before this returns. Returns the label (None if the person stopped first) and whether the person wants to stop.
+    `correction` is called after a reject and returns what the picture shows instead (trait -> value). `asked_for` says
+    why the picture is shown: "known" for a known reject, else empty.
     """
     while True:
         answer = read_answer(f"  {QUESTION}", (*ANSWERS, "q"))

@@ -95,7 +95,8 @@ class NamedPictures:
 def read_answers(
     path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy
 ) -> list[WorksheetAnswer]:
-    """The answers of a table about these pictures (sha256 by name), in its order; rows without a verdict are left out.
+    """The answers in a table (CSV or JSON Lines), one for each picture of `pictures` (file name -> sha256), in the
+    table's order. A row that names a picture and has neither a verdict nor traits in `shows` is left out.
 
     A table of decisions may be of many lots and policies: rows of others are left out, and a note says how many.
     Raises DataError listing every problem: columns, verdicts, labels of pictures that are not here or of another
@@ -198,7 +199,7 @@ def trait_and_value_shown(text: str, values: Mapping[str, Collection[str]]) -> t
     raise ValueError(f"{trait}: {value}, which is no value of the plan; {trait} has {', '.join(known[:LISTED])}{more}")
 
 
-def label_as_cells(label: Label) -> tuple[str, str, str, str]:
+def sha256_verdict_who_why(label: Label) -> tuple[str, str, str, str]:
     """(sha256, verdict, who, why) of a label, to compare it with `label_of_row`."""
     return label.sha256, label.verdict, label.who, label.why
 
@@ -207,15 +208,18 @@ def rows_of_other_purposes(out: Path, purpose: Purpose) -> dict[tuple[str, ...],
     """For each label that was stored for another purpose: its row (sha256, verdict, who, why) -> that purpose."""
     rows = store.read_all_rows(out)
     return {
-        label_as_cells(label): name for name in PURPOSES if name != purpose for label in stored_labels(rows, name, out)
+        sha256_verdict_who_why(label): name
+        for name in PURPOSES
+        if name != purpose
+        for label in stored_labels(rows, name, out)
     }
 
 
 def rows_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> set[tuple[str, ...]]:
     """Rows (sha256, verdict, who, why) that were given as labels under another policy, and not under this one."""
     labels = read_stored_labels(out, purpose)
-    others = {label_as_cells(label) for label in labels if label.policy_sha256 != policy.sha256}
-    return others - {label_as_cells(label) for label in labels if label.policy_sha256 == policy.sha256}
+    others = {sha256_verdict_who_why(label) for label in labels if label.policy_sha256 != policy.sha256}
+    return others - {sha256_verdict_who_why(label) for label in labels if label.policy_sha256 == policy.sha256}
 
 
 def worksheet_questions(lot: Lot, pictures: Iterable[str]) -> list[WorksheetQuestion]:
@@ -235,7 +239,7 @@ def write_worksheet(
     or they were asked for under another policy) is renamed, and a note says so.
     """
     table = tables.read_table(path) if path.exists() else tables.Table([], [], [])
-    stored = {label_as_cells(label) for label in read_stored_labels(path.parent, purpose)}
+    stored = {sha256_verdict_who_why(label) for label in read_stored_labels(path.parent, purpose)}
     written, named = rows_with_answers(table), NamedPictures(pictures)
     waiting = [row for row in written if label_of_row(row, named) not in stored]
     if table.problems or not all(row_has_purpose_and_policy(row, purpose, policy) for row in waiting):
@@ -267,7 +271,7 @@ def remove_worksheet(path: Path, purpose: Purpose, pictures: Mapping[str, str]) 
     if not path.exists():
         return
     table, named = tables.read_table(path), NamedPictures(pictures)
-    stored = {label_as_cells(label) for label in read_stored_labels(path.parent, purpose)}
+    stored = {sha256_verdict_who_why(label) for label in read_stored_labels(path.parent, purpose)}
     waiting = [row for row in rows_with_answers(table) if label_of_row(row, named) not in stored]
     if not table.problems and not waiting:
         path.unlink()

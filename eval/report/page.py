@@ -90,7 +90,7 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
         warning=warning_without_references(outcome),
         notes=outcome.notes + ([f"Checks that were left out: {left_out}."] if left_out else []),
         slider=slider_part,
-        training=training_run_section(lot, folder),
+        training=copy_samples_and_loss_curve(lot, folder),
         plots=score_histograms(judged.scores, outcome.thresholds),
         references=reference_strip(compared, thumbnails),
         readability=outcome.readability.sentence() if outcome.readability else "",
@@ -208,7 +208,7 @@ def slider_section(judged: JudgedLot, evidence: SliderEvidence) -> dict[str, Any
     }
 
 
-def training_run_section(lot: Lot, folder: Path) -> dict[str, Any] | None:
+def copy_samples_and_loss_curve(lot: Lot, folder: Path) -> dict[str, Any] | None:
     """Sample grid and loss curve of the run that trained the LoRA; None where the run is not on this machine."""
     run = lot.record.words.run if lot.record else None
     grid = files.RUNS / run / "samples" / "grid.png" if run else None

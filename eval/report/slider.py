@@ -159,7 +159,8 @@ def position_texts(
     delta: float,
     without_bound: tuple[str, str],
 ) -> list[list[str]]:
-    """[t] three texts a position: where the threshold lies, how many pictures it accepts, what the labels say of it.
+    """For each of the t positions of the report's threshold slider three texts: the threshold there, how many pictures
+    it accepts, and how many of those are rejects at most. `bounds` [t] are these shares of rejects, 0 to 1.
 
     Where there are no `bounds`, `without_bound` is the last text: at the threshold in force, and at all others.
     """
@@ -176,11 +177,11 @@ def position_texts(
             share, confidence = percentage_rounded_up(bounds[i]), f"{confidence_percent_rounded_down(delta):g}%"
             by = f"{confidence} confidence, {counted(num_labels, 'label')}"
             proof = f"At most {share} of the accepted pictures are rejects ({by})."
-        texts.append([position_in_words(slider, i, t), accepts, proof])
+        texts.append([threshold_text_at_position(slider, i, t), accepts, proof])
     return texts
 
 
-def position_in_words(slider: ThresholdSlider, i: int, t: float) -> str:
+def threshold_text_at_position(slider: ThresholdSlider, i: int, t: float) -> str:
     """Words for where the slider stands at its position `i`, at the threshold `t`: "All limits 0.5 spreads higher"."""
     if slider.calibrated:
         text = f"Limit of {slider.score}: {t:.4g}"

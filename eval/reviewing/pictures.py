@@ -13,7 +13,9 @@ BROWSER_FORMATS = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image
 
 
 def picture_for_browser(picture: ReviewPicture) -> tuple[bytes, str] | None:
-    """The file's bytes and their media type; None if the file is gone, or does not hold the judged bytes any more."""
+    """(bytes, media type) of a picture as a browser can show it: the file as it is if it is PNG, JPEG, GIF or WebP, any
+    other format converted to PNG. None if the file is gone, cannot be converted, or its sha256 is not the judged one.
+    """
     try:
         content = pictures.read_picture_file(picture.path)
     except (OSError, PictureError):

@@ -133,7 +133,7 @@ def in_review_queue(judged: JudgedLot, next_words: str) -> ReviewQueue:
     checks: dict[str, set[str]] = {}
     pictures: dict[str, ReviewPicture] = {}
     for verdict in judged.verdicts:
-        if decision_can_count(verdict):
+        if can_be_decided_by_a_person(verdict):
             checks.setdefault(verdict.sha256, set()).update(checks_that_caused_review(verdict))
             pictures.setdefault(verdict.sha256, review_picture_of(lot, verdict.file, paths[verdict.file]))
     worst = sorted((v for v in judged.verdicts if can_serve_as_known_reject(v)), key=margin_or_minus_infinity)[
@@ -197,7 +197,7 @@ def audit_or_calibration_queue(
     )
 
 
-def decision_can_count(verdict: Verdict) -> bool:
+def can_be_decided_by_a_person(verdict: Verdict) -> bool:
     """Whether a decision about the picture can count: it is in review, or was until a person decided about it.
 
     A picture outside a certificate is not exported, whatever a person decides.

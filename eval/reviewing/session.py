@@ -298,8 +298,8 @@ class ReviewSession:
         return ADJUDICATION if is_third else ASKED_FOR[self.queue.purpose]
 
     def store_noticed_known_rejects(self, who: str, block: str, seen: dict[str, bool]) -> None:
-        """Store, for each known reject of a stream's block (sha256), whether the reviewer noticed it; no verdict is
-        given.
+        """Store for each known reject of a block in stream mode whether the reviewer `who` noticed it: a row in
+        labels.sqlite, "reject" if noticed, else "accept", that decides nothing. `seen`: sha256 -> whether noticed.
 
         `block` is a digest of the block and its passes: the same block is stored once.
         """
@@ -362,7 +362,7 @@ class ReviewSession:
                 "purpose": queue.purpose,
                 "order": order,
                 "pictures": {
-                    sha256: page_data_of_picture(picture)
+                    sha256: file_prompt_and_traits(picture)
                     | {"asked": queue.question_digest(sha256, REPEAT * (sha256 in repeats))}
                     | {"opinions": queue.opinions.get(sha256, [])}
                     for sha256, picture in shown.items()
@@ -404,6 +404,6 @@ class ReviewSession:
         return counts
 
 
-def page_data_of_picture(picture: ReviewPicture) -> dict[str, Any]:
+def file_prompt_and_traits(picture: ReviewPicture) -> dict[str, Any]:
     """File name, prompt and planned traits of a picture, as JSON data for the page."""
     return {"file": picture.file, "prompt": picture.prompt, "traits": picture.traits}

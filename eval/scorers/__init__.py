@@ -11,8 +11,8 @@ from eval.scorers.entry import (
     REFERENCES,
     TEXTS,
     TRAINING,
+    LazilyImportedFeatureScorer,
     LazilyImportedFunction,
-    LazyScorerOfFeature,
     ScoreEntry,
 )
 
@@ -37,7 +37,7 @@ SCORES: dict[str, ScoreEntry] = {
         lowest=-1,
         highest=1,
         resolution=0.005,
-        compute=LazyScorerOfFeature("style", "embeddings"),
+        compute=LazilyImportedFeatureScorer("style", "embeddings"),
         leave_one_out=LazilyImportedFunction("style", "references_column"),
         needs=frozenset({REFERENCES}),
     ),
@@ -58,8 +58,8 @@ SCORES: dict[str, ScoreEntry] = {
         lowest=-2,
         highest=0,
         resolution=0.02,
-        compute=LazyScorerOfFeature("drawing", "patches"),
-        leave_one_out=LazyScorerOfFeature("drawing", "patches", alone=True),
+        compute=LazilyImportedFeatureScorer("drawing", "patches"),
+        leave_one_out=LazilyImportedFeatureScorer("drawing", "patches", alone=True),
         needs=frozenset({REFERENCES, PATCHES}),
     ),
     "palette": ScoreEntry(
@@ -69,8 +69,8 @@ SCORES: dict[str, ScoreEntry] = {
         lowest=-12,
         highest=0,
         resolution=0.05,
-        compute=LazyScorerOfFeature("palette", "signatures"),
-        leave_one_out=LazyScorerOfFeature("palette", "signatures", alone=True),
+        compute=LazilyImportedFeatureScorer("palette", "signatures"),
+        leave_one_out=LazilyImportedFeatureScorer("palette", "signatures", alone=True),
         needs=frozenset({REFERENCES}),
     ),
     "coherence": ScoreEntry(
@@ -80,8 +80,8 @@ SCORES: dict[str, ScoreEntry] = {
         lowest=-2,
         highest=0.3,
         resolution=0.05,
-        compute=LazyScorerOfFeature("coherence", "signatures"),
-        leave_one_out=LazyScorerOfFeature("coherence", "signatures", alone=True),
+        compute=LazilyImportedFeatureScorer("coherence", "signatures"),
+        leave_one_out=LazilyImportedFeatureScorer("coherence", "signatures", alone=True),
         needs=frozenset({REFERENCES}),
     ),
     "prompt": ScoreEntry(
@@ -129,7 +129,7 @@ SCORES: dict[str, ScoreEntry] = {
         highest=0.7,
         resolution=0.02,
         compute=LazilyImportedFunction("duplicates", "distinct_column"),
-        leave_one_out=LazilyImportedFunction("duplicates", "distinct_references_column"),
+        leave_one_out=LazilyImportedFunction("duplicates", "distinct_column_of_references"),
     ),
     "novelty": ScoreEntry(
         description="How far the picture is from the nearest training picture.",
@@ -139,7 +139,7 @@ SCORES: dict[str, ScoreEntry] = {
         highest=0.7,
         resolution=0.02,
         compute=LazilyImportedFunction("duplicates", "novelty_column"),
-        leave_one_out=LazilyImportedFunction("duplicates", "novelty_references_column"),
+        leave_one_out=LazilyImportedFunction("duplicates", "novelty_column_of_references"),
         needs=frozenset({TRAINING}),
     ),
 }

@@ -88,7 +88,7 @@ def regression_sums(rows: NDArray, truth: NDArray, weights: NDArray) -> Regressi
     return RegressionSums(float(weights.sum()), *sums)
 
 
-class RidgeRegression(NamedTuple):
+class FittedRidge(NamedTuple):
     """A ridge regression of a truth of 1 or -1, such as the brand or others, on rows [k]; made by `fit_ridge`."""
 
     weights: NDArray[np.float64]  # [k]
@@ -118,14 +118,14 @@ class RidgeRegression(NamedTuple):
         return truth - left.T.ravel()
 
 
-def fit_ridge(of: RegressionSums, ridge: float = RIDGE) -> RidgeRegression:
+def fit_ridge(of: RegressionSums, ridge: float = RIDGE) -> FittedRidge:
     """Fit ridge regression of the truth, 1 or -1, on the rows whose `regression_sums` these are."""
     mean, level = of.rows / of.weight, of.truth / of.weight
     covariance = of.squares / of.weight - np.outer(mean, mean) + ridge * np.eye(len(mean))
     factor = np.linalg.cholesky(covariance).astype(np.float64)
     half = solve_triangular(factor, of.products / of.weight - mean * level, lower=True, check_finite=False)
     found = solve_triangular(factor, half, lower=True, trans=1, check_finite=False)
-    return RidgeRegression(np.asarray(found, np.float64), float(level - mean @ found), mean, factor, of.weight)
+    return FittedRidge(np.asarray(found, np.float64), float(level - mean @ found), mean, factor, of.weight)
 
 
 def balanced_row_weights(own: int, sets: list[ForeignSet]) -> NDArray[np.float64]:
@@ -154,7 +154,7 @@ class BrandClassifier(NamedTuple):
     """A fitted linear classifier, "the reader", of one brand against other styles, and how well it tells them apart."""
 
     scaling: FeatureBlockScaling
-    fitted: RidgeRegression
+    fitted: FittedRidge
     slope: float  # of log-odds in the response
     offset: float
     own: NDArray[np.float32]  # [r] log-odds of each reference, the lower of its two views, by a reader without it
@@ -222,7 +222,7 @@ def fit_brand_classifier(
         total = total.plus_multiple_of(regression_sums(seen, sides, each))
     whole = fit_ridge(total)
 
-    def responses_to_references(fitted: RidgeRegression) -> NDArray[np.float64]:
+    def responses_to_references(fitted: FittedRidge) -> NDArray[np.float64]:
         """[2, r] responses to the two views of each reference (as it is, and redrawn) by a regression that has seen
         neither of them.
         """

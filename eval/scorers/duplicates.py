@@ -121,7 +121,7 @@ def distinct_column(measured: MeasuredLot) -> NDArray[np.float32]:
     return found.score
 
 
-def distinct_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
+def distinct_column_of_references(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] log distance of each reference to the nearest other one.
 
     With enough references, how near altered copies of them come is written into `measured.copies`.
@@ -139,7 +139,7 @@ def novelty_column(measured: MeasuredLot) -> NDArray[np.float32]:
     return found.score
 
 
-def novelty_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
+def novelty_column_of_references(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] log distance to the nearest training picture; NaN for references that are training pictures themselves.
 
     If fewer than MIN_REFERENCES other references remain, these get their distance too and not NaN.

@@ -46,7 +46,7 @@ class LazilyImportedFunction:
 
 
 @dataclass(frozen=True, slots=True)
-class LazyScorerOfFeature:
+class LazilyImportedFeatureScorer:
     """`score(pictures, references)` or `leave_one_out(references)` of a scorer's file, on one feature of
     PictureFeatures.
 

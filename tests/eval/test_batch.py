@@ -627,7 +627,7 @@ def test_the_fewest_ranges_cover_what_changed_and_nothing_else() -> None:
     for _ in range(200):
         items = sorted(draw.sample(range(30), draw.randrange(1, 20)))
         changed = set(draw.sample(items, draw.randrange(len(items) + 1)))
-        found = living.fewest_number_ranges(changed, items)
+        found = living.fewest_ranges_without_others(changed, items)
         assert {i for i in items if any(a <= i <= b for a, b in found)} == changed
         runs = [i for place, i in enumerate(items) if i in changed and (place == 0 or items[place - 1] not in changed)]
         assert len(found) == len(runs), "two ranges with no other item between them would be one"

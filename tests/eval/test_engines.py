@@ -169,14 +169,14 @@ def test_workers_that_can_write_nothing_end_the_work_with_one_error_and_lose_not
     work = engines.Work(EngineConfig(name="slurm"), {"stage": "none"}, tmp_path)
     monkeypatch.setattr(parts, "run_unfinished_parts", lambda place, names, load_stage: os._exit(1))
     with pytest.raises(SurroundingsError, match="ended and did nothing"), work.locked():
-        work.do(ROWS, 4, lambda found, dead: taken.extend(found), False)
+        work.do_rows_in_parts(ROWS, 4, lambda found, dead: taken.extend(found), False)
     assert not taken and work.folder.is_dir()
     monkeypatch.undo()
     monkeypatch.setattr(
         engines, "run_on_slurm", lambda engine, folder, place, names, gpu: in_this_process(place, names)
     )
     with work.locked():
-        work.do(ROWS, 4, lambda found, dead: taken.extend(found), False)
+        work.do_rows_in_parts(ROWS, 4, lambda found, dead: taken.extend(found), False)
     assert sorted(taken) == sorted(row["id"] for row in ROWS) and not work.folder.exists()
 
 
@@ -231,7 +231,9 @@ def test_parts_pictures_and_results_lie_in_an_object_store(
     monkeypatch.setattr(ObjectStorePlace, "seconds", 0.0)
     work = engines.Work(EngineConfig(name="slurm", store=bucket), {"stage": "none"}, tmp_path)
     with work.locked():
-        work.do(rows, 4, lambda found, dead: taken.update({n: bytes(r["held"]) for n, r in found.items()}), False)
+        work.do_rows_in_parts(
+            rows, 4, lambda found, dead: taken.update({n: bytes(r["held"]) for n, r in found.items()}), False
+        )
         assert taken == {name: b"picture " + name.encode() for name in pictures}
         assert [name for name in work.place.sizes() if name.endswith(".tar")], "they were sent"
         assert not list((work.folder / "parts").glob("*")), "nothing of it lies here"

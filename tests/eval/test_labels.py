@@ -179,31 +179,31 @@ def test_a_store_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_head_changes_with_its_own_purpose_alone(tmp_path: Path) -> None:
-    assert store.last_row_hashes(tmp_path) == dict.fromkeys(labels.PURPOSES)
+    assert store.last_row_hash_by_purpose(tmp_path) == dict.fromkeys(labels.PURPOSES)
     (first,) = give(tmp_path, "accept")
-    before = store.last_row_hashes(tmp_path)
+    before = store.last_row_hash_by_purpose(tmp_path)
     give(tmp_path, "reject", purpose="audit")
-    after = store.last_row_hashes(tmp_path)
+    after = store.last_row_hash_by_purpose(tmp_path)
     assert (
         after["review"] == before["review"] == store.read_all_rows(tmp_path)[0].hash
         and after["audit"] != before["audit"]
     )
     labels.append_undo(tmp_path, "review", first.id, "anna")
-    assert store.last_row_hashes(tmp_path)["review"] not in (None, before["review"])
+    assert store.last_row_hash_by_purpose(tmp_path)["review"] not in (None, before["review"])
 
 
 def test_what_is_read_in_one_moment_is_the_same(tmp_path: Path) -> None:
     """A label that somebody gives while a gate judges is not judged, and the hash in its record is not that label's."""
     give(tmp_path, "accept")
     with store.frozen_store_reads():
-        before = store.last_row_hashes(tmp_path)
+        before = store.last_row_hash_by_purpose(tmp_path)
         other = threading.Thread(target=give, args=(tmp_path, "reject"))
         other.start()
         other.join()
-        assert counting(tmp_path) == ["accept"] and store.last_row_hashes(tmp_path) == before
+        assert counting(tmp_path) == ["accept"] and store.last_row_hash_by_purpose(tmp_path) == before
         give(tmp_path, "unsure")
         assert counting(tmp_path) == ["unsure"], "but what it adds itself is seen"
-    assert store.last_row_hashes(tmp_path) != before and len(store.read_all_rows(tmp_path)) == 3
+    assert store.last_row_hash_by_purpose(tmp_path) != before and len(store.read_all_rows(tmp_path)) == 3
 
 
 def older_files(out: Path) -> None:

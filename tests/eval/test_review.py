@@ -29,7 +29,7 @@ from eval.policy import file as policyfile
 from eval.promise import labels, store
 from eval.promise.auditplan import read_audit_terms
 from eval.promise.disagreements import disagreements
-from eval.review import calibration_queue
+from eval.review import begin_calibration_queue
 from eval.reviewing import guard, server, session, stream
 from eval.reviewing.queues import ReviewPicture, ReviewQueue, disagreement_queue
 from eval.reviewing.session import ReviewSession, SaveRequest
@@ -788,7 +788,7 @@ def test_a_calibration_asks_about_its_sample(words, tmp_path: Path) -> None:
     told_to = [quote_text_value(word) for word in (*words(CALIBRATED), "promise.num_labels=5", "queue=calibration")]
     config = checked_config(compose_hydra_config(valid_overrides_and_problems("review", told_to, False)[0]), [])
     with locked_lot(config) as lot:
-        queue = calibration_queue(config, lot)
+        queue = begin_calibration_queue(config, lot)
     session = ReviewSession(queue)
     opened = session.initial_page_data("anna")
     assert len(opened["order"]) == 5 and opened["purpose"] == "calibrate" and queue.under

@@ -133,7 +133,7 @@ def test_references_that_do_not_look_like_the_others_are_named() -> None:
 
 def test_discrepancy_is_unbiased_and_equals_a_slow_sum() -> None:
     x, y = cloud(7, 1), cloud(9, 0.5)
-    kernel = batch.gaussian_kernel_of_median_width(x, y)
+    kernel = batch.make_gaussian_kernel(x, y)
 
     def k(a: np.ndarray, b: np.ndarray) -> float:
         return float(kernel(a[None].astype(float), b[None].astype(float))[0, 0])
@@ -394,7 +394,7 @@ def test_every_score_is_described() -> None:
         for call in (score.compute, score.leave_one_out):
             if isinstance(call, entry.LazilyImportedFunction):
                 assert callable(getattr(import_module(f"eval.scorers.{call.file}"), call.function)), name
-            elif isinstance(call, entry.LazyScorerOfFeature):
+            elif isinstance(call, entry.LazilyImportedFeatureScorer):
                 assert call.feature in PictureFeatures._fields, name
 
 
