@@ -89,15 +89,20 @@ def as_jpeg_of_quality_75(image: Image.Image) -> bytes:
 
 def resized_to_half(image: Image.Image) -> bytes:
     """The picture at half its width and height, as the bytes of an image file."""
-    return image_file_bytes(image.resize((image.width // 2, image.height // 2)), image.format or "PNG")
+    return image_file_bytes(image.resize((image.width // 2, image.height // 2)), format_to_write(image))
 
 
 def cropped_by_a_tenth(image: Image.Image) -> bytes:
     """The picture without a tenth of its width and height at each side, as the bytes of an image file."""
     across, down = image.width // 10, image.height // 10
     return image_file_bytes(
-        image.crop((across, down, image.width - across, image.height - down)), image.format or "PNG"
+        image.crop((across, down, image.width - across, image.height - down)), format_to_write(image)
     )
+
+
+def format_to_write(image: Image.Image) -> str:
+    """The format of the picture's file; PNG where Pillow reads that format and does not write it (PSD)."""
+    return image.format if image.format in Image.SAVE else "PNG"
 
 
 ATTACKS: dict[str, Callable[[Image.Image], bytes]] = {

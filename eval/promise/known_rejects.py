@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 
 from eval.lot.lot import Lot
 from eval.promise.auditplan import AuditPlan, read_audit_terms
@@ -27,7 +27,7 @@ FOLDER = "audit-pictures"  # of the lot's results: what a worksheet shows, under
 SIDE = 0.25  # of the spoilt square, as a share of the picture's shorter side
 VISIBLE = 24.0  # mean change of the square's values, of 255, from which on the fault counts as visible
 PLACES = 40  # places that are tried for a fault
-FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # all others: PNG
+FORMATS = {".jpg": "JPEG", ".webp": "WEBP"}  # by what the content is, whatever the name says; all others: PNG
 
 
 def square_of_border_colour(square: NDArray[np.uint8], border: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -80,20 +80,19 @@ def visible_values(square: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def file_with_fault(path: Path, seed: str) -> bytes | None:
-    """The content of a spoilt copy of a picture's file, in the same format; None if it cannot be made."""
+    """The content of a spoilt copy of a picture's file, in sRGB without a colour profile: JPEG or WebP where the file's
+    content is that, else PNG. None if it cannot be made.
+    """
     try:
-        with Image.open(io.BytesIO(pictures.read_picture_file(path))) as opened:
-            profile = opened.info.get("icc_profile")
-            has_alpha = "transparency" in opened.info or opened.mode in ("RGBA", "LA", "PA")
-            image = ImageOps.exif_transpose(opened).convert("RGBA" if has_alpha else "RGB")
-    except (OSError, PictureError, Image.DecompressionBombError):
+        content = pictures.read_picture_file(path)
+        image = pictures.decode_picture(content, background=None).image
+    except (OSError, PictureError):
         return None
     found = picture_with_fault(image, np.random.default_rng(int(hashlib.sha256(seed.encode()).hexdigest()[:15], 16)))
     if found is None:
         return None
-    sink, kind = io.BytesIO(), FORMATS.get(path.suffix.lower(), "PNG")
-    more = {} if kind == "PNG" else {"quality": 95}
-    found.save(sink, kind, **more, **({"icc_profile": profile} if profile else {}))
+    sink, kind = io.BytesIO(), FORMATS.get(pictures.suffix_by_content(content), "PNG")
+    found.save(sink, kind, **({} if kind == "PNG" else {"quality": 95}))
     return sink.getvalue()
 
 

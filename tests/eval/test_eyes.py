@@ -1,11 +1,13 @@
 """Measured eyes: the bound on the miss rate, the share that a reviewer misses, and promises by those who miss some."""
 
+import io
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from scipy.stats import binom
 
 from eval import certify
@@ -16,10 +18,12 @@ from eval.promise import eyes
 from eval.promise.auditplan import AuditPlan
 from eval.promise.certificate import certificate_problems, make_certificate
 from eval.promise.eyes import KnownRejectTest
-from eval.promise.known_rejects import picture_with_fault, pictures_with_known_rejects
+from eval.promise.known_rejects import file_with_fault, picture_with_fault, pictures_with_known_rejects
 from eval.promise.label import Label, LabelName
 from eval.promise.ranked import BY_MARGIN, RankedAuditDesign
+from stylegate.pictures import decode_picture
 from tests.bench import measured_eyes as bench
+from tests.stylegate.test_pictures import encoded, gray_profile
 
 
 def test_the_bound_is_the_exact_binomial_one() -> None:
@@ -160,3 +164,40 @@ def test_a_fault_is_where_somebody_sees_it() -> None:
             for one in (picture, spoilt)
         )
         assert np.abs(before - after).sum() / (4 * 16 * 16) > 6, seed
+
+
+def long_text() -> PngImagePlugin.PngInfo:
+    """As of a large workflow: Pillow refuses the picture for it."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * (PngImagePlugin.MAX_TEXT_CHUNK + 1), zip=True)
+    return text
+
+
+def noise(mode: str) -> Image.Image:
+    return (
+        Image.fromarray(np.random.default_rng(3).integers(60, 200, (8, 8, 4), np.uint8)).resize((64, 64)).convert(mode)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a png.jpg", encoded(noise("RGBA")), "PNG"),
+        ("a jpeg.png", encoded(noise("RGB"), "JPEG"), "JPEG"),
+        ("gray.jpg", encoded(noise("L"), "JPEG", icc_profile=gray_profile(1.0)), "JPEG"),
+        ("cmyk.jpg", encoded(noise("RGB").convert("CMYK"), "JPEG", icc_profile=b"of a press"), "JPEG"),
+        ("deep.png", encoded(Image.fromarray(np.asarray(noise("L"), np.uint16) * 257)), "PNG"),
+        ("alpha.webp", encoded(noise("RGBA"), "WEBP", lossless=True), "WEBP"),
+        ("text.png", encoded(noise("RGB"), pnginfo=long_text()), "PNG"),
+    ],
+)
+def test_a_known_reject_is_its_picture_but_for_the_fault(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
+    """Whatever the file is called, and whatever its colours are: nobody can tell it by anything but the fault."""
+    (tmp_path / name).write_bytes(content)
+    spoilt = file_with_fault(tmp_path / name, "seed")
+    assert spoilt is not None
+    with Image.open(io.BytesIO(spoilt)) as opened:
+        assert opened.format == kind and "icc_profile" not in opened.info
+    before, after = (np.asarray(decode_picture(one).image, float) for one in (content, spoilt))
+    moved = np.abs(before - after).max(2) > 16
+    assert 0.01 < moved.mean() < 0.1, "a square of a quarter of the side"

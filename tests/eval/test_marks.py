@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from eval.marks import ATTACKS
 from eval.package import xmp
 from eval.package.marking import decodes_to_same_picture
 from stylegate import files, pictures
@@ -77,6 +78,14 @@ def test_the_source_type_is_read_by_another_program_and_no_pixel_moves(kind: str
         marked
     ) == pictures.suffix_by_content(FILES[kind])
     assert xmp.with_source_type(marked, "trainedAlgorithmicMedia", drawn_here=True) == marked, "never twice"
+
+
+def test_pictures_of_formats_that_nobody_writes_are_attacked_too() -> None:
+    head = b"8BPS" + (1).to_bytes(2) + bytes(6) + (3).to_bytes(2) + (64).to_bytes(4) * 2 + (8).to_bytes(2) + b"\0\3"
+    psd = head + bytes(3 * 4) + bytes(2) + bytes(64 * 64 * 3)
+    for name, attack in ATTACKS.items():
+        with Image.open(io.BytesIO(psd)) as opened:
+            assert pictures.decode_picture(attack(opened)).image.width in (32, 52, 64), name
 
 
 def test_other_pixels_are_seen() -> None:
