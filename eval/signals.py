@@ -10,6 +10,7 @@ many as the package was planned with) is refused. A person accepts the proposal 
 """
 
 import difflib
+import json
 import math
 import re
 import tempfile
@@ -162,16 +163,12 @@ def trait_values_and_numbers_by_row(path: Path, package: str | None) -> list[tup
     problems, rows = [], []
     for row in table.rows:
         try:
-            pairs = (
-                list(traits[int(row.cells["id"])].items()) if of_items else [(row.cells["trait"], row.cells["value"])]
-            )
-            cells = {name: cell for name, cell in row.cells.items() if name not in ("id", "trait", "value") and cell}
-            numbers = {name: float(cell) for name, cell in cells.items()}
+            pairs = pairs_of_item(row.cells.get("id"), traits) if of_items else [pair_named_in_row(row.cells)]
+            cells = {name: cell for name, cell in row.cells.items() if name not in ("id", "trait", "value")}
+            numbers = {name: float(cell) for name, cell in cells.items() if cell not in ("", None)}
             if not all(0 <= number < math.inf for number in numbers.values()):
                 raise ValueError("numbers below 0, or none")
             rows.append((pairs, numbers))
-        except KeyError as error:
-            problems.append(f"line {row.line}: the package has no item {error}")
         except (TypeError, ValueError) as error:
             problems.append(f"line {row.line}: {error}")
     if problems or not rows:
@@ -179,6 +176,25 @@ def trait_values_and_numbers_by_row(path: Path, package: str | None) -> list[tup
             f"{path}:", problems[:NAMED] or ["it has no rows"], "an id or trait and value, then numbers from 0."
         )
     return rows
+
+
+def pair_named_in_row(cells: Mapping[str, Any]) -> Pair:
+    """The (trait, value) that a row of the table names. Raises ValueError unless both are text."""
+    trait, value = cells.get("trait"), cells.get("value")
+    if not (isinstance(trait, str) and isinstance(value, str)):
+        raise ValueError(f"trait is {json.dumps(trait)} and value is {json.dumps(value)}; both must be text")
+    return trait, value
+
+
+def pairs_of_item(written: Any, traits: Mapping[int, Mapping[str, str]]) -> list[Pair]:
+    """The (trait, value) pairs of the item whose id a row of the table names, from the traits of each item by id.
+
+    Raises ValueError if it is no id of an item.
+    """
+    item = int(written) if re.fullmatch(r"\s*[0-9]+\s*", str(written)) else None
+    if item not in traits:
+        raise ValueError(f"the package has no item with the id {json.dumps(written, ensure_ascii=False)}")
+    return list(traits[item].items())
 
 
 def traits_of_verified_package(package: Path) -> dict[int, dict[str, str]]:

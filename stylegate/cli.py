@@ -279,9 +279,10 @@ def quote_text_value(override: str, sweep: bool = False) -> str:
 def single_quoted_for_hydra(value: str) -> str:
     """Text in single quotes, as Hydra's grammar reads it: there a backslash counts only before a quote or the end.
 
-    ${...} is escaped too, since OmegaConf would resolve it.
+    ${...} is escaped too, since OmegaConf would resolve it; it reads two backslashes before it as one.
     """
-    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value).replace("${", "\\${")
+    plain = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value)
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), plain)
     return f"'{escaped}'"
 
 

@@ -119,12 +119,12 @@ def read_answers(
         cells = {name: str(value if value is not None else "").strip() for name, value in row.items()}
         if not cells.get("verdict") and not cells.get("shows") and (cells.get("sha256") or cells.get("file")):
             continue
-        sha256, verdict = cells.get("sha256", "").lower(), cells["verdict"].lower()
+        sha256, verdict = cells.get("sha256", "").lower(), cells.get("verdict", "").lower()
         problem = ""
         if not sha256:
             sha256, problem = named.digest_of(unescape_formula_cell(str(row.get("file") or "")))
         who, declared, policy_sha256 = (
-            unescape_formula_cell(cells["who"]),
+            unescape_formula_cell(cells.get("who", "")),
             cells.get("purpose", ""),
             cells.get("policy_sha256", "").lower(),
         )

@@ -128,7 +128,8 @@ class ReviewSession:
             return self.has_unsettled_disagreement(sha256)
         rows = self.standing[sha256]
         if not self.is_decided(sha256):
-            return not (rows and rows[-1].verdict == "unsure" and rows[-1].who == who)
+            own = [row.verdict for row in rows if row.who == who]
+            return own[-1:] != ["unsure"]
         reviewers = {row.who for row in rows}
         if self.queue.fixed_order or who in reviewers:
             return False
@@ -391,7 +392,7 @@ class ReviewSession:
         """
         seen = self.measured.get(who, set())
         mine = [s for s, rows in self.standing.items() if s not in seen and rows and rows[-1].who == who]
-        closed = [sha256 for sha256 in mine if not self.is_open_for(who, sha256)]
+        closed = [s for s in mine if self.is_decided(s) and not self.is_open_for(who, s)]
         closed.sort(key=lambda sha256: random_order_key(REPEAT, who, sha256))
         is_mixed = not self.queue.fixed_order and not self.queue.opinions
         return set(closed[: round(REPEAT_SHARE * num_open)]) if is_mixed else set()

@@ -127,6 +127,21 @@ def test_a_row_with_too_many_cells_refuses_the_table(tmp_path: Path) -> None:
     assert "line 2: 5 cells under 4 columns" in str(error.value)
 
 
+def test_a_row_of_json_lines_that_lacks_a_key_is_a_problem_of_its_line(tmp_path: Path) -> None:
+    rows = [
+        {"sha256": "a" * 64, "verdict": "accept", "who": "anna"},
+        {"sha256": "a" * 64, "verdict": "accept"},
+        {"sha256": "a" * 64, "shows": "hat: none", "who": "anna"},
+    ]
+    (tmp_path / "d.jsonl").write_text(files.json_lines_text(rows))
+    with pytest.raises(DataError) as caught:
+        worksheet.read_answers(tmp_path / "d.jsonl", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
+    assert caught.value.problems == [
+        "line 2: who is empty: somebody answers for each label",
+        "line 3: verdict '' is none of accept, reject, unsure",
+    ]
+
+
 def test_damaged_streams_are_refused(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").write_text(json.dumps({"sha256": "x", "verdict": "accept", "who": "anna"}) + "\n")
     with pytest.raises(DataError, match="not as stylegate writes it"):

@@ -153,7 +153,9 @@ def test_known_rejects_measure_the_reviewer_and_decide_nothing(queue: ReviewQueu
     assert hidden.sha256 not in session.initial_page_data("anna")["order"] and session.count_decided() == 0
 
 
-def test_two_reviewers_have_orders_of_their_own_and_see_nothing_of_each_other(client: TestClient) -> None:
+def test_two_reviewers_have_orders_of_their_own_and_see_nothing_of_each_other(
+    client: TestClient, queue: ReviewQueue
+) -> None:
     anna, bob = told(client), told(client, "bob")
     assert anna["order"] != bob["order"] and told(client)["order"] == anna["order"]
     shared = next(s for s in anna["order"] if s in bob["order"])
@@ -163,6 +165,10 @@ def test_two_reviewers_have_orders_of_their_own_and_see_nothing_of_each_other(cl
     aside = next(s for s in anna["order"] if s in bob["order"] and s != shared)
     send(client, anna, said(anna, aside, "unsure", why="retouch"))
     assert aside not in told(client)["order"] and aside in told(client, "bob")["order"]
+    send(client, bob, said(bob, aside, "unsure", who="bob"))
+    assert not any(aside in told(client, who)["order"] for who in ("anna", "bob")), "each put it aside"
+    send(client, carla := told(client, "carla"), said(carla, aside, who="carla"))
+    assert labels.valid_labels_by_sha256(queue.out, "review", POLICY)[aside].verdict == "accept"
 
 
 def test_a_share_is_looked_at_twice_and_a_third_reviewer_settles_disagreements(queue: ReviewQueue) -> None:
@@ -213,6 +219,16 @@ def test_a_reviewer_is_shown_some_pictures_again_and_is_not_told(queue: ReviewQu
     assert kept(queue)[-1].asked_for == "repeat" and not kept(queue)[-1].counts_as_decision
     assert not set(told(client)["order"]) & {repeated}, "once"
     assert labels.valid_labels_by_sha256(queue.out, "review", POLICY)[repeated].verdict == "accept"
+
+
+def test_what_was_put_aside_is_not_shown_again_as_decided(queue: ReviewQueue, monkeypatch) -> None:
+    """The answer to it would measure the reviewer, and decide nothing."""
+    monkeypatch.setattr(session, "REPEAT_SHARE", 1.0)
+    client = TestClient(server.review_application(ReviewSession(queue)), "http://127.0.0.1:8642")
+    opened = told(client)
+    aside, decided = [sha256 for sha256 in opened["order"] if sha256 in queue.pictures][:2]
+    send(client, opened, said(opened, aside, "unsure"), said(opened, decided))
+    assert decided in (order := told(client)["order"]) and aside not in order
 
 
 def test_the_store_that_is_full_says_so_and_nothing_is_saved(

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from eval.planning.traitsfile import read_traits_file
-from eval.signals import MOST, PRIOR, evidence_by_trait_value
+from eval.signals import MOST, PRIOR, evidence_by_trait_value, pairs_of_item
+from stylegate import files
 from stylegate.cli import main
 
 FILE = """prompt: "{hat} {mood}"
@@ -74,6 +75,27 @@ def test_items_are_known_by_their_package(run_exactly, traits: Path, tmp_path: P
     assert code == 0 and "nothing is to be changed" in text
     code, text = told(run_exactly, tmp_path, "trait,value,sales\nHat,cap,5\nhat,wizard,5\n", f"traits={traits}")
     assert code == 0 and "note: left out, since t.yaml does not have it: Hat: cap, hat: wizard" in text, text
+
+
+def test_a_row_of_json_lines_is_read_as_a_row_of_csv_and_says_what_it_lacks(
+    run_exactly, traits: Path, tmp_path
+) -> None:
+    table = tmp_path / "s.jsonl"
+    rows = [{"trait": "hat", "value": value, "sales": sales} for value, sales in (("crown", 90), ("cap", 0)) * 20]
+    table.write_text(files.json_lines_text(rows))
+    code, text = run_exactly("signals", str(table), f"traits={traits}")
+    assert code == 0 and "hat: cap 2 -> 1: sales 0.20 of the mean of hat (20 rows)" in text, text
+    table.write_text(files.json_lines_text([*rows, {"value": "cap", "sales": 1}, {"trait": "hat", "value": ["cap"]}]))
+    code, text = run_exactly("signals", str(table), f"traits={traits}")
+    assert code == 2 and 'line 41: trait is null and value is "cap"; both must be text' in text, text
+    assert 'line 42: trait is "hat" and value is ["cap"]' in text and "the package has no item" not in text
+
+
+def test_an_item_that_the_package_lacks_is_named() -> None:
+    assert pairs_of_item(" 7", {7: {"hat": "cap"}}) == [("hat", "cap")]
+    for written in (None, 1.5, "7.0", 8, [7], True):
+        with pytest.raises(ValueError, match="no item with the id"):
+            pairs_of_item(written, {1: {}, 7: {}})
 
 
 def test_a_proposal_that_no_plan_can_keep_is_refused(run_exactly, tmp_path: Path) -> None:

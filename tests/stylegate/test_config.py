@@ -85,7 +85,23 @@ def test_all_problems_come_together(run_exactly) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["a b", "a,b", "[x]", "{y: 1}", "k=v", "it's", "tail\\", "\\'", "${oc.env:HOME}", '"q"', "ünï", "(p)", "a:b"],
+    [
+        "a b",
+        "a,b",
+        "[x]",
+        "{y: 1}",
+        "k=v",
+        "it's",
+        "tail\\",
+        "\\'",
+        "${name}",
+        "\\${name}",
+        "a\\\\${name}'",
+        '"q"',
+        "ünï",
+        "(p)",
+        "a:b",
+    ],
 )
 def test_odd_paths_are_ordinary(value: str) -> None:
     override = OverridesParser.create().parse_override(quote_text_value(f"images={value}"))
