@@ -13,7 +13,7 @@ import rfc8785
 
 from eval.package.items import PROFILES
 from eval.package.layout import IMAGES, is_bag
-from eval.package.proof import package_problems
+from eval.package.proof import CHANGED, package_problems
 from stylegate import files
 from stylegate.errors import ConfigError, DataError
 
@@ -33,7 +33,7 @@ def rebase(words: list[str]) -> int:
         raise ConfigError(f"{out} exists", next_step="name a new folder.")
     problems = package_problems(package) if is_bag(package) else [f"{package} is no bag: export it again"]
     if problems:
-        raise DataError(f"{package} does not hold:", problems, "it was changed after its export; do not use it.")
+        raise DataError(f"{package} does not hold:", problems, CHANGED)
 
     def write_rebased_metadata(partial: Path) -> None:
         sums = []

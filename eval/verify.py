@@ -17,7 +17,7 @@ from pathlib import Path
 from eval.package.label_heads import check_label_rows_against_named_hashes, read_named_label_store
 from eval.package.layout import payload_folder
 from eval.package.marks import check_marks_of_package, named_watermark, trusted_certificates
-from eval.package.proof import check_package, problems_with_promise, read_provenance_and_rows
+from eval.package.proof import CHANGED, check_package, problems_with_promise, read_provenance_and_rows
 from eval.planning import commitment
 from eval.promise.certificate import certified_digests, read_certificate
 from stylegate.errors import DataError
@@ -54,7 +54,7 @@ def verify(words: list[str]) -> int:
             raise DataError(f"{package} is not a folder", next_step="stylegate export prints where a package is.")
         proven, unproven, wrong = check_package(package)
         if wrong:
-            raise DataError(f"{package} does not hold:", wrong, "it was changed after its export; do not use it.")
+            raise DataError(f"{package} does not hold:", wrong, CHANGED)
         provenance, rows = read_provenance_and_rows(package)
         _, promised = problems_with_promise(payload_folder(package), provenance, rows)
         marked, not_marked, wrong = check_marks_of_package(

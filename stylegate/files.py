@@ -2,6 +2,7 @@
 
 import datetime
 import errno
+import fnmatch
 import hashlib
 import json
 import os
@@ -94,8 +95,21 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def entries_named(folder: Path, pattern: str) -> list[Path]:
+    """What lies in a folder under names that match `pattern`, sorted; nothing where there is no such folder.
+
+    Raises OSError for a folder that cannot be read: Path.glob takes it for an empty one.
+    """
+    paths = folder.iterdir() if folder.exists() else ()
+    return sorted(path for path in paths if fnmatch.fnmatchcase(path.name, pattern))
+
+
 def folder_digest(folder: Path, pattern: str = "**/*") -> str:
-    """sha256 over names and contents of the files below `folder` that match; independent of order and location."""
+    """sha256 over names and contents of the files below `folder` that match; independent of order and location.
+
+    Raises OSError if the folder itself cannot be read.
+    """
+    entries_named(folder, "*")
     files = sorted(p for p in folder.glob(pattern) if p.is_file())
     return canonical_sha256([[p.relative_to(folder).as_posix(), sha256(p)] for p in files])
 

@@ -39,10 +39,6 @@ def list_folder(folder: Path) -> FolderListing:
     passed over.
     """
 
-    def raise_unless_missing(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise error
-
     found = FolderListing([], [], [])
     for place, folders, names in os.walk(folder, onerror=raise_unless_missing):
         links = [name for name in folders if Path(place, name).is_symlink()]
@@ -58,6 +54,12 @@ def list_folder(folder: Path) -> FolderListing:
             else:
                 found.pictures.append(path)
     return FolderListing(*(sorted(paths, key=lambda path: path.parts) for paths in found))
+
+
+def raise_unless_missing(error: OSError) -> None:
+    """For os.walk's onerror: without it a folder that cannot be read counts as empty."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def find_pictures(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ os.environ |= {"STYLEGATE_HOME": HOME, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "off
 os.environ["TORCH_COMPILE_DISABLE"] = "1"  # bitsandbytes would have each of its CPU kernels built by a C++ compiler
 
 import copy  # noqa: E402
+import errno  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
@@ -98,6 +99,22 @@ def run(run_exactly: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int,
         return run_exactly(*arguments[:1], *words_of(next(iter(arguments), ""), *given))
 
     return call
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Add a folder to this set, and the system refuses to list it. It is stood in for: it refuses nothing to root."""
+    folders: set[Path] = set()
+    for name in ("scandir", "listdir"):
+        list_folder = getattr(os, name)
+
+        def refuse(place: Any = ".", list_folder: Callable = list_folder) -> Any:
+            if not isinstance(place, int) and Path(place) in folders:
+                raise PermissionError(errno.EACCES, "Permission denied", str(place))
+            return list_folder(place)
+
+        monkeypatch.setattr(os, name, refuse)
+    return folders
 
 
 @pytest.fixture

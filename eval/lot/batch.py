@@ -97,7 +97,8 @@ def attempt_names(images: Path) -> list[str]:
 
     Where the picture of an attempt lies in images/ and in its subfolder, the one in the subfolder counts.
     """
-    paths = [*images.glob("*.png"), *images.glob("[0-9]*/*.png")]
+    places = [images, *(path for path in files.entries_named(images, "[0-9]*") if path.is_dir())]
+    paths = [path for place in places for path in files.entries_named(place, "*.png")]
     names = [path.relative_to(images).as_posix() for path in paths]
     found = {attempt_and_slot(name): name for name in names if is_attempt_file_name(name)}
     return [found[key] for key in sorted(found)]

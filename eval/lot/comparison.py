@@ -98,7 +98,7 @@ def comparison_without_decisions(config: Config, lot: Lot) -> Comparison:
 
 def base_pictures_as_foreign_set(folder: Path) -> dict[str, list[tuple[str, Path]]]:
     """The pictures in a folder as the foreign set OF_BASE; no set if there are fewer than FEWEST_OF_BASE."""
-    named = [(path.name, path) for path in sorted(folder.glob("*.png"))]
+    named = [(path.name, path) for path in files.entries_named(folder, "*.png")]
     return {OF_BASE: named} if len(named) >= FEWEST_OF_BASE else {}
 
 
@@ -152,7 +152,7 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
     """
     found: list[tuple[str, Path]] = []
     notes, problems, ours = [], [], set(lot.sha256.values())
-    for package in sorted(path for path in files.EXPORTS.glob("[!.]*-v[0-9]*") if path.is_dir()):
+    for package in filter(Path.is_dir, files.entries_named(files.EXPORTS, "[!.]*-v[0-9]*")):
         if not any(package.iterdir()):
             notes.append(f"{files.display_path(package)} is empty: there is nothing to compare with")
             continue

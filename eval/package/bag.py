@@ -13,6 +13,7 @@ from eval.package.receiver import INCLUSION, MANIFEST, MERKLE, METADATA, SIGNER,
 from eval.package.signature import PrivateKey, public_pem, sign
 from eval.package.statement import make_dsse_envelope, make_in_toto_statement
 from stylegate import __version__, files
+from stylegate.listing import raise_unless_missing
 
 ALGORITHM = (
     "SHA-256, RFC 6962. Leaf: 0x00, then id, image_sha256 and metadata_sha256, each followed by a line feed. "
@@ -80,7 +81,7 @@ def write_proofs_of_bag(package: Path, collection: str, key: PrivateKey | None, 
 def file_names_below(package: Path, folder: str) -> list[str]:
     """Names of all files below a folder of a package, as its manifest writes them, sorted."""
     found = []
-    for place, _, names in os.walk(package / folder):  # Path.rglob takes three times as long
+    for place, _, names in os.walk(package / folder, onerror=raise_unless_missing):  # rglob takes three times as long
         below = Path(place).relative_to(package).as_posix()
         found += [f"{below}/{name}" for name in names]
     return sorted(found)

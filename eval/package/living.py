@@ -245,7 +245,7 @@ def numbered_versions(collection: Path) -> list[tuple[Path, int]]:
     """The packages of a collection and their numbers, the oldest first."""
     found = [
         (path, int(tail))
-        for path in collection.parent.glob(f"{glob.escape(collection.name)}-v*")
+        for path in files.entries_named(collection.parent, f"{glob.escape(collection.name)}-v*")
         if re.fullmatch("[1-9][0-9]*", tail := path.name.removeprefix(f"{collection.name}-v"))
     ]
     return sorted(found, key=lambda version: version[1])

@@ -23,6 +23,7 @@ from eval.promise.statements import stated_traits_match_audit
 from stylegate import files
 from stylegate.errors import DataError
 
+CHANGED = "it was changed after its export, or this user may not read all of it; do not use it."
 OLD_FORM = "who made the package: it is of the older form, which is not signed and has no Merkle root"
 
 

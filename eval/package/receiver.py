@@ -44,12 +44,13 @@ def check_files(folder, wrong):
     """Compare every file with the manifests. Returns the sha256 of each file that they list, by name."""
     listed = {**read_manifest(folder, MANIFEST, wrong), **read_manifest(folder, TAGMANIFEST, wrong)}
     present = {}  # whether it is a plain file, by name; of folders only those that hold nothing, with / at their end
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=lambda e: wrong.append(f"{e.filename}: {e.strerror}")):
         below = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
         for name in names + [name for name in folders if (Path(place) / name).is_symlink()]:
-            present[below + name] = stat.S_ISREG(os.lstat(f"{place}/{name}").st_mode)
+            path = f"{place}/{name}"
+            present[below + name] = os.access(path, os.R_OK) and stat.S_ISREG(os.lstat(path).st_mode)
         present |= {} if names or folders else {below or "./": True}
-    wrong += [f"{name}: no plain file" for name in sorted(present) if not present[name]]
+    wrong += [f"{name}: no plain file, or it may not be read" for name in sorted(present) if not present[name]]
     wrong += [f"{name}: missing" for name in sorted(listed.keys() - present.keys())]
     added = present.keys() - listed.keys() - UNLISTED if MANIFEST in present else ()  # without it: every file
     wrong += [f"{name}: added" for name in sorted(added) if present[name]]
@@ -60,9 +61,8 @@ def check_files(folder, wrong):
 
 def verified_by_openssl(key, file, signature):
     """Whether openssl verifies the signature of a file (paths, all three); None where openssl is not installed."""
-    words = ["openssl", "dgst", "-sha256", "-verify", str(key), "-signature", str(signature), str(file)]
-    found = shutil.which("openssl")
-    return subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL).returncode == 0 if found else None
+    words = [shutil.which("openssl"), "dgst", "-sha256", "-verify", str(key), "-signature", str(signature), str(file)]
+    return subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL).returncode == 0 if words[0] else None
 
 
 def check_signature(folder, wrong, is_signed):

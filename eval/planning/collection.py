@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.planning.traits import NAME, NONE
-from stylegate import tables
+from stylegate import listing, tables
 from stylegate.errors import DataError
 
 DIVIDERS = re.compile(r"\s+/\s+|\s*[;|]\s*")
@@ -93,11 +93,21 @@ def values_in_cell(cell: Any, several: bool) -> list[str]:
     return [part.strip() for part in parts if part.strip() and part.strip().lower() != NONE]
 
 
+def json_files_below(folder: Path) -> list[Path]:
+    """The JSON files below a folder, 2.json before 10.json. Hidden ones are left out, such as macOS's ._2.json.
+
+    Raises OSError for a folder that cannot be read: its items would be passed over.
+    """
+    found = listing.list_folder(folder)
+    paths = [path for path in (*found.pictures, *found.beside) if path.suffix.lower() == ".json"]
+    return sorted(paths, key=lambda path: (len(path.name), path.name))
+
+
 def read_opensea_collection(source: Path) -> CollectionItems:
     """Read OpenSea's metadata, `attributes` of `trait_type` and `value`: a folder with a JSON file an item, or one file
     with a list. Raises DataError with the problems, at most 40.
     """
-    paths = sorted(source.rglob("*.json"), key=lambda p: (len(p.name), p.name)) if source.is_dir() else [source]
+    paths = json_files_below(source) if source.is_dir() else [source]
     items, places, problems, notes, numeric = [], [], [], [], 0
     for path in paths:
         try:

@@ -18,6 +18,7 @@ from typing import Any
 
 from eval.planning import picture, rarity
 from eval.planning.collection import (
+    json_files_below,
     notes_on_equal_items,
     notes_on_values_like_none,
     one_value_per_trait,
@@ -49,7 +50,7 @@ def import_collection(config: Config) -> int:
     name = config.name or re.sub(r"[^\w.-]+", "-", source.stem).strip("-.") or "collection"
     target = Path(config.out).expanduser() if config.out else files.TRAITS[0] / f"{name}.yaml"
     places: list[str] = []
-    if source.is_dir() and not any(source.rglob("*.json")):
+    if source.is_dir() and not json_files_below(source):
         (found, notes), items = traits_content_of_layers(source), []
         if config.keep_items:
             raise ConfigError("keep_items= is for a table or metadata: a folder of layers holds no items")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import random
 import re
 import resource
@@ -89,6 +90,19 @@ def test_no_tampering_is_unseen(package: Path) -> None:
             assert any(name in line for line in wrong), (number, kind.__name__, name, wrong)
         undo()
     assert check_package(package)[2] == [] == receiver.check(package)[2]
+
+
+def test_what_cannot_be_read_is_wrong(package: Path, refused: set[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was added in such a folder would be passed over, by `stylegate verify` and by verify.py."""
+    locked, picture = package / "data" / "more", next((package / "data" / "images").iterdir())
+    locked.mkdir()
+    (locked / "added.png").write_bytes(b"x")
+    refused.add(locked)
+    for wrong in (check_package(package)[2], receiver.check(package)[2]):
+        assert wrong == [f"{locked}: Permission denied"]
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != picture)
+    said = receiver.check(package)[2]
+    assert said[1:] == [f"data/images/{picture.name}: no plain file, or it may not be read"]
 
 
 def test_the_statement_is_signed_as_dsse_says(package: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from eval.lot.batch import attempt_names
+from eval.planning.collection import json_files_below
 from stylegate import files
 from stylegate.errors import ConfigError, DataError, SurroundingsError, error_for_user
 from tests.conftest import FAST_ALL_LAYERS, exit_code, forks, merged
@@ -111,6 +113,23 @@ def test_folder_digest_sees_names_and_contents(tmp_path: Path) -> None:
     second = files.folder_digest(tmp_path)
     (tmp_path / "b").write_text("2")
     assert len({first, second, files.folder_digest(tmp_path)}) == 3
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, refused: set[Path]) -> None:
+    """Of a glob it would be one: pictures of a batch, earlier packages and weights would be passed over."""
+    images = tmp_path / "images"
+    for name in ("00001-0.png", "0001/02500-0.png", "b.txt"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).write_bytes(b"x")
+    assert files.entries_named(images, "[!.]*.png") == [images / "00001-0.png"]
+    assert files.entries_named(images / "not there", "*") == []
+    assert attempt_names(images) == ["00001-0.png", "0001/02500-0.png"]
+    refused.add(images / "0001")
+    with pytest.raises(PermissionError, match="0001"):
+        attempt_names(images)
+    for read in (files.folder_digest, lambda folder: files.entries_named(folder, "*"), json_files_below):
+        with pytest.raises(PermissionError, match="0001"):
+            read(images / "0001")
 
 
 def test_surroundings_are_told_from_bugs() -> None:
