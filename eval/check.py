@@ -10,7 +10,7 @@ worse than it fits any picture. Of several captions of a picture the first is as
 """
 
 from collections import Counter
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from eval.measuring.encodername import encoder_name
 from eval.measuring.features import cached_features_of_files
 from stylegate import brandcheck, brandset, buckets, files, hardware, pictures
 from stylegate.brandset import SPLITS, BrandSet, CheckReport
-from stylegate.captionfaults import captions_by_name, problems_of_captions, words_of
+from stylegate.captionfaults import problems_of_captions, words_of
 from stylegate.config import Config
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
@@ -85,12 +85,12 @@ def training_buckets_in_words(config: Config, brand_set: BrandSet) -> list[str]:
 def add_caption_and_split_remarks(config: Config, brand_set: BrandSet, findings: CheckReport) -> None:
     """Add remarks on the captions and splits of the set to `findings.remarks`, in place."""
     brand, splits = brand_set.brand, brand_set.splits
-    learned = captions_by_name({item.file: item.captions() for item in splits["train"]})
+    learned = {item.file: item.captions() for item in splits["train"]}
     findings.remarks += problems_of_captions(learned, brand.trigger, brand.style)
     findings.remarks += brandcheck.remark_on_long_captions(brand_set, config)
     findings.remarks += remarks_on_splits(len(splits["validation"]), len(splits["test"]))
     held_out = [", ".join(item.captions()) for part in ("validation", "test") for item in splits[part]]
-    findings.remarks += remarks_on_words_not_learned(learned.values(), held_out)
+    findings.remarks += remarks_on_words_not_learned(chain.from_iterable(learned.values()), held_out)
     try:
         misplaced = misplaced_captions(config, brand_set)
     except ModelError as error:

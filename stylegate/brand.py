@@ -30,7 +30,7 @@ from stylegate.brandset import (
     raise_if_problems,
     validation_problems_of_brand,
 )
-from stylegate.captionfaults import captions_by_name, problems_of_captions
+from stylegate.captionfaults import problems_of_captions
 from stylegate.captions import UNREADABLE, Caption, CaptionSources, FolderCaptions, read_captions
 from stylegate.config import Config
 from stylegate.configcheck import configuration_error
@@ -85,7 +85,7 @@ def make_brand_set(config: Config) -> int:
     every = {
         n: caption.texts for n, caption in given.by_picture.items() if n in digests and caption.texts != UNREADABLE
     }
-    findings.remarks += problems_of_captions(captions_by_name(every), brand.trigger)
+    findings.remarks += problems_of_captions(every, brand.trigger)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     raise_if_problems(source, findings)

@@ -37,7 +37,7 @@ def advice_on_captions(compared: Comparison) -> list[str]:
         return []
     name, path = compared.training[0]  # the name is the path inside the brand set
     folder = path.parents[len(Path(name).parts) - 1]
-    texts = [text for item in brandset.read_brand_set(folder).splits["train"] for text in item.captions()]
+    texts = [item.captions() for item in brandset.read_brand_set(folder).splits["train"]]
     shares = words_in_most_captions(texts, compared.trigger, NEARLY_ALL)
     found = [f"{word!r} ({share:.0%})" for word, share in list(shares.items())[:FEW]]
     if not found:

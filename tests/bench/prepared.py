@@ -108,7 +108,7 @@ def found_faults(folder: Path) -> dict[str, set[str]]:
         for part in brandset.SPLITS
         for row in files.read_jsonl(folder / part / "metadata.jsonl")
     }
-    texts = {item.file: item.text for part in brandset.SPLITS for item in brand_set.splits[part]}
+    captions = [item.captions() for part in brandset.SPLITS for item in brand_set.splits[part]]
     findings = brandcheck.check_brand_set_files(folder)
     groups = [line.split(":")[0].split(", ") for line in findings.remarks if line.endswith("near-duplicates")]
     add_caption_and_split_remarks(Config(brand=str(folder)), brand_set, findings)
@@ -117,7 +117,7 @@ def found_faults(folder: Path) -> dict[str, set[str]]:
     trigger = brand_set.brand.trigger
     return {
         "near-duplicates": {originals[name] for group in groups for name in group},
-        "words in nearly all captions": set(words_in_most_captions(list(texts.values()), trigger)),
+        "words in nearly all captions": set(words_in_most_captions(captions, trigger)),
         "cut captions": {f"{n}" for n in range(int(cut[1]))} if cut else set(),
         "frames": {originals[name] for name in findings.noted[brandset.FRAMED]},
         "captions of other pictures": {

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from stylegate import brandset, files, textmarks
-from stylegate.captionfaults import captions_by_name, problems_of_captions
+from stylegate.captionfaults import problems_of_captions, words_in_most_captions
 from stylegate.picturefaults import find_box_inside_frame, is_enlarged
 from stylegate.similarity import most_varied_indices, signature_of_picture
 from stylegate.textmarks import has_text_near_edge, is_next_letter
@@ -105,20 +105,30 @@ def test_the_most_varied_pictures_leave_near_duplicates_out() -> None:
 
 def test_what_captions_do_wrong_is_said_with_files() -> None:
     animals = ["cat", "dog", "owl", "fox", "bee", "cow", "pig", "hen", "ant", "bat", "elk", "emu"]
-    captions = {f"{n}.png": f"acme style, a cute {n} on a red background" for n in animals}
+    captions = {f"{n}.png": (f"acme style, a cute {n} on a red background",) for n in animals}
     assert [line.split('"')[1] for line in problems_of_captions(captions, "acme style")] == ["cute", "red"]
-    captions["cat.png"] = "amce style, a cat"
-    captions["dog.png"] = "acme style, a watercolor dog"
-    captions["cow.png"] = "acme style, a {red|blue} cow"
-    captions |= {f"{n}.png": "acme style, a bird" for n in ("hen", "owl", "emu", "jay")}
+    captions["cat.png"] = ("amce style, a cat",)
+    captions["dog.png"] = ("acme style, a watercolor dog",)
+    captions["cow.png"] = ("acme style, a {red|blue} cow",)
+    captions |= {f"{n}.png": ("acme style, a bird",) for n in ("hen", "owl", "emu", "jay")}
     said = problems_of_captions(captions, "acme style", "soft lines")
     assert len(said) == 4 and '"amce style" looks like the trigger phrase' in said[0] and "cat.png" in said[0]
     assert '"watercolor" names the style: 1 picture (dog.png)' in said[1] and "4 pictures" in said[3]
     assert "as in {red|blue}, are learned as they stand: 1 picture (cow.png)" in said[2]
-    assert captions_by_name({"a.png": ("x", "y")}) == {"a.png": "x", "a.png (caption 2)": "y"}
-    assert not problems_of_captions({n: f"other style, {n}" for n in animals}, "acme style")[1:], (
+    assert not problems_of_captions({n: (f"other style, {n}",) for n in animals}, "acme style")[1:], (
         "another style's words"
     )
+
+
+def test_a_picture_of_several_captions_counts_once() -> None:
+    """In training too: each step draws one of them."""
+    captions = {f"{n}.png": (f"a {n * 'x'}yz",) for n in range(12)}
+    captions["0.png"] = tuple(f"amce style, watercolor {{red|blue}} hat, {n * 'v'}w" for n in range(200))
+    said = problems_of_captions(captions, "acme style")
+    assert len(said) == 3 and all("1 picture (0.png)" in line for line in said), said
+    half = {f"{n}.png": ("a hat", "a cap") for n in range(12)}
+    assert words_in_most_captions([*half.values()], "", 0.4) == {"cap": 0.5, "hat": 0.5}
+    assert not words_in_most_captions([*half.values()][:11], "", 0.4), "22 captions, but 11 pictures"
 
 
 def test_brand_keeps_the_most_varied_crops_frames_and_says_what_it_saw(run, folder: Path) -> None:
