@@ -107,16 +107,21 @@ def foreign_pictures_by_style(
 ) -> dict[str, list[tuple[str, Path]]]:
     """The pictures of foreign=, by style: a subfolder is a style, and what lies beside the subfolders is one.
 
+    What lies beside them has the name of the folder itself, with "itself" behind it where a subfolder is called so.
+
     Raises DataError for a folder without pictures, for styles of fewer than FEWEST_FOREIGN, and for pictures that are
     the brand's own.
     """
     folder = Path(config.foreign or "").expanduser().resolve()
     if not folder.is_dir():
         raise DataError(f"foreign={config.foreign} is not a folder", next_step="name a folder of other styles.")
+    named = [(relative_name(folder, path), path) for path in list_folder(folder).pictures]
+    beside = relative_name(folder.parent, folder)
+    while any(name.startswith(f"{beside}/") for name, _ in named):
+        beside += " itself"
     found: dict[str, list[tuple[str, Path]]] = {}
-    for path in list_folder(folder).pictures:
-        name = relative_name(folder, path)
-        style, _, rest = name.partition("/") if "/" in name else (relative_name(folder.parent, folder), "", name)
+    for name, path in named:
+        style, _, rest = name.partition("/") if "/" in name else (beside, "", name)
         found.setdefault(style, []).append((rest, path))
     if not found:
         raise DataError(f"foreign={config.foreign} holds no pictures", next_step="name a folder of other styles.")

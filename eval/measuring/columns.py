@@ -185,6 +185,8 @@ def shipped_and_given_foreign_sets(
     shipped, notes = without_sets_of_this_brand(
         shipped_foreign_sets(references, encoder, compared.background), references
     )
+    # Sets are told apart by their names, and a folder may be called as a shipped set is.
+    shipped = [one._replace(name=f"{one.name} (shipped)") if one.name in compared.foreign else one for one in shipped]
     return [
         with_views_of_other_encoders(one, encoder) for one in (*given_foreign_sets(given, encoder), *shipped)
     ], notes

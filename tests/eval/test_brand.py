@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageChops
 
+from eval.lot.comparison import foreign_pictures_by_style
 from eval.measuring.foreign import shipped_pictures_on_backgrounds
 from eval.measuring.measured import ForeignSet
 from eval.measuring.record import OF_BASE
 from eval.measuring.redrawn import redrawn_copy
 from eval.scorers import brand, brandfeatures
 from stylegate import files
+from stylegate.config import Config
 
 NEON = files.ROOT / "data" / "brands" / "neon"
 Call = Callable[..., tuple[int, str]]
@@ -171,7 +173,8 @@ def copied(place: Path, paths: list[Path]) -> Path:
 
 def test_a_style_that_cannot_be_read_is_refused_and_says_from_what(run: Call, judged: Path, tmp_path: Path) -> None:
     every = of_split("test")
-    references, same = copied(tmp_path / "ours", every[::2]), copied(tmp_path / "theirs", every[1::2])
+    # The folder is called as a shipped set is, and stays apart from it.
+    references, same = copied(tmp_path / "ours", every[::2]), copied(tmp_path / "noto-v1", every[1::2])
     words = [f"images={judged}", f"references={references}", f"out={tmp_path / 'out'}"]
     run("gate", *words)
     readable = json.loads((tmp_path / "out" / "gate.json").read_text())
@@ -179,9 +182,19 @@ def test_a_style_that_cannot_be_read_is_refused_and_says_from_what(run: Call, ju
     code, text = run("gate", *words, f"foreign={same}")
     found = json.loads((tmp_path / "out" / "gate.json").read_text())
     assert code in (10, 11) and found["counts"]["accept"] == 0
-    assert "note: the references cannot be told surely from theirs (area 0." in text and "foreign=" in text
+    assert "note: the references cannot be told surely from noto-v1 (area 0." in text and "foreign=" in text
     assert "Next: " in text and "First make the style readable" in text
-    assert found["readability"]["nearest"] == "theirs" and found["why"]["review"]["style-unreadable"] >= 24
+    areas = found["readability"]["separations"]
+    assert areas["noto-v1"]["area"] < areas["noto-v1 (shipped)"]["area"]
+    assert found["readability"]["nearest"] == "noto-v1" and found["why"]["review"]["style-unreadable"] >= 24
+
+
+def test_a_subfolder_that_is_called_as_its_folder_is_a_style_of_its_own(tmp_path: Path) -> None:
+    place = copied(tmp_path / "theirs", of_split("test")[:8])
+    copied(place / "theirs", of_split("test")[8:16])
+    found = foreign_pictures_by_style(Config(foreign=str(place)), [], [])
+    assert {style: len(named) for style, named in found.items()} == {"theirs": 8, "theirs itself": 8}
+    assert all(path.parent == place for _, path in found["theirs itself"])
 
 
 def references_named_as_training_pictures(place: Path) -> None:
