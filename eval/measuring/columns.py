@@ -131,7 +131,7 @@ def measure_lot_and_comparison(
         refuse_second_head(config)
         require_same_brand_and_encoder(decided, compared.brand, compared.background, encoder.sha256_of_all)
     head, notes = (
-        aesthetic_head_and_notes(config, encoder, pictures.embeddings.shape[1]) if pictures.names else (None, [])
+        aesthetic_head_and_notes(config, encoder, pictures.embeddings.shape[1], quiet) if pictures.names else (None, [])
     )
     enough = len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0
     sets, of_sets = (

@@ -10,8 +10,11 @@ from PIL import Image, ImageFilter
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
+from eval.measuring.encoder import load_encoder
+from eval.measuring.head import aesthetic_head_and_notes
 from eval.scorers import aesthetic
 from stylegate import files
+from stylegate.config import Config, ScoreConfig
 from stylegate.errors import DataError, ModelError
 
 RANDOM = np.random.default_rng(0)
@@ -105,7 +108,7 @@ def test_a_head_is_held_to_its_encoder(run, judged: Path) -> None:
     assert code == 2 and "laion-v1, laion-v1-b-16" in text
 
 
-def test_a_brands_own_labels_make_a_head(run, judged: Path, tmp_path: Path) -> None:
+def test_a_brands_own_labels_make_a_head(run, judged: Path, tmp_path: Path, capsys) -> None:
     """Blurred pictures are called bad; the head learned from half of them tells the other half."""
     import pyarrow.parquet as pq
 
@@ -120,6 +123,10 @@ def test_a_brands_own_labels_make_a_head(run, judged: Path, tmp_path: Path) -> N
                 rows.append(f"{name},{label}")
     (place / "labels.csv").write_text("\n".join(rows))
     words = [f"images={judged}", f"out={tmp_path / 'out'}", f"score.labels={place / 'labels.csv'}"]
+    config = Config(score=ScoreConfig(labels=str(place / "labels.csv")))
+    capsys.readouterr()
+    aesthetic_head_and_notes(config, load_encoder("miniature", torch.device("cpu")), 0, quiet=True)
+    assert capsys.readouterr() == ("", ""), "as a checkpoint is judged while a LoRA is trained"
     code, text = run("gate", *words, "observe=true")
     assert code == 0 and "aesthetic head of 32 labels: area under the ROC curve" in text
     table = pq.read_table(tmp_path / "out" / "scores.parquet").to_pydict()
