@@ -112,7 +112,7 @@ class Evaluator:
     def folders_by_step(self) -> dict[int, Path]:
         """The folders of the evaluations at strength 1, finished or not, by step; the steps rise."""
         numbers = {path.name.removeprefix("step-"): path for path in self.samples.glob("step-*")}
-        return {step: numbers[name] for step, name in sorted((int(n), n) for n in numbers if n.isdigit())}
+        return {step: numbers[name] for step, name in sorted((int(n), n) for n in numbers if n.isdecimal())}
 
     def seconds(self) -> float:
         """Seconds that all evaluations of this directory have cost, those of earlier starts included."""
@@ -166,7 +166,7 @@ class Evaluator:
             files.write_json(record, settings)
         for part, prompts in self.prompts.items():  # `train.num_samples` was larger
             for path in (folder / part).glob("*.png"):
-                if path.stem.isdigit() and int(path.stem) >= len(prompts):
+                if path.stem.isdecimal() and int(path.stem) >= len(prompts):
                     path.unlink()
 
     def draw_missing_samples(self, folder: Path, scale: float) -> None:

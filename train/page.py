@@ -231,7 +231,7 @@ def sample_grid(run: RunRecord, kind: str, chosen: int | None) -> dict[str, Any]
     if run.handed_out:
         columns.append(("handed out", run.directory / "samples" / "handed-out", run.handed_out, True))
     names = {folder: {p.stem for p in (folder / kind).glob("*.png")} for _, folder, _, _ in columns}
-    count = max([len(prompts), *(int(n) + 1 for found in names.values() for n in found if n.isdigit())])
+    count = max([len(prompts), *(int(n) + 1 for found in names.values() for n in found if n.isdecimal())])
     columns = [column for column in columns if names[column[1]] or (kind == "with" and column[1] in run.drawn.values())]
     if not any(names.values()):
         return None

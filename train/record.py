@@ -81,7 +81,7 @@ def read_run_record(directory: Path) -> RunRecord:
     found.selection = read_part("selection.json", "step", "scale", "pass_rate")
     for folder in sorted((directory / "samples").glob("step-*")):
         number, _, scale = folder.name.removeprefix("step-").partition("-scale-")
-        if not number.isdigit():
+        if not number.isdecimal():
             continue
         result = read_part(f"samples/{folder.name}/result.json", "step", "prompts")
         found.seconds_of[int(number)] = found.seconds_of.get(int(number), 0.0) + result.get("seconds", 0.0)

@@ -6,6 +6,7 @@ the step (train/batches.py).
 """
 
 import math
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -39,8 +40,9 @@ def require_same_run(directory: Path, facts: dict[str, Any]) -> None:
 
 
 def saved_states(directory: Path) -> list[Path]:
-    """The folders of the saved states, oldest first."""
-    return sorted((directory / "state").glob("step-*"), key=step_of_state)
+    """The folders of the saved states, oldest first. What lies beside them under other names is left alone."""
+    found = files.entries_named(directory / "state", "step-*")
+    return sorted((path for path in found if re.fullmatch("step-[0-9]{6,}", path.name)), key=step_of_state)
 
 
 def step_of_state(state: Path) -> int:

@@ -88,13 +88,16 @@ def test_run_record_is_whole(trained: list[str]) -> None:
 
 
 def test_training_on_resumes_exactly(run, small_brand: Path) -> None:
-    """2 steps and then 5 are the bytes of 5 at once: adapter, optimizer, stats."""
+    """2 steps and then 5 are the bytes of 5 at once: adapter, optimizer, stats. Strays beside the states stay there."""
     base = ["brand=small", *FAST, "train.checkpoint_every=1"]
     assert run("train", *base, "name=whole", "train.max_steps=5")[0] == 0
     assert run("train", *base, "name=parts", "train.max_steps=2")[0] == 0
+    strays = [directory("parts") / "state" / name for name in ("step-000009.bak", "step-000003 (copy)", "a.bak")]
+    for path in strays:
+        path.write_bytes(b"x")
     code, text = run("train", *base, "name=parts", "train.max_steps=5")
     assert code == 0 and "resumed at step 2" in text
-    assert lora_bytes("whole") == lora_bytes("parts")
+    assert lora_bytes("whole") == lora_bytes("parts") and all(path.exists() for path in strays)
     one, two = state_tensors("whole", 5), state_tensors("parts", 5)
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
     assert files.read_jsonl(directory("whole") / "stats.jsonl") == files.read_jsonl(directory("parts") / "stats.jsonl")
