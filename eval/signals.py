@@ -191,7 +191,7 @@ def pairs_of_item(written: Any, traits: Mapping[int, Mapping[str, str]]) -> list
 
     Raises ValueError if it is no id of an item.
     """
-    item = int(written) if re.fullmatch(r"\s*[0-9]+\s*", str(written)) else None
+    item = int(written) if re.fullmatch(r"\s*[0-9]+\s*", str(written)) else -1
     if item not in traits:
         raise ValueError(f"the package has no item with the id {json.dumps(written, ensure_ascii=False)}")
     return list(traits[item].items())

@@ -79,8 +79,8 @@ class StepStats:
         self.clock = directory / CLOCK
         self.pictures = pictures
         self.rows: list[tuple[int, torch.Tensor, torch.Tensor, float, dict[str, torch.Tensor]]] = []
-        self.first, self.began = first, time.perf_counter()
-        self.flushed, self.aside = self.began, 0.0
+        self.first = first
+        self.flushed, self.aside = time.perf_counter(), 0.0
         self.timed, self.waited = timed or TimedCache(None), 0.0
         for path in (self.path, self.clock) if accelerator.is_main_process else []:
             files.write_jsonl(path, [row for row in files.read_jsonl(path, "step") if row["step"] <= first])
@@ -124,10 +124,13 @@ class StepStats:
             name: self.gathered_from_all_processes([row[4][name] for row in self.rows]) for name in self.rows[0][4]
         }
         now = time.perf_counter()
-        rate = (self.rows[-1][0] - self.first) / (now - self.began)
-        seconds = (now - self.flushed) - (aside - self.aside)
+        seconds = max((now - self.flushed) - (aside - self.aside), 1e-9)
         waited, memory = self.timed.seconds - self.waited, peak_memory_gib(self.accelerator.device)
-        beside = {"steps_per_s": rate, "data_wait_share": waited / max(seconds, 1e-9), "memory_gib": memory}
+        beside = {
+            "steps_per_s": len(self.rows) / seconds,
+            "data_wait_share": waited / seconds,
+            "memory_gib": memory,
+        }
         for number, ((step, _, norm, learning_rate, _), losses) in enumerate(zip(self.rows, by_step, strict=True)):
             broken = ~np.isfinite(losses)
             if broken.any() or not torch.isfinite(norm):

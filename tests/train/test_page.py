@@ -288,11 +288,15 @@ def test_time_past_the_state_that_a_run_resumes_from_is_cut(tmp_path: Path) -> N
 def test_evaluations_are_not_the_steps_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([100.0, 103.0, 110.0])  # 7 s, 5 of them an evaluation's
     monkeypatch.setattr(stats.time, "perf_counter", lambda: next(now))
-    told = stats.StepStats(tmp_path, Accelerator(cpu=True), LedgerTracker(), 0, lambda step, rank: [])
+    tracked, tracker = [], LedgerTracker()
+    monkeypatch.setattr(tracker, "highest_value_sent", lambda name: 0)
+    monkeypatch.setattr(tracker, "log", lambda values, step: tracked.append(values["steps_per_s"]))
+    told = stats.StepStats(tmp_path, Accelerator(cpu=True), tracker, 0, lambda step, rank: [])
     for step, aside in ((1, 0.0), (2, 5.0)):
         told.add(step, torch.ones(1), torch.ones(()), 0.1)
         told.flush(aside)
     assert [row["seconds"] for row in files.read_jsonl(tmp_path / "clock.jsonl")] == [3.0, 2.0]
+    assert tracked == [pytest.approx(1 / 3), pytest.approx(1 / 2)], "as the page has it"
 
 
 @pytest.mark.parametrize(
