@@ -232,8 +232,9 @@ def unclipped(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 def unframed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
     """[n] log of the share of an edge line that does not look like part of a frame; -3.9 (framed) to 0.
 
-    A frame must be on two opposite sides (bars above and below are enough). Not found: a bar on one side only, and a
-    frame that is deeper than a fifth of the side, of the ground's colour, grainy, soft, rounded or tilted.
+    A frame must be on two opposite sides (bars above and below are enough). One on four sides that is deeper than an
+    eighth of the side weighs less, -1 at a fourth. Not found: a bar on one side only, and a frame or bars that are
+    deeper than a fourth, of the ground's colour, grainy, soft, rounded or tilted.
     """
     pairs = [
         np.minimum(frame_likeness_of_upper_edge(across), frame_likeness_of_upper_edge(across[:, ::-1]))

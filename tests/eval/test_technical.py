@@ -169,6 +169,22 @@ def test_a_frame_is_a_line_that_is_even_and_ends_together(pictures_of_neon: list
     assert technical.unframed(np.zeros((2, 1, 256), np.float32)).tolist() == [0, 0]  # of a line of pixels
 
 
+def test_a_frame_is_found_as_deep_as_docs_say() -> None:
+    plain = RANDOM.uniform(100, 220, (64, 64)).astype(np.float32)
+
+    def score(depth: int, sides: int) -> float:
+        framed = plain.copy()
+        framed[:depth] = framed[-depth:] = 0
+        if sides == 4:
+            framed[:, :depth] = framed[:, -depth:] = 0
+        return float(technical.unframed(framed[None])[0])
+
+    eighth, fourth = 64 // 8, 64 // 4
+    assert score(eighth, 2) == score(eighth, 4) == score(fourth, 2) == pytest.approx(np.log(technical.WHOLLY))
+    assert score(eighth, 4) < score(fourth, 4) == pytest.approx(-1, abs=0.1)
+    assert min(score(fourth + 1, sides) for sides in (2, 4)) > -0.5
+
+
 def test_size_and_alpha_are_the_usual_ones_or_the_expected() -> None:
     sizes = np.array([[64, 64], [64, 64], [32, 64]])
     assert technical.same_size_score(sizes, None).tolist() == [1, 1, 0]
