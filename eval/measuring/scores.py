@@ -24,7 +24,7 @@ RECORD = "score.json"
 DETECTED = "detected_traits"  # a JSON object, trait -> value that is seen
 DIFFERING_TRAITS = "differing_traits"  # in words: planned values where the reader sees another one
 UNKNOWN_TRAITS = "unknown_traits"  # in words: planned values that no picture of the brand shows
-VERSION = "scores-21"  # raise it when a score's computation changes
+VERSION = "scores-22"  # raise it when a score's computation changes
 
 
 def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:

@@ -22,6 +22,7 @@ from eval.measuring.measured import MeasuredLot, percentiles_0_to_100
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
 from stylegate import nearest, similarity
+from stylegate.words import counted
 
 COPY_SHIFT, COPY_QUALITY = 2, 30  # of 64 pixels; of JPEG
 NEAREST = 1e-3  # distances below it are the same picture's
@@ -85,6 +86,22 @@ def nearest_training_picture(signatures: NDArray[np.uint8], training: NDArray[np
     return NearestPictures(log_distance_from_likeness(likeness), index)
 
 
+def novelty_of_references(
+    references: NDArray[np.uint8], training: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """[r] log distance of each reference to the nearest training picture, and whether it is a training picture itself.
+
+    Such a reference has NaN. If fewer than MIN_REFERENCES others remain, it has instead the distance from the training
+    picture that it is to the nearest other one: with its distance to itself no copy would lie below the line.
+    """
+    own = nearest_training_picture(references, training)
+    known = own.score < COPIED
+    if not known.any():
+        return own.score, known
+    enough = (~known).sum() >= MIN_REFERENCES
+    return np.where(known, np.float32(np.nan) if enough else leave_one_out(training)[own.index], own.score), known
+
+
 def log_distances_to_altered_copies(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[2n] log distance of each signature [n, 64, 64, 3] to two altered copies of it.
 
@@ -140,18 +157,15 @@ def novelty_column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 
 def novelty_column_of_references(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[r] log distance to the nearest training picture; NaN for references that are training pictures themselves.
-
-    If fewer than MIN_REFERENCES other references remain, these get their distance too and not NaN.
-    """
-    own = nearest_training_picture(measured.references.signatures, measured.training.signatures).score
-    known = own < COPIED
-    if not known.any():
-        return own
-    measured.notes.append(
-        f"{known.sum()} references are training pictures too: they do not say how near others may come"
-    )
-    return np.where(known, np.float32(np.nan), own) if (~known).sum() >= MIN_REFERENCES else own
+    """[r] `novelty_of_references` of the references. References that are training pictures too are said in a note."""
+    own, known = novelty_of_references(measured.references.signatures, measured.training.signatures)
+    if known.any():
+        are = counted(int(known.sum()), "reference is a training picture", "references are training pictures")
+        how = "how near others may come is told by the others"
+        if not np.isnan(own).any():
+            how = "how near others may come is taken from the training pictures among themselves"
+        measured.notes.append(f"{are} too: {how}")
+    return own
 
 
 def names_at(index: NDArray[np.int64], names: list[str]) -> list[str | None]:

@@ -370,6 +370,19 @@ def test_copies_of_a_picture_are_nearer_than_other_pictures(pictures_of_neon: li
     assert -4 < line < np.log(0.15) < near.min()
 
 
+def test_references_that_are_training_pictures_refuse_copies_too(pictures_of_neon: list[Image.Image]) -> None:
+    """Compared with itself each would have the distance of a copy, and no copy could lie below the smallest of them."""
+    signatures = np.stack([similarity.signature_of_picture(image) for image in pictures_of_neon[:24]])
+    training, others = signatures[:14], signatures[14:]
+    own, known = duplicates.novelty_of_references(signatures[:21], training)
+    assert known.tolist() == [True] * 14 + [False] * 7 and np.isfinite(own).all()
+    assert own[:14] == pytest.approx(duplicates.leave_one_out(training)), "7 others are too few"
+    copies = duplicates.nearest_training_picture(np.roll(training, duplicates.COPY_SHIFT, 1), training).score
+    assert copies.max() < own.min() < np.median(duplicates.nearest_training_picture(others, training).score)
+    own, known = duplicates.novelty_of_references(signatures, training)
+    assert np.isnan(own).tolist() == known.tolist() and known.sum() == 14, "10 others say it themselves"
+
+
 def test_references_that_are_all_the_same_crash_nothing() -> None:
     one = cloud(1, 1)
     for same in (np.repeat(one, 9, axis=0), np.concatenate([np.repeat(one, 9, axis=0), cloud(1, 0)])):
