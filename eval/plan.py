@@ -302,13 +302,17 @@ def print_plan_and_write_chart(slots: list[PlanSlot], file: TraitsFile | None, p
 
 
 def rarity_interval_of_each_slot(config: Config, folder: Path, slots: list[PlanSlot]) -> list[RarityInterval] | None:
-    """For each slot the interval in which its rarity may end, by the verdicts so far; None where no slot is open."""
+    """For each slot the interval in which its rarity may end, by the verdicts so far; None where no slot is open.
+
+    Verdicts about slots that `slots` has otherwise than the folder's plan do not count: their pictures will be moved.
+    """
+    before = {slot.slot: slot for slot in read_earlier_slots(folder)}
+    same = {slot.slot for slot in slots if slot.draws_as(before.get(slot.slot))}
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
-    filled = {attempt_and_slot(row["file"])[1] for row in rows if row["verdict"] == "accept"}
-    exhausted = set(slot_attempts_of_batch(folder).exhausted(config.plan.max_attempts)) - filled
-    there = range(len(slots))
+    filled = same & {attempt_and_slot(row["file"])[1] for row in rows if row["verdict"] == "accept"}
+    exhausted = same & set(slot_attempts_of_batch(folder).exhausted(config.plan.max_attempts)) - filled
     wanted = config.plan.num_wanted or len(slots)
-    return rarity_intervals([slot.traits for slot in slots], filled & {*there}, exhausted & {*there}, wanted)
+    return rarity_intervals([slot.traits for slot in slots], filled, exhausted, wanted)
 
 
 def print_rarity_intervals(config: Config, folder: Path, slots: list[PlanSlot]) -> None:

@@ -641,7 +641,11 @@ def test_a_plan_that_is_made_longer_or_edited_keeps_what_still_fits(run, tmp_pat
     victim = next(slot for slot in long if slot.traits["b"] == "p")  # the only slot with p
     words_of = ", ".join(f"{trait}: {value}" for trait, value in victim.traits.items())
     (tmp_path / "t.yaml").write_text(text + f"rules: {{forbid: [{{{words_of}}}]}}\n")
+    code, said = run("plan", *words, "plan.num_images=8", "show=true")
+    shown = (files.PLANS / "edited.rarity.csv").read_bytes()
+    assert code == 0 and "slots are open" in said and read_plan(folder) == long
     code, said = run("plan", *words, "plan.num_images=8")
+    assert (folder / "rarity.csv").read_bytes() == shown, "pictures of slots that change fill none of them"
     edited = read_plan(folder)
     lost = [old.slot for old, new in zip(long, edited, strict=True) if old != new]
     assert code == 0 and not [slot for slot in edited if slot.traits == victim.traits]
