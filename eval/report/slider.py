@@ -117,6 +117,7 @@ def slider_positions(
     low = max(low, origin - max_below)
     step = smallest_round_step(max(high - low, NARROWEST) / POSITIONS)
     below, above = math.ceil((origin - low) / step), math.floor((high - origin) / step) + 1
+    above += origin + round(step * above, 10) <= high  # where the division was rounded down: 2.3 / 0.0125 < 184
     positions = np.array([origin + round(step * k, 10) for k in range(-below, above + 1)])
     return positions, below if threshold is not None else len(positions) - 1
 
@@ -162,21 +163,23 @@ def position_texts(
     """For each of the t positions of the report's threshold slider three texts: the threshold there, how many pictures
     it accepts, and how many of those are rejects at most. `bounds` [t] are these shares of rejects, 0 to 1.
 
-    Where there are no `bounds`, `without_bound` is the last text: at the threshold in force, and at all others.
+    Bounds say nothing of pictures that people accepted, which every position accepts. Where there are no `bounds`,
+    `without_bound` is the last text: at the threshold in force, and at all others.
     """
-    texts = []
+    texts, by_people = [], int(slider.accepted[-1])
     for i, (t, count) in enumerate(zip(slider.positions.tolist(), slider.accepted.tolist(), strict=True)):
         accepts = f"{count} of {counted(slider.total, 'picture')} accepted ({count / slider.total:.1%})"
         if bounds is None:
             proof = without_bound[0] if i == slider.start else without_bound[1]
-        elif count == slider.accepted[-1]:
-            proof = "This limit accepts no picture."
+        elif count == by_people:
+            proof = f"This limit accepts no picture{f'; people accepted {by_people}' if by_people else ''}."
         elif bounds[i] >= 1:
             proof = f"Nothing is promised here: there are too many rejects among {counted(num_labels, 'label')}."
         else:
             share, confidence = percentage_rounded_up(bounds[i]), f"{confidence_percent_rounded_down(delta):g}%"
             by = f"{confidence} confidence, {counted(num_labels, 'label')}"
-            proof = f"At most {share} of the accepted pictures are rejects ({by})."
+            of = f"{count - by_people} pictures that the limit accepts" if by_people else "accepted pictures"
+            proof = f"At most {share} of the {of} are rejects ({by})."
         texts.append([threshold_text_at_position(slider, i, t), accepts, proof])
     return texts
 

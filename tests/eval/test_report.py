@@ -244,6 +244,18 @@ def test_a_line_from_labels_leaves_the_other_checks_alone() -> None:
     assert slider.make_slider(given[2:], [1.0], policy, 0.7) is None, "nothing can be moved: no slider"
 
 
+def test_what_people_accepted_is_not_said_of_the_limit() -> None:
+    policy = lots.policy(checks={MARGIN: PolicyCheck.model_validate("calibrated")})
+    by_person = AcceptingDecision(who="kim", why="", reasons=[])
+    given = [verdict("accept", margin=m) for m in (2.0, 3.0)]
+    found = moved([*given, *[verdict("accept", margin=-5.0, settled=by_person)] * 3], policy, line=0.7)
+    bounds = np.full(len(found.positions), 0.04)
+    texts = [row[1:] for row in slider.position_texts(found, bounds, 24, 0.1, ("", ""))]
+    assert texts[-1] == ["3 of 5 pictures accepted (60.0%)", "This limit accepts no picture; people accepted 3."]
+    says = "At most 4.0% of the 2 pictures that the limit accepts are rejects (90% confidence, 24 labels)."
+    assert texts[0] == ["5 of 5 pictures accepted (100.0%)", says]
+
+
 def calibration(pool: list[str], scores: dict[str, float], verdict: LabelName) -> Calibration:
     """A calibration of this pool whose labelled pictures have these scores and all one verdict."""
     given = [
