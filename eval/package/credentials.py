@@ -8,7 +8,7 @@ import io
 import subprocess
 from bisect import bisect_left
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -52,26 +52,36 @@ class CredentialSigner:
     def __init__(self, certificate: SigningCertificate) -> None:
         self.certificate = certificate
         self.context = c2pa_context({})
-        self.problem = ""  # what went wrong in the command; c2pa does not hand it on
 
     @cached_property
-    def c2pa_signer(self) -> Any:
-        """The signer of c2pa's library. Raises ConfigError for a certificate that it refuses."""
+    def signer_with_key(self) -> Any:
+        """The signer of c2pa's library that has the private key. Raises ConfigError for a certificate that C2PA
+        refuses.
+        """
+        return self.new_c2pa_signer([])
+
+    def new_c2pa_signer(self, problems: list[str]) -> Any:
+        """A signer of c2pa's library. What goes wrong in the command is added to `problems`: c2pa does not hand it on.
+
+        Raises ConfigError for a certificate that C2PA refuses.
+        """
         import c2pa
 
         algorithm = getattr(c2pa.C2paSigningAlg, self.certificate.algorithm)
         chain = self.certificate.chain_pem()
         try:
             if self.certificate.command:
-                return c2pa.Signer.from_callback(self.signature_by_command, algorithm, chain.decode())
+                sign = partial(self.signature_by_command, problems)
+                return c2pa.Signer.from_callback(sign, algorithm, chain.decode())
             key = self.certificate.key_pem()
             return c2pa.Signer.from_info(c2pa.C2paSignerInfo(algorithm, chain, key, None))  # type: ignore[arg-type]
         except c2pa.C2paError as error:
             raise ConfigError(f"C2PA refuses the certificate: {error}", next_step=NEXT) from None
 
-    def signature_by_command(self, content: bytes) -> bytes:
-        """The signature that the command makes of its input, in the form of C2PA: the two numbers of ECDSA; b"" if it
-        makes none.
+    def signature_by_command(self, problems: list[str], content: bytes) -> bytes:
+        """The signature that the command makes of its input, in the form of C2PA: the two numbers of ECDSA.
+
+        b"" if it makes none: then `problems` has one more.
         """
         command, public = self.certificate.command, self.certificate.chain[0].public_key()
         assert isinstance(public, ec.EllipticCurvePublicKey)
@@ -82,7 +92,7 @@ class CredentialSigner:
                 raise ValueError(f"it ended with exit code {done.returncode}: {done.stderr.decode(errors='replace')}")
             return b"".join(number.to_bytes(size) for number in decode_dss_signature(done.stdout))
         except (OSError, OverflowError, ValueError, subprocess.TimeoutExpired) as error:
-            self.problem = f"{command[0]} made no signature: {error}"
+            problems.append(f"{command[0]} made no signature: {error}")
             return b""
 
     def sign(self, content: bytes, manifest: dict[str, Any]) -> bytes:
@@ -93,11 +103,13 @@ class CredentialSigner:
         import c2pa
 
         signed = io.BytesIO()
+        problems: list[str] = []  # of this picture alone: several threads sign at once
+        signer = self.new_c2pa_signer(problems) if self.certificate.command else self.signer_with_key
         try:
             with c2pa.Builder(manifest, self.context) as builder:
-                builder.sign(self.c2pa_signer, media_type_of(content), io.BytesIO(content), signed)
+                builder.sign(signer, media_type_of(content), io.BytesIO(content), signed)
         except c2pa.C2paError as error:
-            raise UnmarkableError(self.problem or f"C2PA cannot sign it: {error}") from None
+            raise UnmarkableError(problems[0] if problems else f"C2PA cannot sign it: {error}") from None
         return signed.getvalue()
 
 

@@ -27,7 +27,7 @@ from eval.package.credentials import (
 from eval.package.marking import decodes_to_same_picture
 from eval.package.proof import check_package
 from eval.package.signing_certificate import SigningCertificate, make_test_certificate, private_key_pem
-from eval.package.xmp import with_source_type
+from eval.package.xmp import UnmarkableError, with_source_type
 from stylegate import files
 from tests.eval.packages import made_anew
 from tests.eval.test_marks import AI_MADE, FILES, lot, saved, told_by_pillow
@@ -180,6 +180,18 @@ def test_a_certificate_that_cannot_sign_is_one_clear_error(
     assert not list(files.EXPORTS.glob("*"))
 
 
+def test_each_picture_has_the_reason_of_its_own(tmp_path: Path) -> None:
+    """Of a command that fails once: not that of a picture before it, or of one that another thread signs."""
+    once = f"test -e '{tmp_path}/asked' && exec cat || touch '{tmp_path}/asked'; echo no card >&2; exit 3"
+    signer = CredentialSigner(SigningCertificate(OURS.chain, None, ("sh", "-c", once)))
+    with pytest.raises(UnmarkableError, match="sh made no signature: it ended with exit code 3: no card"):
+        signer.sign(FILES["PNG"], MANIFEST)
+    with pytest.raises(UnmarkableError, match=r"sh made no signature: (?!.*no card)"):
+        signer.sign(FILES["PNG"], MANIFEST)
+    with pytest.raises(UnmarkableError, match="C2PA cannot sign it"):
+        signer.sign(FILES["PNG"][:40], MANIFEST)
+
+
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[str]]]:
     """The address of a server on this machine, and the requests that it got."""
@@ -217,7 +229,7 @@ def test_nobody_is_asked_over_a_network(server: tuple[str, list[str]], monkeypat
     with c2pa.Builder(MANIFEST, signer.context) as builder:
         builder.set_no_embed()
         builder.set_remote_url(f"{address}/manifest")
-        builder.sign(signer.c2pa_signer, "image/png", io.BytesIO(FILES["PNG"]), elsewhere)
+        builder.sign(signer.signer_with_key, "image/png", io.BytesIO(FILES["PNG"]), elsewhere)
     assert address.encode() in elsewhere.getvalue()
     assert read_credentials(elsewhere.getvalue(), c2pa_context({})).state in ("", "Invalid")
     assert not asked
