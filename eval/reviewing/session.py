@@ -137,12 +137,12 @@ class ReviewSession:
         return second or self.has_unsettled_disagreement(sha256)
 
     def has_unsettled_disagreement(self, sha256: str) -> bool:
-        """Whether the last label of one reviewer accepts the picture and another's rejects it, and no third one
-        settled that. In the queue of disagreements "unsure" is a reject, as in eval/promise/disagreements.py.
+        """Whether the last label of one reviewer accepts the picture and another's rejects it or puts it aside
+        ("unsure"), and no third one settled that; as in eval/promise/disagreements.py.
         """
-        rows, asks_about_all = self.standing[sha256], bool(self.queue.opinions)
-        last = {row.who: "reject" if asks_about_all and row.is_reject else row.verdict for row in rows}
-        return {"accept", "reject"} <= set(last.values()) and rows[-1].asked_for != ADJUDICATION
+        rows = self.standing[sha256]
+        last = {row.who: row.is_reject for row in rows}
+        return len(set(last.values())) > 1 and rows[-1].asked_for != ADJUDICATION
 
     def num_disagreements(self) -> int:
         """The number of pictures about which reviewers disagree and which nobody settled."""

@@ -186,6 +186,25 @@ def test_a_share_is_looked_at_twice_and_a_third_reviewer_settles_disagreements(q
     assert other not in told(client, "dora")["order"]
 
 
+def test_what_one_would_retouch_and_another_accepts_is_settled_by_a_third(queue: ReviewQueue) -> None:
+    """The page and the gate count the same disagreements."""
+    client = TestClient(server.review_application(room := ReviewSession(queue)), "http://127.0.0.1:8642")
+    aside = next(iter(queue.pictures))
+
+    def unsettled() -> list[str]:
+        found = [one.sha256 for one in disagreements(queue.out, "review", POLICY) if one.settled is None]
+        assert room.num_disagreements() == len(found)
+        return found
+
+    send(client, anna := told(client), said(anna, aside, "unsure", why="retouch"))
+    assert unsettled() == []
+    send(client, bob := told(client, "bob"), said(bob, aside, who="bob"))
+    carla = told(client, "carla")
+    assert unsettled() == [aside] and aside in carla["order"] and aside not in told(client)["order"]
+    send(client, carla, said(carla, aside, who="carla"))
+    assert unsettled() == [] and kept(queue)[-1].asked_for == "adjudication"
+
+
 @pytest.mark.parametrize("second", ["reject", "unsure"])
 def test_what_reviewers_disagree_about_is_a_queue_of_its_own(queue: ReviewQueue, second: str) -> None:
     twice = dataclasses.replace(queue, second_look_share=1.0)
