@@ -26,7 +26,6 @@ from PIL import Image
 from eval.engines.parts import Row
 from eval.engines.run import Work
 from eval.lot import early
-from eval.lot.again import with_arguments_of_batch
 from eval.lot.attempts import advice_on_exhausted_slots, checks_that_failed_slots
 from eval.lot.base import draw_base_pictures, prompts_for_base_pictures, write_base_pictures
 from eval.lot.batch import (
@@ -69,7 +68,6 @@ def generate(config: Config, first_slots: int | None = None) -> int:
     Returns 0; 11 if nothing is due, slots are missing, and only a person can fill them. Raises ConfigError for an
     engine beside accelerate launch or stop_early_at, DataError if the plan changes meanwhile.
     """
-    config = with_arguments_of_batch(config)
     folder, facts = batch_folder_and_facts(config, plan_stays=True)
     processes = hardware.accelerate_process_state(hardware.hardware_of_this_process(config))
     main, rank, world = processes.is_main_process, processes.process_index, processes.num_processes

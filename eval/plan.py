@@ -60,7 +60,6 @@ def plan(config: Config, with_next_step: bool = True) -> int:
         from eval.plan_audit import audit_traits  # judging: a plan needs none of it
 
         return audit_traits(config)
-    config = with_arguments_of_batch(config)
     brand_set = brandcheck.read_checked_brand_set(brandset.brand_folder(config.brand))[0] if config.brand else None
     file = read_traits_file(traits_file_path(config)) if config.traits else None
     if config.show:

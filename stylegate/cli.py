@@ -164,7 +164,18 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
         )
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"the configuration cannot be read: {str(error).splitlines()[0]}", problems) from None
-    return run_verb(verb, config)
+    return run_verb(verb, completed_from_batch(verb, config, overrides))
+
+
+def completed_from_batch(verb: str, config: configuration.Config, overrides: list[str]) -> configuration.Config:
+    """The config of plan and generate with what the batch of `batch=` says of keys that the overrides do not give; that
+    of every other verb unchanged. Raises ConfigError, and DataError for a damaged batch.
+    """
+    if not config.batch or verb not in ("plan", "generate"):
+        return config
+    from eval.lot import again
+
+    return again.with_arguments_of_batch(config, {text.partition("=")[0].lstrip("+") for text in overrides})
 
 
 def compose_hydra_config(overrides: list[str]) -> "DictConfig":
@@ -225,7 +236,8 @@ def print_config_or_run_sweep(verb: str, flags: list[str], overrides: list[str])
         if ExitCode.PREEMPTED in codes:  # a sweep that was told to stop starts no further job
             return
         try:
-            codes.append(run_verb(verb, configcheck.checked_config(cfg, [], verb)))
+            config = completed_from_batch(verb, configcheck.checked_config(cfg, [], verb), overrides)
+            codes.append(run_verb(verb, config))
             if away and codes[-1] != ExitCode.PASS:
                 raise ConfigError(f"a job ended with exit code {codes[-1]}")
         except Exception as error:  # raised below: Hydra would print its own words above ours

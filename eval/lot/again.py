@@ -1,5 +1,6 @@
 """A batch that exists is named by batch= alone: what it was planned with stands in for arguments that are not given."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,21 +8,24 @@ from typing import Any, TypeVar
 from eval.lot.batch import RECORD, read_existing_batch_record
 from eval.lot.record import BatchRecord
 from stylegate import files
-from stylegate.config import Config, config_as_dict
-from stylegate.configgroups import FamilyConfig, GenerateConfig, PlanConfig
+from stylegate.config import Config
 from stylegate.errors import ConfigError
 
-Part = TypeVar("Part", PlanConfig, GenerateConfig)
+Part = TypeVar("Part")
 
 
-def with_arguments_of_batch(config: Config) -> Config:
+def with_arguments_of_batch(config: Config, typed: Collection[str] = ()) -> Config:
     """The config of `batch=NAME` alone, with brand, base, LoRA and drawing settings of the batch of that name.
 
-    It is unchanged if no such batch is there, and if brand= or lora_file= is given: then all arguments are. Raises
-    ConfigError for a batch that was planned with a file of which it knows no more than the digest.
+    Keys that are typed, and those that have another than their usual value, stay as they are: what is not of the batch
+    is refused where the batch is read. It is unchanged if no such batch is there, if brand= or lora_file= is given
+    (then all arguments are), and for what needs none of them: audit= and import=. Raises ConfigError for a batch that
+    was planned with a file of which it knows no more than the digest.
     """
     folder = files.BATCHES / (config.batch or "")
-    if not config.batch or config.brand or config.lora_file or not (folder / RECORD).exists():
+    if not config.batch or config.audit or config.import_file or not (folder / RECORD).exists():
+        return config
+    if config.brand or config.lora_file:
         return config
     record = read_existing_batch_record(folder)
     facts, words, lora = record.facts, record.words, lora_of_batch(record)
@@ -36,24 +40,35 @@ def with_arguments_of_batch(config: Config) -> Config:
             problems,
             "give them, with brand= and the other arguments of stylegate plan.",
         )
-    drawn, planned = facts.generate.model_dump(), facts.plan.model_dump(include={"seed", "exclude_training"})
+    planned = facts.plan.model_dump(include={"seed", "exclude_training"})
     planned |= {"max_attempts": record.max_attempts} if record.max_attempts else {}
-    return replace(
-        config,
-        brand=words.brand,
-        base=words.training_base or words.base,
-        draw_base=words.base if words.training_base else None,
-        family=FamilyConfig(name=facts.family.name, resolution=facts.family.resolution),
-        lora_file=str(lora) if lora else "none",
-        plan=filled_where_usual(config.plan, PlanConfig(), planned),
-        generate=filled_where_usual(config.generate, GenerateConfig(), drawn),
-    )
+    of_batch = {
+        "brand": words.brand,
+        "base": words.training_base or words.base,
+        "draw_base": words.base if words.training_base else None,
+        "family": facts.family.model_dump(),
+        "lora_file": str(lora) if lora else "none",
+        "plan": planned,
+        "generate": facts.generate.model_dump(),
+    }
+    return filled_where_not_given(config, Config(), of_batch, typed)
 
 
-def filled_where_usual(given: Part, usual: Part, values: dict[str, Any]) -> Part:
-    """The part of a config with these values, but for keys that were given another value than the usual one."""
-    there, default = config_as_dict(given), config_as_dict(usual)
-    return replace(given, **{key: value for key, value in values.items() if there[key] == default[key]})
+def filled_where_not_given(given: Part, usual: Part, values: Mapping[str, Any], typed: Collection[str]) -> Part:
+    """A config, or a part of one, with these values by name, but for keys that are typed or have another value than the
+    usual one. `typed` are names as in this part; a part's name stands for all its keys.
+    """
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        now, default = getattr(given, name), getattr(usual, name)
+        if name in typed:
+            continue
+        if isinstance(value, Mapping):
+            inside = {key.removeprefix(f"{name}.") for key in typed if key.startswith(f"{name}.")}
+            changes[name] = filled_where_not_given(now, default, value, inside)
+        elif now == default:
+            changes[name] = value
+    return replace(given, **changes)  # type: ignore[type-var]
 
 
 def lora_of_batch(record: BatchRecord) -> Path | None:

@@ -33,7 +33,7 @@ from stylegate import brandset, digests, files
 from stylegate.brandset import Brand
 from stylegate.cli import main
 from stylegate.config import Config
-from stylegate.configgroups import PlanConfig
+from stylegate.configgroups import GenerateConfig, PlanConfig
 from stylegate.errors import DataError
 from stylegate.families import FAMILIES
 from tests.conftest import words_of
@@ -258,6 +258,10 @@ def test_the_name_of_a_batch_says_the_rest(run, run_exactly, batch, tmp_path: Pa
     assert (folder / "batch.json").read_text() == record
     code, text = run_exactly("generate", "hardware=cpu", f"batch={folder.name}", "generate.guidance_scale=9")
     assert code == 2 and "was made from something else" in text and "9.0" in text
+    for usual in ("generate.num_inference_steps=20", "family.resolution=32"):
+        assert GenerateConfig().num_inference_steps == 20, "typed, it counts though it is the usual value"
+        code, text = run_exactly("generate", "hardware=cpu", f"batch={folder.name}", usual)
+        assert code == 2 and "was made from something else" in text and usual.partition("=")[2] in text, text
     again = ("plan", "hardware=cpu", f"batch={folder.name}", "traits=collectible", "plan.num_images=6")
     code, text = run_exactly(*again)
     assert code == 0 and "lost" not in text and (folder / "batch.json").read_text() == record, text
