@@ -50,23 +50,23 @@ def with_arguments_of_batch(config: Config, typed: Collection[str] = ()) -> Conf
         "lora_file": str(lora) if lora else "none",
         "plan": planned,
         "generate": facts.generate.model_dump(),
+        "hardware": {"nf4": words.nf4},
     }
-    return filled_where_not_given(config, Config(), of_batch, typed)
+    named = {"family.name" if key == "family" else key for key in typed}  # family=sdxl
+    return filled_where_not_given(config, Config(), of_batch, named)
 
 
 def filled_where_not_given(given: Part, usual: Part, values: Mapping[str, Any], typed: Collection[str]) -> Part:
     """A config, or a part of one, with these values by name, but for keys that are typed or have another value than the
-    usual one. `typed` are names as in this part; a part's name stands for all its keys.
+    usual one. `typed` are dotted names, as in this part.
     """
     changes: dict[str, Any] = {}
     for name, value in values.items():
         now, default = getattr(given, name), getattr(usual, name)
-        if name in typed:
-            continue
         if isinstance(value, Mapping):
             inside = {key.removeprefix(f"{name}.") for key in typed if key.startswith(f"{name}.")}
             changes[name] = filled_where_not_given(now, default, value, inside)
-        elif now == default:
+        elif now == default and name not in typed:
             changes[name] = value
     return replace(given, **changes)  # type: ignore[type-var]
 

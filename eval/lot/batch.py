@@ -8,7 +8,7 @@ Slots from SLOTS_A_FOLDER on lie in subfolders: images/0001/02500-0.png. In batc
 import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -135,15 +135,28 @@ def batch_folder_and_facts(
             facts = facts.model_copy(update={"plan": facts.plan.model_copy(update={"traits": before.plan.traits})})
         was = before.model_dump(mode="json")
         changed = [
-            f"{k}: was {was[k]}, is {v}"
+            changed_fact_in_words(k, was[k], v)
             for k, v in facts.model_dump(mode="json").items()
             if was[k] != v and not (replanned and k == "plan")
         ]
         if changed:
             raise ConfigError(
-                f"{files.display_path(folder)} was made from something else:", changed, "give another batch= name."
+                f"{files.display_path(folder)} was made from something else:",
+                changed,
+                "give the arguments that it was made with, or another batch= name.",
             )
     return folder, facts
+
+
+def changed_fact_in_words(name: str, was: Any, now: Any) -> str:
+    """What a batch was made from, and what the arguments name, for one of the BatchFacts in which they differ."""
+    from stylegate.families.pipelines import digest_of_base_in_4_bits
+
+    if name == "base" and was == digest_of_base_in_4_bits(now):
+        return "base: it was in 4 bits, and hardware.nf4=true is not given"
+    if name == "base" and now == digest_of_base_in_4_bits(was):
+        return "base: it was not in 4 bits, and hardware.nf4=true is given"
+    return f"{name}: was {was}, is {now}"
 
 
 def configured_facts(config: Config) -> BatchFacts:
@@ -227,6 +240,7 @@ def write_batch_record(folder: Path, facts: BatchFacts, config: Config) -> None:
             base=base_that_draws(config),
             training_base=config.base if config.draw_base else "",
             run=run,
+            nf4=config.hardware.nf4,
         ),
         wanted=config.plan.num_wanted or config.plan.num_images,
         max_attempts=config.plan.max_attempts,

@@ -278,6 +278,23 @@ def test_the_name_of_a_batch_says_the_rest(run, run_exactly, batch, tmp_path: Pa
     assert code == 2 and "alone does not say where these files lie:\n  - lora_file=: the LoRA with sha256 " in text
 
 
+def test_a_batch_in_4_bits_goes_on_by_its_name(run_exactly, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a red cat\n")
+    words = [f"prompts={tmp_path / 'p.txt'}", "hardware=cpu", "batch=packed", "plan.num_images=1"]
+    assert run_exactly("plan", *words, "lora_file=none", "hardware.nf4=true")[0] == 0
+    path = files.BATCHES / "packed" / "batch.json"
+    record = path.read_text()
+    assert run_exactly("plan", *words)[0] == 0 and path.read_text() == record
+    code, text = run_exactly("plan", *words, "hardware.nf4=false")
+    assert code == 2 and "base: it was in 4 bits, and hardware.nf4=true is not given" in text
+    path.write_text(record.replace(',\n    "nf4": true', ""))  # as before it was written down
+    code, text = run_exactly("plan", *words)
+    assert (
+        code == 2 and "base: it was in 4 bits, and hardware.nf4=true is not given" in text and "Next: give the" in text
+    )
+    assert run_exactly("plan", *words, "hardware.nf4=true")[0] == 0
+
+
 def test_rejected_slots_are_drawn_again_with_a_new_seed(run, batch, tmp_path: Path) -> None:
     words, folder = batch
     Image.new("RGB", (64, 64)).save(folder / "images" / "00002-0.png")
