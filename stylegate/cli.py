@@ -199,7 +199,7 @@ def valid_overrides_and_problems(verb: str, overrides: list[str], sweep: bool) -
         try:
             override = parser.parse_override(text)
         except HydraException:
-            problems.append(f"{text}: not of the form key=value")
+            problems.append(configuration.as_typed(f"{text}: not of the form key=value"))
             continue
         name = override.key_or_group
         hydras = name.startswith(("hydra.", "hydra/"))
@@ -212,7 +212,7 @@ def valid_overrides_and_problems(verb: str, overrides: list[str], sweep: bool) -
                 None if hydras else configcheck.override_problem(override, schema) or unread_key_problem(verb, name)
             )
         if problem:
-            problems.append(problem)
+            problems.append(configuration.as_typed(problem))
         else:
             good[name] = text
     return list(good.values()), problems
@@ -278,7 +278,7 @@ def quote_text_value(override: str, sweep: bool = False) -> str:
     values, and a value with brackets, quotes or = is left to Hydra (choice(a,b), range(1,3)).
     """
     name, equals, value = override.partition("=")
-    name = "import_file" if name == "import" else name  # which Python has no field of the name of
+    name = name + "_file" * (name.lstrip("+") == "import")  # a field of Python cannot be called import
     override = name + equals + value
     if not equals or not configcheck.is_text_key(name.lstrip("+")) or value in ("", "null"):
         return override

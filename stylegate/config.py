@@ -215,6 +215,11 @@ def config_fields_by_key(schema: type = Config, prefix: str = "") -> dict[str, F
     return found
 
 
+def as_typed(text: str) -> str:
+    """A key, or a message about keys, with `import` in place of import_file: no field of Python can be called so."""
+    return re.sub(r"\bimport_file(?=[=:]|$)", "import", text)
+
+
 def run_name(config: Config) -> str:
     """What runs and batches are called: the name, else the brand's folder name, made fit for a folder."""
     if config.name:

@@ -248,8 +248,8 @@ def verb_help(verb: str) -> str:
             for part in dotted.split("."):
                 value = value[part]
             shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-            word = "import" if dotted == "import_file" else dotted  # which Python has no field of the name of
-            lines.append(f"  {word}={shown}\n      {dict(entry.helps).get(dotted, spec.metadata['help'])}")
+            meaning = dict(entry.helps).get(dotted, spec.metadata["help"])
+            lines.append(f"  {configuration.as_typed(dotted)}={shown}\n      {meaning}")
     for group in [g for g in configuration.GROUPS if keys and (g == "experiment" or verb_keys_contain(keys, g))]:
         lines.append(f"  {group}={'|'.join(sorted(p.stem for p in (configuration.CONF / group).glob('*.yaml')))}")
     if finding := [key for key in entry.finds.split() if not verb_keys_contain(keys, key)]:
