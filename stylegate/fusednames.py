@@ -52,11 +52,14 @@ def layers_split_by_diffusers(
             parts.setdefault(key_parts.layer, {})[key_parts.part] = tensor
     header, shapes = StatedLoraSettings(metadata), {}
     layers, problems = lora_layers_and_problems(known, metadata, modules) if known else ({}, list(header.problems))
+    malformed = []
     for layer, found in parts.items():
         try:
             shapes[layer] = lycoris.shape_of_change(found)
         except ValueError as error:
-            return {}, [f"{layer}: {error}"]
+            malformed.append(f"{layer}: {error}")
+    if malformed:
+        return {}, problems + malformed
     if (places := fused_parts_by_module(pipeline, shapes)) is None or not places.keys() <= modules.keys():
         return None
     for name, place in places.items():

@@ -49,7 +49,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     resolutions = config.train.resolutions or [sample.drawing_resolution(config, models)]
     taught = replace(brand_set, splits=brand_set.splits | {"train": learned.pictures})
     data = encoded.encode_training_set(taught, models, family, config.train, resolutions, accelerator)
-    for part in encoders if not config.lora.text_encoder else []:  # sample.draw fetches them; a card has better use
+    for part in encoders if not config.lora.text_encoder else []:  # draw_pictures fetches them; a card has better use
         part.to("cpu")
     place_denoiser(models, config, device)
     drawing, drawing_adapted = models, adapted

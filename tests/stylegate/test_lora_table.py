@@ -497,6 +497,14 @@ def test_each_file_is_read_right_or_refused_with_the_true_reason(writer: str, ho
         assert file.biases.get(name) is layers[name].bias
 
 
+def test_every_malformed_layer_of_a_fused_file_is_named() -> None:
+    torch.manual_seed(0)
+    names = [f"lora_unet_layers_0_attention_{part}" for part in ("qkv", "out")]
+    tensors = {f"{name}.hada_{part}": torch.ones(2, 3) for name in names for part in ("w1_a", "w1_b", "w2_a")}
+    read = fusednames.layers_split_by_diffusers(ZImagePipeline, tensors, {}, {})
+    assert read is not None and [line.partition(":")[0] for line in read[1]] == names, read
+
+
 class Net(nn.Module):
     """Two layers that are called as in Z-Image."""
 
