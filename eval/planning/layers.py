@@ -33,6 +33,9 @@ def traits_content_of_layers(folder: Path) -> tuple[dict[str, Any], list[str]]:
             if path.is_dir() or path.suffix.lower() not in listing.SUFFIXES:
                 others.append(shown)
                 continue
+            if path.suffix.lower() == ".psd":  # Pillow would read it, and it is what a PNG beside it was saved from
+                unreadable.append(f"{shown} (a working file of Photoshop: the layer is the PNG that is saved from it)")
+                continue
             try:
                 pictures.require_picture_file(path)
             except (pictures.PictureError, OSError) as error:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -549,12 +550,14 @@ def layers_in(folder: Path, *names: str) -> Path:
 def test_layers_stand_in_the_order_of_their_numbers_and_hold_only_pictures(run, tmp_path: Path) -> None:
     numbered = [f"{i} T{i}/{'Wide_Open' if i == 2 else 'a'}#3.png" for i in (1, 2, 10, 11)]
     folder = layers_in(tmp_path / "l", *numbered, "Loose/x.png")
-    (folder / "2 T2" / "Sword source.psd").write_bytes(b"8BPS")
+    header = struct.pack(">4sHxxxxxxHIIHH", b"8BPS", 1, 3, 1, 1, 8, 3)  # RGB, one pixel; a whole picture to Pillow
+    (folder / "2 T2" / "Sword source.psd").write_bytes(header + bytes(4 + 4 + 4 + 2 + 3))
     (folder / "2 T2" / "Broken#5.png").write_text("no picture")
     (folder / "2 T2" / "Torn#5.png").write_bytes(interchange.PIXEL[:50])
     (folder / "2 T2" / "Drawn#2.jpg").write_bytes(jpeg := jpeg_bytes())
     (folder / "2 T2" / "Cut#2.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     code, text = run("plan", f"import={folder}", f"out={tmp_path / 'l.yaml'}", "brand=neon")
+    assert Image.open(folder / "2 T2" / "Sword source.psd").convert("RGB").size == (1, 1)
     file = read_traits_file(tmp_path / "l.yaml")
     assert code == 0 and list(file.traits) == ["T1", "T2", "T10", "T11", "Loose"]
     assert {v: spec.weight for v, spec in file.traits["T2"].items()} == {"Wide_Open": 3, "Drawn": 2}
