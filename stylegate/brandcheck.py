@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,14 @@ class PictureDigest(NamedTuple):
 
     content: str  # sha256 of its pixels, upright and in sRGB
     signature: NDArray[np.uint8]  # stylegate/pictures.py
+
+
+class CheckedPicture(NamedTuple):
+    """What is found in a picture by itself."""
+
+    digest: PictureDigest
+    size: tuple[int, int]  # width and height, in pixels
+    notes: tuple[str, ...]  # conversions, frames, text near an edge, enlargement
 
 
 def read_checked_brand_set(folder: Path) -> tuple[BrandSet, CheckReport]:
@@ -104,23 +113,16 @@ def check_pictures(
     digests: dict[str, PictureDigest] = {}
     sides: dict[str, int] = {}  # the shorter one, in pixels
     named_by = defaultdict(list) if by_hash is None else by_hash
-    for name, path in named.items():
-        try:
-            picture = pictures.decode_picture(pictures.read_picture_file(path), background)
-        except (pictures.PictureError, OSError) as error:
-            findings.problems.append(f"{name}: {error}")
+    with ThreadPoolExecutor(pictures.CORES) as pool:
+        checked = list(pool.map(lambda path: checked_picture_or_problem(path, background), named.values()))
+    for name, found in zip(named, checked, strict=True):
+        if isinstance(found, str):
+            findings.problems.append(f"{name}: {found}")
             continue
-        content = hashlib.sha256(picture.image.tobytes()).hexdigest()
-        digests[name] = PictureDigest(content, similarity.signature_of_picture(picture.image))
-        sides[name] = min(picture.image.size)
-        named_by[f"{content} {picture.image.size}"].append(name)
-        notes = (
-            *picture.notes,
-            *[FRAMED] * bool(find_box_inside_frame(picture.image)),
-            *[ENLARGED] * is_enlarged(picture.image),
-            *[TEXT] * has_text_near_edge(picture.image),
-        )
-        for note in notes:
+        digests[name] = found.digest
+        sides[name] = min(found.size)
+        named_by[f"{found.digest.content} {found.size}"].append(name)
+        for note in found.notes:
             findings.noted[note].append(name)
     usual = np.median([*sides.values()]) if sides else 0
     if small := [name for name, side in sides.items() if side < usual / 2]:
@@ -129,6 +131,23 @@ def check_pictures(
         same = [names for names in named_by.values() if len(names) > 1]
         findings.problems += [f"{', '.join(n)}: the same picture {len(n)} times; keep one" for n in same]
     return digests
+
+
+def checked_picture_or_problem(path: Path, background: str) -> CheckedPicture | str:
+    """What is found in the picture at `path`, decoded on `background`; a text that says why it cannot be decoded."""
+    try:
+        picture = pictures.decode_picture(pictures.read_picture_file(path), background)
+    except (pictures.PictureError, OSError) as error:
+        return str(error)
+    content = hashlib.sha256(picture.image.tobytes()).hexdigest()
+    notes = (
+        *picture.notes,
+        *[FRAMED] * bool(find_box_inside_frame(picture.image)),
+        *[ENLARGED] * is_enlarged(picture.image),
+        *[TEXT] * has_text_near_edge(picture.image),
+    )
+    digest = PictureDigest(content, similarity.signature_of_picture(picture.image))
+    return CheckedPicture(digest, picture.image.size, notes)
 
 
 def near_duplicate_groups(digests: dict[str, PictureDigest]) -> list[list[str]]:

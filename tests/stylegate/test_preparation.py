@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from stylegate import brandset, files, textmarks
+from stylegate import brandcheck, brandset, files, pictures, textmarks
 from stylegate.captionfaults import problems_of_captions, words_in_most_captions
 from stylegate.picturefaults import find_box_inside_frame, is_enlarged
 from stylegate.similarity import most_varied_indices, signature_of_picture
@@ -122,13 +124,29 @@ def test_what_captions_do_wrong_is_said_with_files() -> None:
 
 def test_a_picture_of_several_captions_counts_once() -> None:
     """In training too: each step draws one of them."""
-    captions = {f"{n}.png": (f"a {n * 'x'}yz",) for n in range(12)}
+    captions: dict[str, tuple[str, ...]] = {f"{n}.png": (f"a {n * 'x'}yz",) for n in range(12)}
     captions["0.png"] = tuple(f"amce style, watercolor {{red|blue}} hat, {n * 'v'}w" for n in range(200))
     said = problems_of_captions(captions, "acme style")
     assert len(said) == 3 and all("1 picture (0.png)" in line for line in said), said
     half = {f"{n}.png": ("a hat", "a cap") for n in range(12)}
     assert words_in_most_captions([*half.values()], "", 0.4) == {"cap": 0.5, "hat": 0.5}
     assert not words_in_most_captions([*half.values()][:11], "", 0.4), "22 captions, but 11 pictures"
+
+
+def test_pictures_are_checked_on_every_core_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = {f"{i}.png": tmp_path / f"{i}.png" for i in (3, 1, 2, 0)}
+    for i, path in enumerate(named.values()):
+        path.write_bytes(b"no picture") if i % 2 else drawn(64, i).save(path)
+    decode, together = pictures.decode_picture, threading.Barrier(2, timeout=20)
+    monkeypatch.setattr(pictures, "CORES", 2)
+
+    def decode_beside_another(*given: Any) -> pictures.DecodedPicture:
+        together.wait()
+        return decode(*given)
+
+    monkeypatch.setattr(pictures, "decode_picture", decode_beside_another)
+    found = brandcheck.check_pictures(named, "#ffffff", findings := brandset.CheckReport())
+    assert list(found) == ["3.png", "2.png"] and [line[:6] for line in findings.problems] == ["1.png:", "0.png:"]
 
 
 def test_brand_keeps_the_most_varied_crops_frames_and_says_what_it_saw(run, folder: Path) -> None:
