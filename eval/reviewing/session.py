@@ -289,8 +289,9 @@ class ReviewSession:
         """Why the picture was shown to the reviewer, in the word that is stored."""
         if self.queue.is_known_reject(answer.sha256):
             return KNOWN
-        if answer.asked == self.queue.question_digest(answer.sha256, REPEAT):
-            return REPEAT
+        is_decided_by_who = any(row.who == answer.who for row in self.standing[answer.sha256])
+        if is_decided_by_who and answer.asked == self.queue.question_digest(answer.sha256, REPEAT):
+            return REPEAT  # not where the reviewer took the earlier label back on the same page
         if self.queue.opinions:
             return ADJUDICATION
         is_third = self.has_unsettled_disagreement(answer.sha256) and answer.who not in {

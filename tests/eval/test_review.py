@@ -240,6 +240,18 @@ def test_a_reviewer_is_shown_some_pictures_again_and_is_not_told(queue: ReviewQu
     assert labels.valid_labels_by_sha256(queue.out, "review", POLICY)[repeated].verdict == "accept"
 
 
+def test_who_takes_the_earlier_label_back_decides_by_the_repeat(queue: ReviewQueue, monkeypatch) -> None:
+    monkeypatch.setattr(session, "REPEAT_SHARE", 1.0)
+    client = TestClient(server.review_application(ReviewSession(queue)), "http://127.0.0.1:8642")
+    opened = told(client)
+    decided = next(sha256 for sha256 in opened["order"] if sha256 in queue.pictures)
+    send(client, opened, first := said(opened, decided))
+    again = told(client)
+    assert again["pictures"][decided]["asked"] != opened["pictures"][decided]["asked"], "a repeat"
+    send(client, again, said(again, decided, kind="undo", undoes=first["id"]), said(again, decided, "reject"))
+    assert labels.valid_labels_by_sha256(queue.out, "review", POLICY)[decided].verdict == "reject"
+
+
 def test_what_was_put_aside_is_not_shown_again_as_decided(queue: ReviewQueue, monkeypatch) -> None:
     """The answer to it would measure the reviewer, and decide nothing."""
     monkeypatch.setattr(session, "REPEAT_SHARE", 1.0)
