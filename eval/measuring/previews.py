@@ -16,6 +16,7 @@ from eval.measuring import encodername
 from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.features import FeatureArrays, features_without_encoder, replace_pixels_by_embeddings
 from eval.measuring.measured import MeasuredLot, PictureFeatures
+from eval.measuring.record import READ_BY_HEAD
 from eval.measuring.scores import scores_key
 from eval.scorers import SCORES
 from stylegate import pictures
@@ -46,18 +47,19 @@ class PreviewScorer:
         if self.measured is None:
             config, compared = self.config, self.compared
             self.measured, _ = measure_lot_and_comparison(config, lot, compared, self.encoder, True, shown)
-        told = {"columns": {}, "own": {}, "partners": {}, "detected": []}
-        self.measured = replace(self.measured, lot=lot, pictures=shown, **told)
+        told = {"columns": {}, "partners": {}, "detected": []}
+        measured = self.measured = replace(self.measured, lot=lot, pictures=shown, **told)
         for name, score in SCORES.items():
-            if (
-                name not in OF_LOT
-                and score.graded
-                and all(self.measured.has_what_score_needs(need) for need in score.needs)
-            ):
-                column = score.compute(self.measured)
-                if column is not None:
-                    self.measured.columns[name] = column
-        columns = self.measured.columns.items()
+            if name in OF_LOT or not score.graded or not all(map(measured.has_what_score_needs, score.needs)):
+                continue
+            column = score.compute(measured)
+            if column is None:
+                continue
+            measured.columns[name] = column
+            lacks_own = measured.decided is not None and name in READ_BY_HEAD and name not in measured.own
+            if lacks_own and score.leave_one_out:
+                measured.own[name] = score.leave_one_out(measured)  # of references: the same for all previews
+        columns = measured.columns.items()
         return [{name: rounded(column[i]) for name, column in columns} for i in range(len(names))]
 
     def features_of_previews(self, names: list[str], previews: Sequence[Image.Image]) -> PictureFeatures:

@@ -3,10 +3,12 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -14,13 +16,17 @@ from eval.judging.byscores import reasons_answered_by_head
 from eval.judging.verdicts import make_reason
 from eval.learning.advice import advice_on_captions
 from eval.learning.gains import acceptable_share, area_under_roc_curve, gain_of_ranking, lowest_acceptable_score
+from eval.lot.batch import read_plan
 from eval.lot.comparison import Comparison, pictures_and_traits_of_split
+from eval.measuring.columns import compute_score_columns
+from eval.measuring.previews import PreviewScorer
 from eval.policy import file as policyfile
 from eval.policy.model import Learnt
 from eval.promise import labels
 from eval.promise.labels import label_with_policy
 from eval.reviewing import server
 from stylegate import brandset, files
+from stylegate.config import Config
 from tests.eval.people import label
 
 Run = Callable[..., tuple[int, str]]
@@ -95,6 +101,7 @@ def test_what_people_decided_is_learned_and_the_gate_without_it_stays_as_it_was(
     run_exactly("gate", *taught)
     record = json.loads((tmp_path / "again" / "gate.json").read_text())
     assert record["learnt"] == learnt.sha256 and record["counts"]["accept"] > 5 and record["counts"]["reject"] > 5
+    require_previews_scored_as_pictures(run_exactly, new, tmp_path)
     code, text = run_exactly("learn", *taught)
     assert code == 2 and "0 pictures are rejected; at least 10 are needed" in text and "of other lots" in text, text
     for word, what in (
@@ -119,6 +126,25 @@ def test_what_people_decided_is_learned_and_the_gate_without_it_stays_as_it_was(
             (new.parent / learnt.file).write_bytes(content)
         code, text = run_exactly("gate", *taught)
         assert code == 2 and what in text and not (tmp_path / "again" / "gate.json").exists()
+
+
+def require_previews_scored_as_pictures(run_exactly: Run, policy: Path, tmp_path: Path) -> None:
+    """Previews of several batches have the scores that the gate would compute of them, the learnt head's too."""
+    (tmp_path / "p.txt").write_text("a red cat\na ghost\n")
+    words = [f"prompts={tmp_path / 'p.txt'}", "brand=neon", "lora_file=none", "batch=taught", "plan.num_images=4"]
+    assert run_exactly("plan", *words)[0] == 0
+    folder = files.BATCHES / "taught"
+    scorer = PreviewScorer(Config(brand="neon", policy=str(policy)), folder, torch.device("cpu"))
+    shown = [Image.open(path) for path in sorted((brandset.brand_folder("neon") / "validation").glob("*.png"))[:4]]
+    slots = [(slot, 0) for slot in read_plan(folder)]
+    scorer.score_previews(slots[:2], shown[:2])
+    found = scorer.score_previews(slots[2:], shown[2:])
+    assert scorer.measured is not None
+    whole = replace(scorer.measured, columns={}, own={})
+    compute_score_columns(whole)
+    for name in found[0]:
+        assert [row[name] for row in found] == pytest.approx(whole.columns[name].tolist(), rel=1e-4), name
+    assert len({row["aesthetic"] for row in found}) == 2
 
 
 def test_areas_and_yields_are_those_of_plain_counting() -> None:
