@@ -13,6 +13,7 @@ from stylegate import files
 from stylegate.errors import ModelError
 
 NAMED = 3  # pictures that a note names
+BLOCK = 4096  # pictures at once: bounds the memory
 OUTSIDE_SHARE = 0.1  # references outside the encoder's domain; beyond this share it is said
 
 
@@ -29,7 +30,8 @@ class EncoderDomain(NamedTuple):
         """
         if not features.names:
             return np.zeros(0, bool)
-        distance = 1 - (features.embeddings @ self.known.T).max(1)
+        blocks = [features.embeddings[start : start + BLOCK] for start in range(0, len(features.names), BLOCK)]
+        distance = 1 - np.concatenate([(block @ self.known.T).max(1) for block in blocks])
         return (features.sizes == self.side).all(1) & (distance <= self.max_distance)
 
 

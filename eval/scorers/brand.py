@@ -3,7 +3,8 @@ reader, which is a linear classifier, is learned.
 
 What the reader sees of a picture: the encoder's embedding; mean and deviation over places of each channel of its
 patches; the same of each further encoder; how often each of 216 colours, each saturation and each brightness occurs, a
-colour between two counting for both; and how often brightness changes by how much between neighbours, at three scales.
+colour between two counting for both; how often brightness changes by how much between neighbours, at three scales; and
+how wide bright and dark strokes are (eval/scorers/brandfeatures.py).
 Ridge regression tells the references from foreign pictures (eval/measuring/foreign.py). Logistic regression makes
 log-odds of its response. Range about [-40, 40], higher is better; 0: as likely the one as the other.
 
@@ -35,7 +36,7 @@ from scipy.optimize import brentq
 from eval.measuring.measured import EncodedViews, ForeignSet, MeasuredLot, percentiles_0_to_100
 from eval.measuring.record import OF_BASE, SeparationFromForeignSet, StyleReadability
 from eval.policy.lines import MIN_REFERENCES
-from eval.scorers.brandfeatures import brand_feature_blocks
+from eval.scorers.brandfeatures import PIXEL_BLOCKS, brand_feature_blocks
 from eval.scorers.prompt import fit_platt_scaling
 
 SURELY = 0.995  # area: the base's own pictures that are told so well need not be learned from
@@ -47,7 +48,9 @@ BLOCK = 4096  # pictures of a lot at once
 
 
 class FeatureBlockScaling(NamedTuple):
-    """Makes blocks comparable: each has mean 0 and mean squared length near 1 over foreign pictures."""
+    """Makes blocks comparable: each has mean 0 and mean squared length near its weight, 1 or less, over foreign
+    pictures.
+    """
 
     means: list[NDArray]  # [k] of each block
     widths: list[NDArray]
@@ -58,10 +61,17 @@ class FeatureBlockScaling(NamedTuple):
         return np.concatenate(scaled, axis=1, dtype=np.float64)
 
 
-def fit_block_scaling(blocks: list[NDArray]) -> FeatureBlockScaling:
-    """The scaling, from the blocks [n, k] of foreign pictures; `FLOOR` keeps features that hardly vary from growing."""
+def fit_block_scaling(blocks: list[NDArray], pixels: bool = True) -> FeatureBlockScaling:
+    """The scaling, from the blocks [n, k] of foreign pictures; `FLOOR` keeps features that hardly vary from growing.
+
+    The first blocks have the weights of PIXEL_BLOCKS if there are such (`pixels`), all others 1.
+    """
     variances = [block.var(0, dtype=np.float64) for block in blocks]
-    widths = [np.sqrt((v + FLOOR * v.mean() + 1e-12) * len(v)) for v in variances]
+    weights = list(PIXEL_BLOCKS.values()) if pixels else []
+    weights += [1.0] * (len(blocks) - len(weights))
+    widths = [
+        np.sqrt((v + FLOOR * v.mean() + 1e-12) * len(v) / weight) for v, weight in zip(variances, weights, strict=True)
+    ]
     return FeatureBlockScaling([block.mean(0, dtype=np.float64) for block in blocks], widths)
 
 
@@ -207,7 +217,7 @@ def fit_brand_classifier(
     different = list(dict.fromkeys(contents))
     first, copy_of = [contents.index(one) for one in different], [different.index(one) for one in contents]
     own, *others = (brand_feature_blocks(shown, pixels) for shown in (references, redrawn, *sets))
-    scaling = fit_block_scaling([np.concatenate(blocks) for blocks in zip(*others[1:], strict=True)])
+    scaling = fit_block_scaling([np.concatenate(blocks) for blocks in zip(*others[1:], strict=True)], pixels)
     r = len(first)
     rows = [np.concatenate([scaling.rows(own)[first], scaling.rows(others[0])[first]])]
     rows += [scaling.rows(blocks) for blocks in others[1:]]

@@ -9,9 +9,13 @@ stands; a picture without flat areas scores 0, which says nothing. Fails where t
 that a brand allows: then a rare trait looks strange; and on a tint of what is nearly black.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from stylegate.pictures import CORES
 
 CELLS = 16  # a channel
 SMOOTHING = 1.2  # cells; references are few, and a colour beside a usual one is nearly as usual
@@ -64,11 +68,10 @@ def mean_log_density_of_unusual_half(counts: NDArray, usual: NDArray) -> NDArray
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] palette score of pictures with signatures [n, 64, 64, 3], from the references' signatures [r, 64, 64, 3]."""
     usual = log_colour_density(count_flat_colours(references).sum(0))
-    parts = [
-        mean_log_density_of_unusual_half(count_flat_colours(signatures[i : i + 1024]), usual)
-        for i in range(0, len(signatures), 1024)
-    ]
-    return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
+    parts = [signatures[i : i + TOGETHER] for i in range(0, len(signatures), TOGETHER)]
+    with ThreadPoolExecutor(CORES) as pool:
+        found = pool.map(lambda part: mean_log_density_of_unusual_half(count_flat_colours(part), usual), parts)
+        return np.concatenate([np.zeros(0), *found]).astype(np.float32)
 
 
 def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:

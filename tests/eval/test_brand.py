@@ -61,6 +61,32 @@ def test_another_hand_is_told_and_the_same_hand_is_not() -> None:
     assert refused == 20
 
 
+def with_line(width: int, ground: int, ink: tuple[int, ...]) -> np.ndarray:
+    """One signature: a grey ground with an upright line of `width` pixels."""
+    picture = np.full((1, 64, 64, 3), ground, np.uint8)
+    picture[:, :, 20 : 20 + width] = ink
+    return picture
+
+
+@pytest.mark.parametrize(("ground", "level"), [(0, 255), (255, 0)])
+def test_the_width_of_strokes_is_measured_bright_and_dark(ground: int, level: int) -> None:
+    """A line of 4 pixels is removed by the square of 5, the next of WIDTHS, and by no smaller one."""
+    measures = brandfeatures.stroke_width_measures(with_line(4, ground, (level,) * 3))[0].reshape(2, -1, 2)
+    next_width = brandfeatures.WIDTHS.index(5)
+    assert measures[int(level < ground), next_width] == pytest.approx(np.sqrt(4 / 64), abs=1e-3)
+    measures[int(level < ground), next_width] = 0
+    assert not measures.any()
+
+
+def test_each_pixel_counts_once_among_the_colours() -> None:
+    random = np.random.default_rng(0)
+    found = brandfeatures.colour_histograms(random.integers(0, 256, (40, 64, 64, 3), np.uint8)) ** 2
+    assert np.allclose(found[:, :216].sum(1), 1) and np.allclose(found[:, 216:].sum(1), 2)
+    grey = brandfeatures.colour_histograms(np.full((1, 64, 64, 3), 255, np.uint8))[0, :216] ** 2
+    share = brandfeatures.ONE_CHANNEL[-1]
+    assert np.allclose(grey, np.einsum("i,j,k->ijk", share, share, share).ravel(), atol=1e-6)
+
+
 def test_a_reference_is_read_by_a_reader_that_does_not_know_it() -> None:
     random = np.random.default_rng(0)
     own, other = hand(200, random, 24), hand(120, random, 24)

@@ -1,9 +1,8 @@
 """Pictures and scores are the same from one process and from two."""
 
-import os
+import contextlib
 import shutil
-import subprocess
-import sys
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +12,22 @@ from stylegate import files
 from tests.conftest import exit_code, forks
 
 
-def in_two_processes(*arguments: str, home: Path) -> str:
-    """What `-m eval` prints. The launcher's `--cpu --num_processes 2` silently runs one process, hence torchrun."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "eval"]
-    env = os.environ | {"STYLEGATE_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, *arguments], cwd=files.ROOT, env=env, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def forget_features_of(folder: Path) -> None:
+    """Take the features of the folder's pictures out of the cache, so that they are encoded again."""
+    keys = [(f"%:{files.sha256(path)}",) for path in folder.iterdir()]
+    with contextlib.closing(sqlite3.connect(files.CACHE / "features.sqlite")) as cache, cache:
+        assert cache.executemany("DELETE FROM entry WHERE key LIKE ?", keys).rowcount >= len(keys)
 
 
 def test_two_processes_write_the_table_of_one(run, judged: Path, tmp_path: Path) -> None:
+    """The two are forks of this process: two of their own would import for eight seconds each."""
     words = [f"images={judged}", "brand=neon", "hardware=cpu"]
-    printed = in_two_processes("score", *words, f"out={tmp_path / 'two'}", home=tmp_path / "home")
-    assert printed.count("score: 32 pictures") == 1, printed
     code, text = run("score", *words, f"out={tmp_path / 'one'}")
     assert code == 0, text
+    forget_features_of(judged)
+    both = forks("score", *words, f"out={tmp_path / 'two'}", count=2, output=tmp_path / "printed")
+    printed = [exit_code(pid) for pid in both], (tmp_path / "printed").read_text()
+    assert printed[0] == [0, 0] and printed[1].count("score: 32 pictures") == 1, printed
     a, b = (pq.read_table(tmp_path / name / "scores.parquet") for name in ("one", "two"))
     assert a.column_names == b.column_names and a["file"].equals(b["file"])
     assert all(a[name].equals(b[name]) for name in ("twin", "known"))
@@ -37,7 +37,6 @@ def test_two_processes_write_the_table_of_one(run, judged: Path, tmp_path: Path)
 
 
 def test_two_processes_draw_the_pictures_of_one(run, tmp_path: Path) -> None:
-    """The two are forks of this process: two of their own would import for eight seconds each."""
     words = ["hardware=cpu", "hardware.threads=1", "lora_file=none", f"prompts={tmp_path / 'p.txt'}"]
     words += ["batch=together", "generate.batch_size=2", "generate.num_inference_steps=1"]
     (tmp_path / "p.txt").write_text("a red cat\n")
