@@ -1,6 +1,7 @@
 """Try fewer denoising steps and no guidance for a LoRA: the same slots are drawn again, the gate judges each picture.
 
     stylegate trial brand=neon traits=collectible      minutes on two cores; a run of LARGE slots or more does it itself
+    stylegate trial batch=NAME                         the slots of a batch that is planned; the batch says the rest
 
 Begins with generate.num_inference_steps and generate.guidance_scale. The first slots of the plan are drawn with the
 same prompts and seeds at ever fewer steps, and then without guidance, which halves the work. The best setting has the
@@ -19,11 +20,20 @@ from rich.table import Table
 from eval.generate import generate
 from eval.judging.judge import judge
 from eval.judging.verdicts import Verdict
-from eval.lot.batch import PLAN, batch_folder_and_facts, configured_facts, read_plan, sampler_trial_path
+from eval.lot.batch import (
+    PLAN,
+    PlanSlot,
+    batch_folder_and_facts,
+    configured_facts,
+    read_existing_batch_record,
+    read_plan,
+    sampler_trial_path,
+)
 from eval.lot.lot import locked_lot
 from eval.lot.record import SamplerSetting, SamplerTrial, TriedSamplerSetting
-from eval.plan import plan
+from eval.plan import plan, read_earlier_slots, write_plan_and_move_outdated_pictures
 from eval.policy.file import read_policy
+from stylegate import files
 from stylegate.config import Config
 
 LARGE = 500  # slots from which on `run` makes a trial by itself: of fewer, the trial would cost a large share
@@ -50,6 +60,8 @@ def trial(config: Config) -> int:
     """Draw and judge the same slots with fewer denoising steps and without guidance, write down the best setting, print
     all of them. Returns 0.
     """
+    if planned_slots(config):
+        batch_folder_and_facts(config, plan_stays=True)  # refuses arguments that are not those of the batch
     told = config.generate
     first = SamplerSetting(num_inference_steps=told.num_inference_steps, guidance_scale=told.guidance_scale)
     reference = draw_and_judge_setting(config, first)
@@ -75,7 +87,14 @@ def trial(config: Config) -> int:
     )
     found.write(sampler_trial_path(configured_facts(config)))
     print_trial(found)
+    if planned_slots(config):
+        print(f"       {config.batch} was planned before, and keeps its steps")
     return 0
+
+
+def planned_slots(config: Config) -> list[PlanSlot]:
+    """The slots of the batch that `batch=` names; [] without it. Raises DataError if there is no such batch."""
+    return read_plan(files.BATCHES / config.batch) if config.batch else []
 
 
 def draw_and_judge_setting(config: Config, setting: SamplerSetting) -> JudgedSetting:
@@ -83,19 +102,36 @@ def draw_and_judge_setting(config: Config, setting: SamplerSetting) -> JudgedSet
     drawn yet, and judge them all. Returns their verdicts.
     """
     settings = replace(config.generate, **setting.content(), by_trial=False, stop_early_at=None)
-    size = settings.batch_size
-    count = min(config.plan.num_images, math.ceil(PICTURES / size) * size)  # whole parts: the batch goes on from them
-    told = replace(config, generate=settings)
-    folder = batch_folder_and_facts(told)[0]
-    if not (folder / PLAN).exists() or len(read_plan(folder)) < count:  # an earlier trial may have been of fewer
-        plan(told, with_next_step=False)
+    size, slots = settings.batch_size, planned_slots(config)
+    count = math.ceil(PICTURES / size) * size  # whole parts: the batch goes on from them
+    count = min(len(slots) or config.plan.num_images, count)
+    if slots:
+        name = f"{config.batch}-trial-{setting.num_inference_steps}-{setting.guidance_scale:g}"
+        told = replace(config, generate=settings, batch=name)
+        plan_same_slots(config, told, slots)
+    else:
+        told = replace(config, generate=settings)
+        folder = batch_folder_and_facts(told)[0]
+        if not (folder / PLAN).exists() or len(read_plan(folder)) < count:  # an earlier trial may have been of fewer
+            plan(told, with_next_step=False)
     generate(told, count)
     with locked_lot(told) as lot:
         judged = judge(told, lot)
     assert judged.lot.slots is not None
-    slots = judged.lot.slots
-    first = {slots[v.file].slot: v for v in judged.verdicts if v.file == slots[v.file].file(0)}
+    by_file = judged.lot.slots
+    first = {by_file[v.file].slot: v for v in judged.verdicts if v.file == by_file[v.file].file(0)}
     return JudgedSetting(setting, [first[number] for number in range(count)])
+
+
+def plan_same_slots(config: Config, told: Config, slots: list[PlanSlot]) -> None:
+    """Plan the batch that `told` names with the slots of the batch that `config` names."""
+    folder, facts = batch_folder_and_facts(told, replanned=True)
+    planned = read_existing_batch_record(files.BATCHES / (config.batch or "")).facts.plan
+    whole = replace(told, plan=replace(told.plan, num_images=len(slots), num_wanted=None))
+    with files.exclusive_lock(folder):
+        write_plan_and_move_outdated_pictures(
+            folder, facts.model_copy(update={"plan": planned}), whole, read_earlier_slots(folder), slots, False
+        )
 
 
 def compare_with_first_setting(config: Config, outcome: JudgedSetting, reference: JudgedSetting) -> TriedSamplerSetting:

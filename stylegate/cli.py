@@ -168,10 +168,10 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
 
 
 def completed_from_batch(verb: str, config: configuration.Config, overrides: list[str]) -> configuration.Config:
-    """The config of plan and generate with what the batch of `batch=` says of keys that the overrides do not give; that
-    of every other verb unchanged. Raises ConfigError, and DataError for a damaged batch.
+    """The config of plan, generate and trial with what the batch of `batch=` says of keys that the overrides do not
+    give; that of every other verb unchanged. Raises ConfigError, and DataError for a damaged batch.
     """
-    if not config.batch or verb not in ("plan", "generate"):
+    if not config.batch or verb not in ("plan", "generate", "trial"):
         return config
     from eval.lot import again
 

@@ -75,7 +75,8 @@ VERBS = {
     "trial": VerbHelp(
         "find how few denoising steps a LoRA needs to pass the gate",
         "brand=neon traits=collectible",
-        f"brand references foreign encoder score policy plan hardware.threads {BATCH}",
+        f"brand batch references foreign encoder score policy plan hardware.threads {BATCH}",
+        helps=(("batch", "A batch that is planned: its slots are drawn. null: those that the arguments would plan."),),
     ),
     "score": VerbHelp("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE, BATCH),
     "encoders": VerbHelp(
@@ -211,8 +212,8 @@ VERBS = {
 
 NO_NAMES = (
     f"Of them these change no name: {', '.join(f'train.{key}' for key in sorted(NOT_IN_WEIGHTS - {'max_steps'}))}, and "
-    "train.max_steps while train.schedule=constant. With batch= of a batch that is there none of them is needed: plan "
-    "and generate take from it what is not given, and the others read it."
+    "train.max_steps while train.schedule=constant. With batch= of a batch that is there none of them is needed: plan, "
+    "generate and trial take from it what is not given, and the others read it."
 )
 
 

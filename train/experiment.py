@@ -9,6 +9,7 @@ the style before and after, the verdicts, accepted pictures per minute, what one
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -61,7 +62,7 @@ def experiment(config: Config) -> int:
     if stopped := run_stage("train", loop.train):
         return stopped
     if config.generate.by_trial and config.plan.num_images >= trial.LARGE and not has_sampler_trial(config):
-        run_stage("trial", trial.trial)
+        run_stage("trial", lambda given: trial.trial(replace(given, batch=None)))  # each setting has a batch of its own
     run_stage("plan", lambda given: plan.plan(given, with_next_step=False))
     folder, _ = batch_folder_and_facts(config)
     code = most_important_exit_code(run_stage("gate", judge)) if (folder / "gate.json").exists() else ExitCode.REJECTED

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eval.judging.verdicts import make_reason
-from eval.lot.batch import read_existing_batch_record
+from eval.lot.batch import read_existing_batch_record, read_plan
 from eval.lot.record import SamplerSetting
 from eval.trial import JudgedSetting, compare_with_first_setting, denoiser_passes_per_picture, most_accepted_per_work
 from stylegate import files
@@ -71,14 +71,22 @@ def test_what_a_trial_chose_is_drawn_with_unless_the_words_say_otherwise(run, tm
     path.unlink()
 
 
-def test_a_batch_begun_before_a_trial_keeps_its_steps(run, tmp_path: Path) -> None:
+def test_a_batch_begun_before_a_trial_keeps_its_steps(run, run_exactly, tmp_path: Path) -> None:
+    """The name of the batch is all that the trial is told."""
     (tmp_path / "p.txt").write_text("a red cat\n")
     words = [f"prompts={tmp_path / 'p.txt'}", "lora_file=none", "hardware=cpu", "batch=begun", "plan.num_images=1"]
     words += ["generate.num_inference_steps=3"]
     assert run("plan", *words)[0] == 0
     (tmp_path / "all.yaml").write_text(ACCEPT_ALL)
-    told = [w for w in words if not w.startswith("batch=")] + ["name=begun", f"policy={tmp_path / 'all.yaml'}"]
-    assert run("trial", *told)[0] == 0
+    told = ["batch=begun", "hardware=cpu", f"policy={tmp_path / 'all.yaml'}"]
+    code, text = run_exactly("trial", *told)
+    assert code == 0 and "accepted of 1" in text and "begun was planned before, and keeps its steps" in text, text
+    planned = [read_plan(files.BATCHES / name) for name in ("begun", "begun-trial-3-3", "begun-trial-2-3")]
+    assert planned[0] == planned[1] == planned[2]
+    code, text = run_exactly("trial", *told, "generate.num_inference_steps=20")
+    assert code == 2 and "begun was made from something else" in text
+    code, text = run_exactly("trial", "batch=never-planned")
+    assert code == 2 and "there is no batch never-planned" in text
     assert run("generate", *words)[0] == 0
     assert read_existing_batch_record(files.BATCHES / "begun").facts.generate.num_inference_steps == 3
     for path in (files.BATCHES / "trials").glob("*.json"):

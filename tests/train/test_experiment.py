@@ -72,7 +72,7 @@ def test_run_leaves_slots_to_a_person_when_nothing_can_pass(
 ) -> None:
     monkeypatch.setattr(trial, "LARGE", 2)  # from so many slots on a run tries fewer steps by itself
     (tmp_path / "never.yaml").write_text("version: 1\nchecks: {contrast: {reject_below: 1000}}\n")
-    words = ["brand=small", "name=never", *FAST, "train.max_steps=1", "traits=collectible"]
+    words = ["brand=small", "name=never", "batch=never", *FAST, "train.max_steps=1", "traits=collectible"]
     words += ["plan.num_images=2", "plan.max_attempts=2", f"policy={tmp_path / 'never.yaml'}"]
     code, text = run("run", *words)
     assert code == 11 and "0 / 0 / 4 / 0" in text
