@@ -29,7 +29,7 @@ from eval.package import living
 from eval.package.bag import write_proofs_of_bag
 from eval.package.earlier import signed_earlier_package
 from eval.package.fill import NO_MARKS, fill_package, number_of_planned_pictures
-from eval.package.label_heads import LABEL_HEADS, label_row_hashes
+from eval.package.label_heads import LABEL_HEADS, last_label_row_hashes
 from eval.package.layout import is_bag
 from eval.package.licences import licence_chain
 from eval.package.marking import ExportMarks, requested_marks, watermark_of_batch
@@ -178,7 +178,7 @@ def write_package(
         provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
         if seconds := seconds_by_stage(lot.out):
             cost_per_accepted(seconds, len(accepted), price, len(lot.stopped)).write(partial / COST)
-        if heads := label_row_hashes(outcome):
+        if heads := last_label_row_hashes(outcome):
             heads.write(partial / LABEL_HEADS)
         if newest and is_bag(newest):
             living.write_changes(partial, newest, [package for package, _ in versions], told)

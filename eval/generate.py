@@ -296,9 +296,11 @@ def draw_by_engine(
         work = Work(config.engine, {"stage": "draw", **settings}, folder)
         with work.locked():
             work.take_finished(take)
-            if prompts and (kept := cache.get(base_row["id"])):
+            if not prompts:
+                write_base_pictures(folder, {})
+            elif kept := cache.get(base_row["id"]):
                 take({base_row["id"]: kept}, [])
-            elif prompts:
+            else:
                 rows.insert(0, base_row)
             open_rows = [
                 row

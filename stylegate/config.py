@@ -224,7 +224,11 @@ def run_name(config: Config) -> str:
     """What runs and batches are called: the name, else the brand's folder name, made fit for a folder."""
     if config.name:
         return config.name
-    return re.sub(r"[^\w.-]+", "-", Path((config.brand or "unnamed").removeprefix("hub:")).name).strip("-.")
+    brand = (config.brand or "unnamed").removeprefix("hub:")
+    folder = Path(brand).expanduser()
+    if not folder.name.strip("."):  # brand=. or ..: the folder that it leads to
+        folder = folder.resolve()
+    return re.sub(r"[^\w.-]+", "-", folder.name).strip("-.") or "unnamed"
 
 
 def config_as_dict(config: Any) -> dict:

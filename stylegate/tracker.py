@@ -64,10 +64,10 @@ class LedgerTracker:
         """Do nothing: the ledger keeps inputs and outputs, and no tables."""
 
     def set_summary_values(self, values: Mapping[str, Any]) -> None:
-        pass
+        """Do nothing: the ledger keeps inputs and outputs, and no summaries."""
 
     def send_alert(self, title: str, text: str) -> None:
-        pass
+        """Do nothing: the ledger alerts nobody."""
 
     def log_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         if self.directory:
@@ -82,7 +82,7 @@ class LedgerTracker:
         return math.inf
 
     def finish(self) -> None:
-        pass
+        """Do nothing: each row of the ledger is written at once, so that nothing is left to end."""
 
 
 class WandbTracker:

@@ -139,6 +139,7 @@ LAUNCHES = {"one_card": (1, 1, None), "two_cards": (1, 2, 0), "eight_cards": (1,
 def test_accelerate_reads_its_configs_and_launches_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the launcher's own parser, which refuses unknown keys, from the command that each file opens with."""
     monkeypatch.chdir(files.ROOT)
+    monkeypatch.setattr("accelerate.utils.launch.is_port_in_use", lambda port: False)  # by who works beside the tests
     places = (files.ROOT / "conf" / "hardware" / "accelerate").glob("*.yaml")
     commands = {path.stem: path.read_text().splitlines()[0].removeprefix("# ").split() for path in places}
     assert commands.keys() == LAUNCHES.keys()

@@ -31,7 +31,7 @@ def compare_bases(run: Run, steps: Sequence[int], saved: Mapping[int, Path], cho
     where nothing can be compared; else by name: the steps, pass rates and mean styles of both bases, the difference of
     the pass rate at `chosen` with its interval, and the rank correlation of the steps' styles with its interval.
     """
-    on_training_base = evaluation_on_training_base(run)
+    on_training_base = evaluator_on_training_base(run)
     for step in steps:
         state.load_saved_lora_weights(saved[step], run.adapted)
         on_training_base.evaluate(step)
@@ -42,7 +42,7 @@ def compare_bases(run: Run, steps: Sequence[int], saved: Mapping[int, Path], cho
     theirs = [Evaluator(run, []).result(step) for step in steps]
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b]
     count = len(on_training_base.items)
-    flags = [[(select.pass_or_undecided_flags(result) or [])[:count] for result in pair] for pair in pairs]
+    flags = [[(select.passed_asked_checks_by_prompt(result) or [])[:count] for result in pair] for pair in pairs]
     styles = [[(result["styles"] or [])[:count] for result in pair] for pair in pairs]
     if len(pairs) != len(steps) or not all(len(part) == count for pair in [*flags, *styles] for part in pair):
         return None
@@ -60,8 +60,8 @@ def compare_bases(run: Run, steps: Sequence[int], saved: Mapping[int, Path], cho
     }
 
 
-def evaluation_on_training_base(run: Run) -> Evaluator:
-    """An evaluation that draws NUM_PROMPTS prompts at most on the base that is trained on, in a folder of its own."""
+def evaluator_on_training_base(run: Run) -> Evaluator:
+    """An evaluator that draws NUM_PROMPTS prompts at most on the base that is trained on, in a folder of its own."""
     settings = replace(run.config.generate, **default_steps_and_guidance())
     training = replace(run.config.train, num_samples=min(NUM_PROMPTS, run.config.train.num_samples))
     training.preview_steps = settings.num_inference_steps

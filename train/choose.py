@@ -25,7 +25,9 @@ def choose_checkpoint(run: Run, evaluation: Evaluator, steps_done: int) -> dict[
             state.load_saved_lora_weights(path, run.adapted)
             Evaluator(run, []).evaluate(step)
     results = [
-        r for r in evaluation.finished_results() if r["step"] in saved and select.pass_or_undecided_flags(r) is not None
+        r
+        for r in evaluation.finished_results()
+        if r["step"] in saved and select.passed_asked_checks_by_prompt(r) is not None
     ]
     checkpoints = (
         select.choose_evaluation(results, settings.selection_margin) if selection_rule_in_words(results) else None
@@ -49,7 +51,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluator, steps_done: int) -> dict[
         compare_bases(run, [r["step"] for r in results], saved, step) if checkpoints and run.config.draw_base else None
     )
     passing = any(any(r["passed"] or []) for r in [*results, *handed_out])
-    flags = select.pass_or_undecided_flags(result) if result else None
+    flags = select.passed_asked_checks_by_prompt(result) if result else None
     selection = {
         "step": step,
         "scale": scale,

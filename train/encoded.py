@@ -133,7 +133,7 @@ def encode_training_set(
         out = []
         for view in (to_encode[my_keys[i]] for i in chosen):  # one by one: shapes differ, neighbours never move a bit
             pixels = autoencoder_pixels(items[view.item], brand, models.draws_alpha, view.width, view.height)
-            mean, deviation = (t[0].float().cpu().numpy() for t in family.latent_distribution(models, pixels))
+            mean, deviation = (t[0].float().cpu().numpy() for t in family.latent_mean_and_deviation(models, pixels))
             if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
                 raise StylegateError(
                     f"the base's autoencoder gives values that are not finite for {items[view.item].file}"

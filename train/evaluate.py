@@ -284,7 +284,7 @@ class Evaluator:
         return grid
 
 
-def final_samples_folder(directory: Path, step: int, scale: float) -> Path:
+def final_or_preview_folder(directory: Path, step: int, scale: float) -> Path:
     """The folder of the pictures of this checkpoint and strength that were drawn with the settings of `generate`; where
     there are none, that of the previews.
     """
@@ -326,7 +326,7 @@ def eval_losses(run: Run, latents: dict[int, Tensor]) -> dict[str, float]:
             i = own or 0
             if i not in latents:
                 pixels = autoencoder_pixels(items[i], brand, models.draws_alpha, resolution, resolution)
-                latents[i] = family.latent_distribution(models, pixels)[0].float().to(device)
+                latents[i] = family.latent_mean_and_deviation(models, pixels)[0].float().to(device)
             clean = latents[i].expand(len(LEVELS), -1, -1, -1)
             noise = torch.randn(clean.shape, generator=batches.seeded_generator(i, batches.EVALUATION)).to(device)
             levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)

@@ -138,7 +138,7 @@ def train(config: Config) -> int:
         parameters = [p for p in run.adapted.parameters() if p.requires_grad]
         optimizer = optimizers.build_optimizer(config.train, parameters)
         average = [p.detach().clone() for p in parameters] if config.train.ema_decay else []
-        first = state.restore_training(directory, run.adapted, optimizer, average)
+        first = state.restore_weights_and_optimizer(directory, run.adapted, optimizer, average)
         if main and first:
             all_done = first >= config.train.max_steps
             print(

@@ -56,44 +56,44 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     def points_of_column(name: str) -> list[tuple[float, float]]:
         return [(row["step"], row[name]) for row in run.stats if isinstance(row.get(name), int | float)]
 
-    def add_progress_panel(title: str, says: str, lines: list[ChartLine], **how: Any) -> None:
+    def add_chart_by_step(title: str, says: str, lines: list[ChartLine], **how: Any) -> None:
         if any(line.points for line in lines):
             charts.append(chart_card(title, says, steps, lines=lines, marked_step=chosen, **how))
 
     loss = points_of_column("loss")
     both = [ChartLine(loss, faint=True, colour="reference"), ChartLine(smoothed_points(loss))]
-    add_progress_panel(
+    add_chart_by_step(
         "Training loss", "Each step faint, an exponential mean over about 20 steps strong.", both, log=True
     )
     says = "On validation/, at fixed noise" + (
         "; by share of noise." if loss_lines_by_noise_level(run) else " and noise levels."
     )
-    add_progress_panel(
+    add_chart_by_step(
         "Evaluation loss",
         says,
         loss_lines_by_noise_level(run) or [ChartLine(evaluation_points_by_step(run, "eval_loss"), dots=True)],
         log=True,
     )
-    add_progress_panel("Learning rate", "After warm-up and schedule.", [ChartLine(points_of_column("learning_rate"))])
+    add_chart_by_step("Learning rate", "After warm-up and schedule.", [ChartLine(points_of_column("learning_rate"))])
     norm, limit = points_of_column("grad_norm"), run.config.get("train.max_grad_norm")
     above = limit is not None and any(value > limit for _, value in norm)
     says = f"Before clipping to {limit:g}" + (", the dotted line." if above else ".") if limit is not None else ""
     both = [ChartLine(norm, faint=True, colour="reference"), ChartLine(smoothed_points(norm))]
-    add_progress_panel("Gradient norm", says, both, log=True, marked_value=limit if above else None)
+    add_chart_by_step("Gradient norm", says, both, log=True, marked_value=limit if above else None)
     timed = [row for row in run.clock if row["seconds"] > 0]
     speed = [(row["step"], row["steps"] / row["seconds"]) for row in timed]
-    add_progress_panel("Steps a second", "Evaluations do not count.", [ChartLine(speed)])
+    add_chart_by_step("Steps a second", "Evaluations do not count.", [ChartLine(speed)])
     waiting = [(row["step"], row["waited"] / row["seconds"]) for row in timed if "waited" in row]
-    add_progress_panel("Waiting for data", "Share of the time of training.", [ChartLine(waiting)], percent=True)
+    add_chart_by_step("Waiting for data", "Share of the time of training.", [ChartLine(waiting)], percent=True)
     memory = [(row["step"], row["memory_gib"]) for row in timed if "memory_gib" in row]
-    add_progress_panel(
+    add_chart_by_step(
         "Memory", "GiB at most so far: of the device, or of the process where that is the CPU.", [ChartLine(memory)]
     )
-    add_progress_panel(
+    add_chart_by_step(
         "Share of evaluations", "Of all time so far.", [ChartLine(evaluation_time_shares(run), dots=True)], percent=True
     )
     for name in sorted(set().union(*run.stats) - KNOWN if run.stats else []):
-        add_progress_panel(name, "From stats.jsonl.", [ChartLine(points_of_column(name))])
+        add_chart_by_step(name, "From stats.jsonl.", [ChartLine(points_of_column(name))])
     return charts
 
 

@@ -18,6 +18,7 @@ from stylegate.config import Config, config_as_dict
 from stylegate.configgroups import lora_alpha
 from stylegate.errors import SurroundingsError
 from stylegate.families import FAMILIES, Family, LoadedBaseModel, pairing, pipelines
+from stylegate.words import counted
 from train import batches, encoded, sharding, state
 from train.preferences import learned_pictures, load_starting_lora
 from train.run import PATIENCE, Run
@@ -159,7 +160,7 @@ def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
     for bucket in run.buckets if len(run.buckets) > 1 else []:
         view = run.data.views[bucket[0]]
         few = " A batch shows them more than once: add pictures of this shape, or give train.buckets=false."
-        shape = f"bucket {view.width} x {view.height}: {len(bucket)} pictures; none is left out."
+        shape = f"bucket {view.width} x {view.height}: {counted(len(bucket), 'picture')}; none is left out."
         found.append(shape + (few if len(bucket) < batch else ""))
     return found
 

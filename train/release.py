@@ -23,7 +23,7 @@ from stylegate.configgroups import GenerateConfig
 from stylegate.families import Family, LoadedBaseModel
 from stylegate.readers import SMALLEST_WIDTH
 from train.comfyui import ONE_FILE, WorkflowSettings, comfyui_workflow
-from train.evaluate import final_samples_folder
+from train.evaluate import final_or_preview_folder
 from train.sharding import is_sharded
 from train.weights import lora_at_strength
 
@@ -223,7 +223,7 @@ def sample_thumbnail(directory: Path, selection: dict, background: str) -> bytes
 
     Transparent parts show `background`.
     """
-    path = final_samples_folder(directory, selection["step"], selection["scale"]) / "with" / "0.png"
+    path = final_or_preview_folder(directory, selection["step"], selection["scale"]) / "with" / "0.png"
     if not path.is_file():
         return None
     image = pictures.decode_picture(path.read_bytes(), background).image

@@ -139,7 +139,7 @@ def copies_on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
-def restore_training(
+def restore_weights_and_optimizer(
     directory: Path, adapted: nn.ModuleDict, optimizer: torch.optim.Optimizer, average: list[Tensor]
 ) -> int:
     """Load the newest state into LoRA, optimizer and averaged weights. Returns its step, or 0 if there is none.

@@ -50,7 +50,7 @@ def write_parts(place: Place, settings: Mapping[str, Any], rows: Sequence[dict[s
     """
     place.write(SETTINGS, as_json(dict(settings)))
     place.write(ERROR, b"")
-    there, names = place.sizes(), []
+    there, names = place.sizes_in_bytes(), []
     for start in range(0, len(rows), size):
         part = list(rows[start : start + size])
         names.append(name := files.canonical_sha256([settings, part])[:24])
@@ -98,7 +98,9 @@ def rows_with_their_pictures(place: Place, name: str, rows: list[dict[str, Any]]
 
 def finished_parts(place: Place) -> set[str]:
     """The names of the parts, and of their pieces, that have a result."""
-    return {name.removesuffix(".safetensors") for name, size in place.sizes().items() if size and is_result(name)}
+    return {
+        name.removesuffix(".safetensors") for name, size in place.sizes_in_bytes().items() if size and is_result(name)
+    }
 
 
 def is_result(name: str) -> bool:
@@ -110,7 +112,7 @@ def count_worker_deaths(place: Place) -> int:
     """How many workers began a part or a piece that is unfinished, and did not end it. While no worker runs, all of
     these died.
     """
-    return sum(1 for name, size in place.sizes().items() if size and ".begun" in name)
+    return sum(1 for name, size in place.sizes_in_bytes().items() if size and ".begun" in name)
 
 
 def run_unfinished_parts(place: Place, names: Iterable[str], load_stage: Callable[[Mapping[str, Any]], Stage]) -> None:

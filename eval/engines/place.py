@@ -25,7 +25,7 @@ class FolderPlace:
     def __str__(self) -> str:
         return str(self.folder)
 
-    def sizes(self) -> dict[str, int]:
+    def sizes_in_bytes(self) -> dict[str, int]:
         """The size in bytes of each file, by its name."""
         found = [path for path in self.folder.iterdir() if path.is_file()] if self.folder.is_dir() else []
         return {path.name: path.stat().st_size for path in found}
@@ -80,7 +80,7 @@ class ObjectStorePlace:
     def __str__(self) -> str:
         return self.uri
 
-    def sizes(self) -> dict[str, int]:
+    def sizes_in_bytes(self) -> dict[str, int]:
         found = self._ask(
             "list", self.filesystem.get_file_info, self.fs.FileSelector(self.prefix, allow_not_found=True)
         )

@@ -141,6 +141,7 @@ def run_on_accelerate(engine: EngineConfig, folder: Path, place: str, names: lis
     workers = str(min(engine.workers or default_num_workers(on_gpu), len(names)))
     # --cpu would silently begin one process (accelerate 1.15; findings/accelerate_two_cpu_processes_are_one.sh).
     words = ["--multi_gpu", "--num_processes", workers, "--num_machines", "1", "--mixed_precision", "no"]
+    words += ["--main_process_port", "0"]  # a free one: two commands may share the machine
     command = [
         sys.executable,
         "-m",

@@ -64,7 +64,7 @@ def flipped_verdicts_section(
     pictures = [
         {
             "file": now.file,
-            "src": thumbnails.add(paths[now.file], now.sha256),
+            "src": thumbnails.add_thumbnail(paths[now.file], now.sha256),
             "why": ", ".join(reason.check for reason in (before if new == "accept" else now).reasons),
             "says": "" if (value := row.get("aesthetic")) is None else f"{value:+.1f}",
         }

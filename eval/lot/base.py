@@ -87,6 +87,7 @@ def draw_base_pictures(
     of fewer than FEWEST_OF_BASE slots. Pictures of a plan that has changed meanwhile are removed.
     """
     if not (prompts := prompts_for_base_pictures(slots)):
+        write_base_pictures(folder, {})
         return
     told = settings_with_few_steps(settings)
     keys = keys_of_base_pictures(models, facts.base, facts.family.content(), told, drawn_as, prompts)

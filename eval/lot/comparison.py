@@ -21,7 +21,7 @@ Name = TypeVar("Name")
 
 
 class DecidedFile(NamedTuple):
-    """The file of decided pictures that a policy names (eval/measuring/decided.py)."""
+    """Path and sha256 of the file of decided pictures that a policy names; the gate's readers learn from them."""
 
     path: Path
     sha256: str

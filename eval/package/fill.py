@@ -31,7 +31,7 @@ from eval.package.items import (
 from eval.package.layout import TABLE
 from eval.package.marking import ExportMarks, PictureToMark, write_marked_pictures
 from eval.package.marks import MARKS, MarksReport, marks_in_words, marks_report
-from eval.package.provenance import CARD, CARD_WITHOUT_PROMISE, LicenceLink, MadeFrom, Provenance, make_provenance
+from eval.package.provenance import CARD, CARD_WITHOUT_PROMISE, LicenceLink, MadeFrom, Provenance, provenance_of_package
 from eval.package.statement import make_bill_of_materials
 from eval.planning import commitment, rarity
 from eval.promise.calibration import CALIBRATION
@@ -60,7 +60,7 @@ def fill_package(
     of an item that did not change stays as it is there. Raises DataError for whatever is not as the gate knew it.
     """
     data, items = package / "data", package_items(lot, accepted)
-    provenance = make_provenance(lot, len(items), outcome, licences)
+    provenance = provenance_of_package(lot, len(items), outcome, licences)
     items, report = write_pictures_with_marks(data, lot, items, provenance.made_from, marks, earlier)
     report.write(package / MARKS)
     write_metadata_and_records(data, lot, items, provenance.made_from, collection, earlier)

@@ -31,7 +31,7 @@ class LabelRowHashes(Record):
     """Of labels that say how many good pictures the gate rejects."""
 
 
-def label_row_hashes(outcome: GateRecord) -> LabelRowHashes | None:
+def last_label_row_hashes(outcome: GateRecord) -> LabelRowHashes | None:
     """The hashes of the last label rows, from a gate's record; None if it names none, as before any label is given."""
     found = LabelRowHashes(
         **{purpose: outcome.evidence.get(store.evidence_key_of_purpose(purpose)) or "" for purpose in PURPOSES}

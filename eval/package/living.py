@@ -46,7 +46,7 @@ class EarlierVersion(Record):
 
 
 class ItemWithNewTraits(Record):
-    """An item that has other traits than before."""
+    """An item of a collection that has other traits in this package than in the version before."""
 
     id: int
     traits: dict[str, list[str | None]]

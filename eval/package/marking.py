@@ -197,7 +197,7 @@ def write_marked_picture(
         )
         return WrittenPicture(carried, None)
     carries = read_marks(target.read_bytes(), context)._replace(watermarked=has_own_watermark(marked, one, marks))
-    if marks.kinds != "none" and (problem := missing_mark_problem(carries, marks)):
+    if marks.kinds != "none" and (problem := credentials_or_source_type_problem(carries, marks)):
         raise UnmarkableError(problem)
     if not known and not decodes_to_same_picture(content, target.read_bytes()):
         raise UnmarkableError("its marks would change its pixels")
@@ -240,8 +240,8 @@ def with_source_type_in_xmp(content: bytes, one: PictureToMark, marks: ExportMar
     return content, named.pop()
 
 
-def missing_mark_problem(carries: MarksOfPicture, marks: ExportMarks) -> str:
-    """Which mark a file that was read back lacks; "" if it has all."""
+def credentials_or_source_type_problem(carries: MarksOfPicture, marks: ExportMarks) -> str:
+    """What is wrong with the content credentials or the source type of a file that was read back; "" if nothing is."""
     state = carries.credentials
     if state.state and not state.matches_signature:
         return f"its content credentials are broken: {state.why}"

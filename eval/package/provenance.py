@@ -103,7 +103,9 @@ class Provenance(Record):
     """What the pictures may be used under; left out for pictures that were not drawn here."""
 
 
-def make_provenance(lot: Lot, exported: int, outcome: GateRecord, licences: Sequence[LicenceLink] = ()) -> Provenance:
+def provenance_of_package(
+    lot: Lot, exported: int, outcome: GateRecord, licences: Sequence[LicenceLink] = ()
+) -> Provenance:
     """The provenance of a package with that many pictures. Of a folder only its name is written, and digests."""
     references = outcome.references
     return Provenance(

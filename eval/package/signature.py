@@ -81,12 +81,12 @@ def sign(key: PrivateKey, content: bytes) -> bytes:
 def is_signed_file(key: Path, file: Path, signature: Path) -> bool:
     """Whether the file `signature` holds a signature of `file` by the public key (PEM) in the file `key`."""
     try:
-        return is_signed(key, file.read_bytes(), signature.read_bytes())
+        return is_valid_signature(key, file.read_bytes(), signature.read_bytes())
     except OSError:
         return False
 
 
-def is_signed(key: Path, content: bytes, signature: bytes) -> bool:
+def is_valid_signature(key: Path, content: bytes, signature: bytes) -> bool:
     """Whether `signature` (DER) is one of `content` by the public key (PEM) in the file `key`."""
     try:
         found = serialization.load_pem_public_key(key.read_bytes())

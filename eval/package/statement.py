@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.package.provenance import Provenance
-from eval.package.signature import PrivateKey, is_signed, public_fingerprint, sign
+from eval.package.signature import PrivateKey, is_valid_signature, public_fingerprint, sign
 from stylegate import __version__, files
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -92,7 +92,7 @@ def statement_problem(envelope: dict[str, Any], manifest: Path, signer: Path) ->
             return f"it is not of {manifest.name}"
     except (KeyError, TypeError, ValueError) as error:
         return f"it is no statement in an envelope: {error!r}"
-    signed = [is_signed(signer, pre_authentication_encoding(payload), signature) for signature in signatures]
+    signed = [is_valid_signature(signer, pre_authentication_encoding(payload), signature) for signature in signatures]
     return "" if signed == [True] * signer.exists() else f"it is not signed by the key in {signer.name}"
 
 

@@ -20,7 +20,7 @@ from stylegate.errors import DataError
 FREED = 8  # filled slots that are freed first, where exchanges of one value do not suffice; then twice as many
 
 
-def repaired_plan_rows(
+def plan_rows_with_other_combinations(
     problem: PlanProblem, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
 ) -> NDArray[np.int32]:
     """The rows of a plan in which the slots `broken` have other combinations than before, which no other slot gets.
@@ -111,7 +111,8 @@ def allowed_exchanges(
 def repair_by_freeing_more_slots(
     problem: PlanProblem, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
 ) -> NDArray[np.int32]:
-    """The repair where single exchanges do not suffice: more and more slots get new combinations, unfilled ones first.
+    """The plan's rows with other combinations in the slots `broken`, which no drawing fills: more and more other slots
+    are dealt anew with them, first those without a picture. For where single exchanges do not suffice.
 
     Raises DataError with a proof if no plan exists without the combinations of the slots that are to be repaired.
     """

@@ -8,7 +8,7 @@ import numpy as np
 
 from eval.lot.batch import PlanSlot
 from eval.planning.problem import OPEN, PlanProblem, make_plan_problem, value_with_tier_weight
-from eval.planning.repair import repaired_plan_rows
+from eval.planning.repair import plan_rows_with_other_combinations
 from eval.planning.solve import solve_plan
 from eval.planning.traits import OneOfOne, TraitsFile
 from stylegate.brandset import Brand
@@ -110,7 +110,7 @@ def repaired_slots(
             "the plan's counts are not those of the traits file, which was changed since",
             next_step="stylegate plan with the same arguments without repair=; then repair what is left.",
         )
-    found = repaired_plan_rows(problem, rows, broken, filled, plan.seed)
+    found = plan_rows_with_other_combinations(problem, rows, broken, filled, plan.seed)
     changed = (found != rows).any(axis=1)
     return [
         make_slot_from_traits(file, brand, plan, slot.slot, problem.traits_of_row(row), ones.get(slot.slot))

@@ -61,7 +61,8 @@ def number_as_weight_or_count(spec: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def valid_part_and_problems(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str], dict[str, list[int]]]:
-    """The file as far as it can be read, and its problems: what is wrong is taken out so that the rest is checked too.
+    """The traits file as far as it is valid, and its problems: what is wrong is taken out so that the rest is checked
+    too.
 
     None where a part is missing or nothing is left. The third value says for each list from which entries were taken
     out ("rules.forbid") which entries of the file are left, by their numbers there.

@@ -182,7 +182,8 @@ def trait_promise_in_words(promise: Promise) -> str:
 def audit_plan_of_lot(
     out: Path, lot: list[str], policy: Policy, design: RankedAuditDesign | None = None, trusts_reviewers: bool = False
 ) -> AuditPlan:
-    """The plan of the audit of this lot under this policy; nothing is written (`write_audit_terms` begins an audit).
+    """The audit of this lot that was begun in `out` with the same terms, else a new one. Nothing is written
+    (`write_audit_terms` begins an audit).
 
     If an audit of the lot with these terms was begun, it is the last such one, with the design and the known rejects
     that it has. Otherwise it is a new plan with `design`, which counts the attempts of all earlier audits in the folder

@@ -43,6 +43,8 @@ def stated_traits_match_audit(
     Of a trait that a person found wrong another value may be stated: the one that the person saw.
     """
     audited, wrong = list(audited), {label.sha256 for label in labels if label.is_reject}
-    corrected = {(s.picture, s.trait) for s in audited if s.sha256 in wrong}
+    rejected = {(s.picture, s.trait, s.value) for s in audited if s.sha256 in wrong}
+    corrected = {row[:2] for row in rejected}
     held = {(s.picture, s.trait, s.value) for s in audited if s.sha256 not in wrong}
-    return {row for row in stated if row[:2] not in corrected} == held
+    rows = set(stated)
+    return not rows & rejected and {row for row in rows if row[:2] not in corrected} == held

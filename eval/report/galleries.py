@@ -55,7 +55,7 @@ OTHER_CHECKS = {  # what checks say that are no scores
 SAID_ONCE = {TOO_FEW, UNREADABLE}  # reasons that are explained in the table, and only named below a picture
 
 
-def check_in_words(check: str) -> str:
+def description_of_check(check: str) -> str:
     """What a check looks at, in a sentence; "" for a check that is not known."""
     return SCORES[check].description if check in SCORES else OTHER_CHECKS.get(check, "")
 
@@ -75,7 +75,7 @@ def reason_table(causes: Mapping[str, Mapping[str, int]], drawn: bool) -> list[d
     return [
         {
             "check": check,
-            "does": check_in_words(check),
+            "does": description_of_check(check),
             "helps": SCORES[check].remedy if drawn and check in SCORES else "",
             "counts": counts[check],
         }
@@ -100,7 +100,7 @@ def gallery_of_verdict(
         chosen.sort(key=lambda v: (v.margin or 0.0, v.file), reverse=verdict_kind == "review")
     paths = dict(lot.files)
     shown, figures = chosen[:PICTURES_SHOWN], []
-    addresses = thumbnails.add_all([(paths[verdict.file], verdict.sha256) for verdict in shown])
+    addresses = thumbnails.add_thumbnails([(paths[verdict.file], verdict.sha256) for verdict in shown])
     for verdict, address in zip(shown, addresses, strict=True):
         slot = (lot.slots or {}).get(verdict.file)
         figures.append(
@@ -165,7 +165,9 @@ def reference_strip(compared: Comparison, thumbnails: ReportThumbnails) -> dict[
         return None
     chosen = sorted({round(i) for i in np.linspace(0, len(references) - 1, REFERENCES_SHOWN)})
     digests = sha256_of_files([references[i][1] for i in chosen])
-    addresses = thumbnails.add_all([(references[i][1], sha256) for i, sha256 in zip(chosen, digests, strict=True)])
+    addresses = thumbnails.add_thumbnails(
+        [(references[i][1], sha256) for i, sha256 in zip(chosen, digests, strict=True)]
+    )
     figures = [
         {"file": references[i][0], "src": src} for i, src in zip(chosen, addresses, strict=True) if src is not None
     ]
@@ -203,11 +205,11 @@ def copies_beside_originals(
                 "text": f"{reason.check}: likeness {likeness}, refused above {limit}",
                 "file": file,
                 "verdict": verdict.verdict,
-                "src": thumbnails.add(own[file], verdict.sha256),
+                "src": thumbnails.add_thumbnail(own[file], verdict.sha256),
                 "twin": row[TWINS[reason.check]],
                 "origin": origin,
                 "twin_verdict": kind,
-                "twin_src": thumbnails.add(path, sha256),
+                "twin_src": thumbnails.add_thumbnail(path, sha256),
             }
         )
     return {"total": len(refused), "pictures": figures} if figures else None

@@ -24,8 +24,8 @@ DIGITS = 32  # hexadecimal digits of a picture's sha256 in the name of its thumb
 class ReportThumbnails:
     """Writes the thumbnails of a new report; the report before it is not changed.
 
-    `add` draws a thumbnail, or takes it over from the report before where it still holds; `add_all` does so for many,
-    and `write_record` ends the work.
+    `add_thumbnail` draws a thumbnail, or takes it over from the report before where it still holds; `add_thumbnails`
+    does so for many, and `write_record` ends the work.
     """
 
     def __init__(self, report: Path, previous: Path, background: str) -> None:
@@ -38,7 +38,7 @@ class ReportThumbnails:
         self.digests: dict[str, str] = {}
         (report / FOLDER).mkdir(parents=True)
 
-    def add(self, path: Path, sha256: str) -> str | None:
+    def add_thumbnail(self, path: Path, sha256: str) -> str | None:
         """Write the thumbnail of the picture at `path`, which was judged as `sha256`; returns its address on the page.
 
         None if the file is no picture, or does not hold the bytes of that digest any more.
@@ -52,12 +52,12 @@ class ReportThumbnails:
             self.digests[name] = hashlib.sha256(content).hexdigest()
         return name
 
-    def add_all(self, judged: Sequence[tuple[Path, str]]) -> list[str | None]:
-        """`add` of each (path, sha256), in their order, on all cores."""
+    def add_thumbnails(self, judged: Sequence[tuple[Path, str]]) -> list[str | None]:
+        """`add_thumbnail` of each (path, sha256), in their order, on all cores."""
         by_sha256 = {sha256: path for path, sha256 in judged}  # two threads never write one thumbnail
         with ThreadPoolExecutor(pictures.CORES) as pool:
-            names = dict(zip(by_sha256, pool.map(self.add, by_sha256.values(), by_sha256), strict=True))
-        return [names[sha256] or self.add(path, sha256) for path, sha256 in judged]
+            names = dict(zip(by_sha256, pool.map(self.add_thumbnail, by_sha256.values(), by_sha256), strict=True))
+        return [names[sha256] or self.add_thumbnail(path, sha256) for path, sha256 in judged]
 
     def link_from_previous_report(self, name: str) -> bool:
         """Take the thumbnail of that name over from the previous report; False if it is not there or was changed.

@@ -55,8 +55,8 @@ class FeatureBlockScaling(NamedTuple):
     means: list[NDArray]  # [k] of each block
     widths: list[NDArray]
 
-    def rows(self, blocks: list[NDArray]) -> NDArray[np.float64]:
-        """[n, sum of the blocks' k] the blocks [n, k] of n pictures, scaled and side by side."""
+    def scaled_rows(self, blocks: list[NDArray]) -> NDArray[np.float64]:
+        """The blocks [n, k] of n pictures, scaled and side by side: [n, sum of the blocks' k]."""
         scaled = [(b - m) / w for b, m, w in zip(blocks, self.means, self.widths, strict=True)]
         return np.concatenate(scaled, axis=1, dtype=np.float64)
 
@@ -176,7 +176,7 @@ class BrandClassifier(NamedTuple):
 
     def log_odds(self, shown: EncodedViews) -> NDArray[np.float32]:
         """[n] log-odds that each picture is of the brand."""
-        responses = self.fitted.responses(self.scaling.rows(brand_feature_blocks(shown, self.pixels)))
+        responses = self.fitted.responses(self.scaling.scaled_rows(brand_feature_blocks(shown, self.pixels)))
         return (self.slope * responses + self.offset).astype(np.float32)
 
 
@@ -219,15 +219,15 @@ def fit_brand_classifier(
     own, *others = (brand_feature_blocks(shown, pixels) for shown in (references, redrawn, *sets))
     scaling = fit_block_scaling([np.concatenate(blocks) for blocks in zip(*others[1:], strict=True)], pixels)
     r = len(first)
-    rows = [np.concatenate([scaling.rows(own)[first], scaling.rows(others[0])[first]])]
-    rows += [scaling.rows(blocks) for blocks in others[1:]]
+    rows = [np.concatenate([scaling.scaled_rows(own)[first], scaling.scaled_rows(others[0])[first]])]
+    rows += [scaling.scaled_rows(blocks) for blocks in others[1:]]
     ends = np.cumsum([len(part) for part in rows])[:-1]
     weights = np.split(balanced_row_weights(2 * r, sets), ends)
     truths = [np.full(len(part), -1.0 if i else 1.0) for i, part in enumerate(rows)]
     parts = [regression_sums(*part) for part in zip(rows, truths, weights, strict=True)]
     total = reduce(RegressionSums.plus_multiple_of, parts)
     if decided:
-        seen, sides = scaling.rows(brand_feature_blocks(decided[0], pixels)), decided[1]
+        seen, sides = scaling.scaled_rows(brand_feature_blocks(decided[0], pixels)), decided[1]
         each = np.full(len(sides), min(1 / (4 * r), 1 / (2 * len(sides))))
         total = total.plus_multiple_of(regression_sums(seen, sides, each))
     whole = fit_ridge(total)
@@ -254,7 +254,7 @@ def fit_brand_classifier(
             without = fit_ridge(total.plus_multiple_of(parts[i], -1))
             note_separation(one.name, responses_to_references(without), without.responses(rows[i]))
     for one in unseen:
-        note_separation(one.name, known, whole.responses(scaling.rows(brand_feature_blocks(one, pixels))))
+        note_separation(one.name, known, whole.responses(scaling.scaled_rows(brand_feature_blocks(one, pixels))))
     every = np.concatenate([known.min(0), *foreign])
     slope, offset = fit_platt_scaling(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))
     log_odds = (slope * every + offset).astype(np.float32)

@@ -57,7 +57,7 @@ class CalibratedTraitClassifier(NamedTuple):
     def log_odds(self, rows: PictureEmbeddings, planned: Sequence[str]) -> NDArray[np.float64]:
         """[n] log-odds that each picture shows its planned value, and no other value of the trait."""
         numbers = np.array([self.values.index(value) for value in planned])
-        return self.slope * response_margins(self.reader.responses(rows), numbers) + self.offset
+        return self.slope * lead_over_other_values(self.reader.responses(rows), numbers) + self.offset
 
 
 class LinearTraitClassifier(NamedTuple):
@@ -117,8 +117,8 @@ def fit_trait_classifiers(
             responses[out] = fit_classifier_of_one_trait(np.flatnonzero(~out), *of_trait).responses(
                 rows_at(references, known[out])
             )
-        right = response_margins(responses, numbers)
-        wrong = [response_margins(responses, (numbers + k) % len(options)) for k in range(1, len(options))]
+        right = lead_over_other_values(responses, numbers)
+        wrong = [lead_over_other_values(responses, (numbers + k) % len(options)) for k in range(1, len(options))]
         labels = np.r_[np.ones(len(right)), np.zeros(len(right) * len(wrong))]
         every = np.concatenate([right, *wrong])
         areas[trait] = float(roc_auc_score(labels, every))
@@ -192,8 +192,8 @@ def fit_platt_scaling(margins: NDArray, labels: NDArray) -> tuple[float, float]:
     return float(model.coef_[0, 0]) / width, float(model.intercept_[0])
 
 
-def response_margins(responses: NDArray, numbers: NDArray) -> NDArray[np.float64]:
-    """[n] the response of the planned value (column numbers[i]) less the largest response of the other values."""
+def lead_over_other_values(responses: NDArray, numbers: NDArray) -> NDArray[np.float64]:
+    """[n] the response of the value in column numbers[i], less the largest response of the other values."""
     rows = np.arange(len(responses))
     others = responses.copy()
     others[rows, numbers] = -np.inf

@@ -120,7 +120,10 @@ def scores_leaving_each_out(
     e_in, c_in, m_in = (rows @ basis.T for rows in (embeddings.astype(np.float64), c, centres))
 
     def uncorrected_products(a: NDArray, a_in: NDArray, b: NDArray, b_in: NDArray) -> NDArray:
-        """[w] products of rows a[j], b[j] by the inverse number j, the rank-one change left aside."""
+        """[w] for each j the product of a[j], the inverse of covariance j, and b[j]; that covariance still has the
+        reference left_out[j] in it, which the caller takes out afterwards. `a_in`, `b_in` [w, k] are `a`, `b` [w, d] in
+        `basis`.
+        """
         return (a_in * b_in * weights).sum(1) + (a * b).sum(1) / floors
 
     cc, cm, mm = (

@@ -62,7 +62,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
 
     def rows(features: PictureFeatures, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n, k] what the head reads of n pictures: scaled blocks, the scores in spreads last."""
-        found = scaling.rows([*picture_blocks(measured, features), scores_and_lowest_score(spreads)])
+        found = scaling.scaled_rows([*picture_blocks(measured, features), scores_and_lowest_score(spreads)])
         found[:, -blocks[-1].shape[1] :] *= SCORES_WEIGHT
         return found
 

@@ -87,7 +87,7 @@ def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     return {"words": words, "length": mask.sum(1)}
 
 
-def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return flow.encode_as_one_frame_video(models.pipeline.vae, pixels)
 
 

@@ -46,7 +46,7 @@ def require_same_latents(family: Family, trains: LoadedBaseModel, draws: LoadedB
 
     Raises ModelError if their mean difference is more than FARTHEST of the latents' standard deviation.
     """
-    one, other = (family.latent_distribution(models, pixels)[0].float().cpu() for models in (trains, draws))
+    one, other = (family.latent_mean_and_deviation(models, pixels)[0].float().cpu() for models in (trains, draws))
     apart = float((one - other).abs().mean() / one.std())
     if not apart <= FARTHEST:
         raise ModelError(

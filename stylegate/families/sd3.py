@@ -78,7 +78,7 @@ def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     return {"words": words, "pooled": pooled}
 
 
-def latent_distribution(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return flow.encode_to_normalised_latents(models.pipeline.vae, pixels)
 
 

@@ -77,7 +77,7 @@ def as_pixels(images: list[Image.Image]) -> Pixels:
 def coded(models: LoadedBaseModel, pixels: Pixels, mixed: bool = False) -> Pixels:
     """What the autoencoder makes of pictures; or of latents halfway from each one to the next on a great circle."""
     x = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
-    latents, _ = FAMILIES["sd"].latent_distribution(models, x)
+    latents, _ = FAMILIES["sd"].latent_mean_and_deviation(models, x)
     if mixed:
         halfway = latents + latents.roll(1, 0)
         latents = halfway * (latents.flatten(1).norm(dim=1) / halfway.flatten(1).norm(dim=1))[:, None, None, None]

@@ -801,7 +801,7 @@ def test_a_failed_export_leaves_nothing(run, batch, tmp_path: Path, monkeypatch:
     def full(*arguments):
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr(fill, "make_provenance", full)
+    monkeypatch.setattr(fill, "provenance_of_package", full)
     code, text = run("export", *words, "name=never")
     assert code == 2 and "no space left" in text
     assert not list(files.EXPORTS.glob("*never*"))

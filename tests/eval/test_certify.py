@@ -18,7 +18,7 @@ from eval.promise import audit, auditplan, certificate, labels
 from eval.promise.certificate import certificate_problems
 from eval.promise.ranked import BY_MARGIN
 from eval.promise.rejected import interval_without_replacement, rejected_order
-from eval.promise.statements import TraitStatement
+from eval.promise.statements import TraitStatement, stated_traits_match_audit
 from stylegate import files
 from tests.eval.packages import digests_in, provenance_of
 from tests.eval.people import ALL_PASS, PROMISE, decisions, fill, good, label, verdicts_of
@@ -299,6 +299,16 @@ def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
     assert whole.proven_after is None and half.proven_after is not None and half.rejects == 0
     found = certificate.make_certificate(plan, given[:250], [whole, half], 1, policy)
     assert certificate.certified_digests(found) == lot[:200] and not certificate_problems(found)
+
+
+def test_a_trait_that_was_found_wrong_is_not_stated_as_before() -> None:
+    stated = [TraitStatement(file=f"{i}-0.png", picture=f"{i:064x}", trait="hat", value="cap") for i in range(3)]
+    rows = [(one.picture, one.trait, one.value) for one in stated]
+    given = [label(one.sha256, "reject" if one is stated[1] else "accept") for one in stated]
+    corrected = [rows[0], (*rows[1][:2], "crown"), rows[2]]
+    assert stated_traits_match_audit(stated, given, corrected) and stated_traits_match_audit(stated, given, rows[::2])
+    for wrong in (rows, [*corrected, rows[1]], rows[:1]):
+        assert not stated_traits_match_audit(stated, given, wrong)
 
 
 def test_an_audit_of_traits_is_computed_again_from_its_statements() -> None:

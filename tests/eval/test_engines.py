@@ -235,7 +235,7 @@ def test_parts_pictures_and_results_lie_in_an_object_store(
             rows, 4, lambda found, dead: taken.update({n: bytes(r["held"]) for n, r in found.items()}), False
         )
         assert taken == {name: b"picture " + name.encode() for name in pictures}
-        assert [name for name in work.place.sizes() if name.endswith(".tar")], "they were sent"
+        assert [name for name in work.place.sizes_in_bytes() if name.endswith(".tar")], "they were sent"
         assert not list((work.folder / "parts").glob("*")), "nothing of it lies here"
         work.place.write("settings.json", b"{}")
         with pytest.raises(DataError, match=r"s3://acme/parts/\w+/\w+.json was changed after it was made"):

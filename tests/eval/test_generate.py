@@ -201,3 +201,7 @@ def test_without_a_lora_or_with_few_slots_there_are_no_pictures_of_the_base(
         words = [*trained, f"prompts={tmp_path / 'prompts.txt'}", f"batch={name}", *more]
         assert run("plan", *words)[0] == 0 and run("generate", *words)[0] == 0
         assert not (files.BATCHES / name / "base").exists()
+    left_over = files.BATCHES / "few" / "base" / "0.png"  # of a plan that had more slots
+    files.write_atomically(left_over, b"")
+    next((files.BATCHES / "few" / "images").iterdir()).unlink()
+    assert run("generate", *words)[0] == 0 and not left_over.exists()

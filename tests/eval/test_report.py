@@ -375,13 +375,13 @@ def test_thumbnails_are_used_again_only_where_they_hold(lot: Path, tmp_path: Pat
 
     def made(number: int, background: str = "#ffffff") -> ReportThumbnails:
         new = ReportThumbnails(tmp_path / str(number), tmp_path / str(number - 1), background)
-        assert all(new.add(lot / name, sha256) for name, sha256 in digests.items())
+        assert all(new.add_thumbnail(lot / name, sha256) for name, sha256 in digests.items())
         new.write_record()
         return new
 
     first = made(1)
     every, wanted = ReportThumbnails(tmp_path / "all", tmp_path, "#ffffff"), [(lot / n, digests[n]) for n in names]
-    found = every.add_all([*wanted, (lot / names[0], "0" * 64), *wanted])
+    found = every.add_thumbnails([*wanted, (lot / names[0], "0" * 64), *wanted])
     assert found == [*first.digests, None, *first.digests] and every.digests == first.digests
     changed, gone, _ = (first.report / name for name in first.digests)
     changed.write_bytes((first.report / "pictures" / f"{digests[names[2]][:DIGITS]}.png").read_bytes())
@@ -390,7 +390,7 @@ def test_thumbnails_are_used_again_only_where_they_hold(lot: Path, tmp_path: Pat
     assert [(second.report / name).stat().st_nlink for name in second.digests] == [1, 1, 2], "2: taken over"
     assert second.digests == first.digests, "drawn anew, the same bytes"
     assert made(3).reusable == first.digests and not made(4, "#000000").reusable
-    assert first.add(lot / names[0], "0" * 64) is None, "not the picture that was judged"
+    assert first.add_thumbnail(lot / names[0], "0" * 64) is None, "not the picture that was judged"
     (tmp_path / "4" / "thumbnails.json").write_text("{")
     assert not made(5).reusable
 
@@ -417,8 +417,8 @@ def test_the_page_shows_references_and_says_each_reason_once(run, lot: Path, tmp
 
 def test_every_check_has_plain_words(plain: Path) -> None:
     checks = {reason["check"] for v in verdicts_of(plain) for reason in v["reasons"]}
-    assert len(checks) > 4 and all(galleries.check_in_words(check) for check in checks)
-    assert all(galleries.check_in_words(check) in html.unescape(page_of(plain)) for check in checks)
+    assert len(checks) > 4 and all(galleries.description_of_check(check) for check in checks)
+    assert all(galleries.description_of_check(check) in html.unescape(page_of(plain)) for check in checks)
 
 
 @pytest.mark.parametrize(

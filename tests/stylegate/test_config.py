@@ -190,6 +190,17 @@ def test_unknown_verb_and_no_words(run_exactly) -> None:
     assert run_exactly()[0] == 0
 
 
+def test_a_brand_that_is_the_current_folder_has_that_folders_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "acme" / "train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "acme" / "train")
+    monkeypatch.setenv("HOME", str(tmp_path / "acme"))
+    for brand, name in ((".", "train"), ("./", "train"), ("..", "acme"), ("~", "acme"), ("/", "unnamed")):
+        assert config.run_name(config.Config(brand=brand)) == name, brand
+    assert config.run_name(config.Config(brand="hub:owner/acme")) == "acme"
+
+
 def test_run_name_covers_what_changes_weights(tmp_path: Path) -> None:
     def name(**changes) -> str:
         made = config.Config(brand="neon")

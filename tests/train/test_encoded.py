@@ -31,9 +31,9 @@ class Counting:
     images: int = 0
     prompts: int = 0
 
-    def latent_distribution(self, models: LoadedBaseModel, pixels: torch.Tensor) -> Any:
+    def latent_mean_and_deviation(self, models: LoadedBaseModel, pixels: torch.Tensor) -> Any:
         self.images += len(pixels)
-        return SD.latent_distribution(models, pixels)
+        return SD.latent_mean_and_deviation(models, pixels)
 
     def encode_prompts(self, models: LoadedBaseModel, prompts: list[str]) -> Conditions:
         self.prompts += len(prompts)
@@ -190,8 +190,8 @@ def test_two_processes_share_the_work(brand: Path, models: LoadedBaseModel) -> N
 
 def test_a_latent_that_is_not_finite_names_its_picture(brand: Path, models: LoadedBaseModel) -> None:
     class Broken(Counting):
-        def latent_distribution(self, models: LoadedBaseModel, pixels: torch.Tensor) -> Any:
-            mean, deviation = super().latent_distribution(models, pixels)
+        def latent_mean_and_deviation(self, models: LoadedBaseModel, pixels: torch.Tensor) -> Any:
+            mean, deviation = super().latent_mean_and_deviation(models, pixels)
             return (mean * float("nan") if self.images == 4 else mean), deviation
 
     broken: Any = Broken()

@@ -103,7 +103,7 @@ def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, P
     models.pipeline(prompt="a red cat", height=64, width=64, **told)
     models.denoiser.forward = forward
     with torch.no_grad():
-        shape = family.latent_distribution(models, plain_pixels(models))[0].shape
+        shape = family.latent_mean_and_deviation(models, plain_pixels(models))[0].shape
         given, made = (t if t.ndim == 4 else unpacked(name, t, shape) for t in (seen["given"], seen["made"]))
         level = models.pipeline.scheduler.timesteps[:1].long() - int(models.schedule.prediction == "flow")
         told = family.encode_prompts(models, ["a red cat"])
@@ -138,13 +138,13 @@ def test_prompts_that_are_read_one_by_one_are_read_alike(base: tuple[str, Path])
 
 
 def test_latents_decode_to_the_picture_that_they_were_made_of(base: tuple[str, Path]) -> None:
-    """Through the pipeline's own way out, from `latent_distribution`' mean; compared with the autoencoder alone."""
+    """Through the pipeline's own way out, from the mean of the latents; compared with the autoencoder alone."""
     name, folder = base
     models = FAMILIES[name].load(str(folder), CPU, torch.float32)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(plain_pixels(models).shape, generator=generator) * 2 - 1
     with torch.no_grad():
-        mean, deviation = FAMILIES[name].latent_distribution(models, pixels)
+        mean, deviation = FAMILIES[name].latent_mean_and_deviation(models, pixels)
         film = pixels.unsqueeze(2) if name in FILMS else pixels
         latents = models.pipeline.vae.encode(film).latent_dist
         wanted = models.pipeline.vae.decode(latents.mean).sample
@@ -239,7 +239,7 @@ def test_a_base_in_bf16_encodes_predicts_and_draws(base: tuple[str, Path]) -> No
     prepare.add_lora(models, family, Config())
     assert {p.dtype for p in models.denoiser.parameters() if p.requires_grad} == {torch.float32}
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        mean, _ = family.latent_distribution(models, plain_pixels(models))
+        mean, _ = family.latent_mean_and_deviation(models, plain_pixels(models))
         told = family.encode_prompts(models, ["a red cat"])
         predicted = family.predict(models, models.denoiser, mean.float(), torch.tensor([500]), told)
         few = GenerateConfig(num_inference_steps=2)
