@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from eval.measuring.columns import rough_thresholds_in_words
 from eval.measuring.encodername import encoder_name
 from eval.policy.model import UNREADABLE
 from stylegate import files
@@ -108,10 +109,12 @@ def selection_rule_in_words(results: list[dict[str, Any]]) -> str | None:
 
 
 def selection_remarks(run: Run, evaluation: Evaluator, results: list[dict[str, Any]], steps_done: int) -> list[str]:
-    """Sentences on how the checkpoint was chosen, where a person should know it: why no picture passed, and which steps
-    were not evaluated.
+    """Sentences on how the checkpoint was chosen, where a person should know it: that few references judged, why no
+    picture passed, and which steps were not evaluated.
     """
     found = []
+    if evaluation.items and (rough := rough_thresholds_in_words(len(evaluation.references))):
+        found.append(f"{rough}.")
     if evaluation.items and not any(any(r["passed"] or []) for r in results):
         counts = select.counts_of_failing_checks(evaluation.finished_results())
         why = select.check_counts_in_words(counts) or "nothing was evaluated"

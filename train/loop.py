@@ -277,10 +277,11 @@ def write_lora_and_print_results(run: Run, selection: dict[str, Any], tracker: T
     tracker.log_artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256(lora)})
     tracker.finish()
     if selection["checkpoints"]:
-        rate = selection["pass_rate"]
-        passing = (
-            "" if rate is None else f"; {rate:.0%} of {counted(selection['num_prompts'], 'picture')} pass the gate"
-        )
+        passing = ""
+        if interval := selection["interval"]:
+            low, high = interval
+            share = f"{selection['pass_rate']:.0%} of {counted(selection['num_prompts'], 'picture')}"
+            passing = f"; {share} pass the gate, 95% interval [{low:.0%}, {high:.0%}]"
         print(
             f"chosen: step {selection['step']} at strength {selection['scale']:g}{passing} "
             f"(evaluations took {selection['evaluation_seconds']:.0f} s)"
@@ -290,7 +291,8 @@ def write_lora_and_print_results(run: Run, selection: dict[str, Any], tracker: T
         print(
             f"note: this is a DoRA. diffusers reads {lora.name}; ComfyUI and A1111 read {other.name} by other formulas."
         )
-    if advice := select.advice_if_few_pass(final_evaluation_result(run, selection["step"], selection["scale"])):
+    handed_out = final_evaluation_result(run, selection["step"], selection["scale"])
+    if advice := select.advice_if_few_pass(handed_out, selection["checkpoints"]):
         print(f"Next: {advice}")
     print(f"page: {files.display_path(page.write_run_page(run.directory))}")
     grid = run.directory / "samples" / "grid.png"

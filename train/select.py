@@ -109,10 +109,12 @@ def another_could_be_better(result: dict[str, Any], margin: float) -> bool:
 def choice_in_words(found: dict[str, Any]) -> str:
     """Why a step was chosen, as the end of a sentence; `found` is the answer of `choose_evaluation`."""
     steps = [row["step"] for row in found["compared"]]
-    return (
-        f"of the steps {', '.join(map(str, steps))} it is the earliest that is statistically as good as the best "
-        f"(step {steps[found['best']]})"
-    )
+    if len(steps) == 1:
+        return "it is the only one that was compared"
+    listing = f"of the steps {', '.join(map(str, steps))}"
+    if found["chosen"] == found["best"]:
+        return f"it is the best {listing}"
+    return f"{listing} it is the earliest that is statistically as good as the best (step {steps[found['best']]})"
 
 
 def pass_rate(result: dict[str, Any]) -> float:
@@ -148,24 +150,43 @@ def check_counts_in_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{check} {count}" for check, count in counts.items())
 
 
-def remedies_in_words(counts: dict[str, int]) -> str:
+def remedies_in_words(counts: dict[str, int], train_longer: bool = True) -> str:
     """A sentence on what helps against the checks that held back most pictures; "" where nothing is known. `counts` are
-    pictures by check.
+    pictures by check; without `train_longer` it is not said that training longer helps.
     """
-    known = [f"{check}: {SCORES[check].remedy}" for check in counts if check in SCORES and SCORES[check].remedy]
+    words = {check: SCORES[check].remedies_in_words(train_longer) for check in counts if check in SCORES}
+    known = [f"{check}: {helps}" for check, helps in words.items() if helps]
     return f"What helps: {'; '.join(known[:MOST])}." if known else ""
 
 
-def advice_if_few_pass(result: dict[str, Any] | None) -> str:
-    """What to do next, in sentences, where fewer than half of the pictures of an evaluation pass; else ""."""
+def falling_pass_rates_in_words(found: dict[str, Any] | None) -> str:
+    """The pass rates of the chosen step and of those after it, such as "50% at step 100, 6% at step 200", where fewer
+    pictures pass at the last step than at the chosen one; else "". `found` is the answer of `choose_evaluation`.
+    """
+    rows = [row for row in found["compared"][found["chosen"] :] if "pass_rate" in row] if found else []
+    if not rows or rows[-1]["pass_rate"] >= rows[0]["pass_rate"]:
+        return ""
+    return ", ".join(f"{row['pass_rate']:.0%} at step {row['step']}" for row in rows)
+
+
+def advice_if_few_pass(result: dict[str, Any] | None, checkpoints: dict[str, Any] | None) -> str:
+    """What to do next, in sentences, where fewer than half of the pictures of an evaluation pass; else "".
+
+    `checkpoints` is how the step was chosen, the answer of `choose_evaluation`. Where later steps passed less, nobody
+    is told to train longer.
+    """
     passed = (result or {}).get("passed") or []
     if not result or 2 * sum(passed) >= len(passed):
         return ""
-    counts = counts_of_failing_checks([result])
+    counts, falling = counts_of_failing_checks([result]), falling_pass_rates_in_words(checkpoints)
     sentences = [
         f"{len(passed) - sum(passed)} of {len(passed)} pictures were not accepted ({check_counts_in_words(counts)}).",
-        remedies_in_words(counts),
-        "The same command with a larger train.max_steps goes on from the last step.",
+        f"Later steps passed less ({falling}): look at samples/grid.png; training longer is not likely to help. More "
+        "or cleaner training pictures, or a lower train.learning_rate, can."
+        if falling
+        else "",
+        remedies_in_words(counts, train_longer=not falling),
+        "" if falling else "The same command with a larger train.max_steps goes on from the last step.",
         "Or plan a batch with the same arguments: generate draws each rejected slot again with another seed.",
     ]
     return " ".join(filter(None, sentences))

@@ -46,7 +46,7 @@ def note_if_only_observed(outcome: GateRecord) -> str:
 def remedy_for_most_rejects(outcome: GateRecord) -> list[str]:
     """What helps against the check that rejects most pictures, as a list of one sentence; or an empty list."""
     check = max(causes, key=lambda name: causes[name]) if (causes := outcome.why.get("reject")) else ""
-    remedy = SCORES[check].remedy if check in SCORES else ""
+    remedy = SCORES[check].remedies_in_words() if check in SCORES else ""
     return [f"The most frequent reason to reject is {check}; what helps: {remedy}."] if remedy else []
 
 

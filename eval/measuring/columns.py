@@ -196,10 +196,15 @@ def notes_on_number_of_references(compared: Comparison, count: int) -> list[str]
     """A list of one sentence if few references can be used, or too few; else an empty list."""
     if compared.references and count < MIN_REFERENCES:
         return [f"{counted(count, 'reference')} can be used; style needs at least {MIN_REFERENCES}"]
-    if MIN_REFERENCES <= count < FEW_REFERENCES:
-        rough = f"thresholds from {count} references are rough, and reject some true pictures"
-        return [f"{rough}: {FEW_REFERENCES} or more are better"]
-    return []
+    return [rough] if (rough := rough_thresholds_in_words(count)) else []
+
+
+def rough_thresholds_in_words(count: int) -> str:
+    """A sentence that thresholds from `count` references are rough; "" for enough of them, and for too few to judge."""
+    if not MIN_REFERENCES <= count < FEW_REFERENCES:
+        return ""
+    rough = f"thresholds from {count} references are rough, and reject some true pictures"
+    return f"{rough}: {FEW_REFERENCES} or more are better"
 
 
 def compute_score_columns(measured: MeasuredLot) -> None:

@@ -76,7 +76,7 @@ def reason_table(causes: Mapping[str, Mapping[str, int]], drawn: bool) -> list[d
         {
             "check": check,
             "does": description_of_check(check),
-            "helps": SCORES[check].remedy if drawn and check in SCORES else "",
+            "helps": SCORES[check].remedies_in_words() if drawn and check in SCORES else "",
             "counts": counts[check],
         }
         for check in order

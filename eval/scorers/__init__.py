@@ -21,7 +21,7 @@ BETTER_BASE = "a better base, or more denoising steps (generate.num_inference_st
 SCORES: dict[str, ScoreEntry] = {
     "brand": ScoreEntry(
         description="How surely the picture is of this brand and not of another hand.",
-        remedy="train longer (train.max_steps)",
+        training="train longer (train.max_steps)",
         kind="encoder",
         lowest=-40,
         highest=40,
@@ -32,7 +32,7 @@ SCORES: dict[str, ScoreEntry] = {
     ),
     "style": ScoreEntry(
         description="How close palette and technique are to the references.",
-        remedy="train longer (train.max_steps)",
+        training="train longer (train.max_steps)",
         kind="encoder",
         lowest=-1,
         highest=1,
@@ -53,7 +53,8 @@ SCORES: dict[str, ScoreEntry] = {
     ),
     "drawing": ScoreEntry(
         description="How well each part of the picture could be put together from parts of the references.",
-        remedy="train longer, or ask for less in one prompt",
+        training="train longer",
+        remedy="ask for less in one prompt",
         kind="encoder",
         lowest=-2,
         highest=0,
@@ -64,7 +65,7 @@ SCORES: dict[str, ScoreEntry] = {
     ),
     "palette": ScoreEntry(
         description="How usual the colours of its flat areas are among the references.",
-        remedy="train longer; until then colours of the base show",
+        training="train longer; until then colours of the base show",
         kind="pixels",
         lowest=-12,
         highest=0,
@@ -75,7 +76,8 @@ SCORES: dict[str, ScoreEntry] = {
     ),
     "coherence": ScoreEntry(
         description="Whether the picture is drawn as clearly as the references (0), or has melted (-1).",
-        remedy="train longer: early in training pictures melt; or ask for less in one prompt",
+        training="train longer: early in training pictures melt",
+        remedy="ask for less in one prompt",
         kind="pixels",
         lowest=-2,
         highest=0.3,
@@ -146,14 +148,15 @@ SCORES: dict[str, ScoreEntry] = {
 
 
 def add_technical_score(
-    name: str, does: str, lowest: float, highest: float, resolution: float, remedy: str = ""
+    name: str, does: str, lowest: float, highest: float, resolution: float, remedy: str = "", training: str = ""
 ) -> None:
     """Add an entry for a technical score to the table SCORES, when this module is imported.
 
-    `lowest`, `highest` and `resolution` are in the score's own unit; `does` and `remedy` are sentences for people.
+    `lowest`, `highest` and `resolution` are in the score's own unit; `does`, `remedy` and `training` are words.
     """
     SCORES[name] = ScoreEntry(
         description=does,
+        training=training,
         remedy=remedy,
         kind="pixels",
         lowest=lowest,
@@ -184,8 +187,8 @@ add_technical_score(
     0,
     1,
     0.02,
-    "train longer, until the white or black ground of the base is gone; where the brand has such grounds, give "
-    "references that show them",
+    "where the brand has such grounds, give references that show them",
+    "train longer, until the white or black ground of the base is gone",
 )
 add_technical_score("unframed", "How free the picture's edges are of a frame or bars.", -3.9, 0, 0.2)
 for name, does, remedy in (

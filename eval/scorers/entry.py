@@ -76,5 +76,12 @@ class ScoreEntry:
     compute: Callable[[MeasuredLot], NDArray | None]  # [n] float32 of the lot's pictures; None: not computed after all
     leave_one_out: Callable[[MeasuredLot], NDArray] | None = None  # [r] float32 of each reference by the others
     needs: frozenset[str] = frozenset()  # of NEEDS; without all of them the score is not computed
-    remedy: str = ""  # what helps where drawn pictures fall below its line, in words; empty where nothing is known
+    training: str = ""  # that training longer helps where drawn pictures fall below its line, in words; else empty
+    remedy: str = ""  # what else helps there, in words; empty where nothing is known
     graded: bool = True  # False: it holds or it does not, and holding it keeps no distance to a threshold
+
+    def remedies_in_words(self, train_longer: bool = True) -> str:
+        """What helps where drawn pictures fall below its line; without `train_longer`, what helps beside longer
+        training. "" where nothing is known.
+        """
+        return "; or ".join(filter(None, [self.training if train_longer else "", self.remedy]))

@@ -336,7 +336,7 @@ def test_what_helps_most_and_what_a_copy_is_like_are_said() -> None:
     mend = "waive a check in the policy. Repair or remove 1 picture in error"
     assert mend in next_step_in_words(folder, both, "out")
     planned = folder.model_copy(update={"slots": SlotCounts(wanted=2, accepted=0)})
-    assert f"reason to reject is novelty; what helps: {SCORES['novelty'].remedy}." in next_step_in_words(
+    assert f"reason to reject is novelty; what helps: {SCORES['novelty'].remedies_in_words()}." in next_step_in_words(
         planned, both, "out"
     )
 

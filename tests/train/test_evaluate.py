@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 
+from eval.measuring import columns
 from eval.measuring.record import OF_BASE
 from eval.policy.lines import MIN_REFERENCES
 from stylegate import adapter, brandset, files, lorafile, pictures
@@ -81,6 +82,7 @@ def test_other_strengths_are_not_drawn_where_none_could_be_chosen(
     words = [*NEON, lenient, "name=enough", "train.max_steps=2", "train.selection_margin=1", "train.preview_steps=1"]
     code, text = run("train", *words)
     assert code == 0 and "chosen: step 2 at strength 1; 100% of 3 pictures pass" in text, text
+    assert "3 pictures pass the gate, 95% interval [44%, 100%] (" in text and "it is the only one that was" in text
     assert [row["scale"] for row in selection("enough")["scales"]["compared"]] == [1.0]
     assert not list((place("enough") / "samples").glob("*-scale-*"))
 
@@ -156,7 +158,10 @@ def test_a_calibrated_check_that_was_not_asked_is_no_pass(run, tmp_path: Path) -
     assert "pass the gate" not in page and page.count('<a class="review"') == 9 and '<a class="accept"' not in page
 
 
-def test_a_small_brand_is_judged_by_its_training_pictures_too(run, small_brand: Path, lenient: str) -> None:
+def test_a_small_brand_is_judged_by_its_training_pictures_too(
+    run, small_brand: Path, lenient: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columns, "FEW_REFERENCES", 19)  # than the brand's 18
     words = ["brand=small", *FAST, lenient, "name=little", "train.max_steps=2", "train.num_samples=2", AT_FULL_STRENGTH]
     code, text = run("train", *words, "train.evaluate_every=1", "train.evaluation_share=1")
     assert code == 0 and "chosen: step 1 at strength 1; 100% of 2 pictures pass" in text
@@ -164,6 +169,7 @@ def test_a_small_brand_is_judged_by_its_training_pictures_too(run, small_brand: 
     sizes = {part: len(items) for part, items in brandset.read_brand_set(small_brand).splits.items()}
     assert sizes["validation"] < MIN_REFERENCES
     assert judged["references"]["count"] == sizes["validation"] + sizes["train"]
+    assert "note: thresholds from 18 references are rough" in text
 
 
 def test_where_the_style_cannot_be_read_the_style_score_chooses(run, tmp_path: Path) -> None:

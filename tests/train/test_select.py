@@ -70,6 +70,9 @@ def test_among_equals_the_style_decides() -> None:
     assert found["chosen"] == 1 and found["best"] == 2
     words = "of the steps 100, 200, 300 it is the earliest that is statistically as good as the best (step 300)"
     assert select.choice_in_words(found) == words
+    assert select.choice_in_words(found | {"chosen": 2}) == "it is the best of the steps 100, 200, 300"
+    alone = select.choose_evaluation(results[:1], 0.2)
+    assert select.choice_in_words(alone) == "it is the only one that was compared"
     assert found["compared"][0]["style_below_best_at_most_spreads"] > 3
     lucky = [result(100, all_pass, list(0.93 + noise[0])), result(300, [1] * 15 + [0], list(0.96 + noise[1]))]
     assert select.choose_evaluation(lucky, 0.2)["chosen"] == 1, (
@@ -111,8 +114,26 @@ def test_states_worth_keeping_hold_the_one_that_would_be_chosen() -> None:
 
 def test_where_few_pass_it_is_said_what_helps() -> None:
     few = {"passed": [True, False, False, False], "why": {"reject": {"style": 2}, "review": {"novelty": 1}}}
-    said = select.advice_if_few_pass(few)
+    said = select.advice_if_few_pass(few, None)
     assert said.startswith("3 of 4 pictures were not accepted (style 2, novelty 1). What helps: style: train longer")
     assert "train.max_steps goes on" in said and "generate draws" in said
-    assert not select.advice_if_few_pass(few | {"passed": [True, True, False, False]})
-    assert not select.advice_if_few_pass(None) and not select.advice_if_few_pass({"passed": None, "why": {}})
+    assert not select.advice_if_few_pass(few | {"passed": [True, True, False, False]}, None)
+    assert not select.advice_if_few_pass(None, None)
+    assert not select.advice_if_few_pass({"passed": None, "why": {}}, None)
+
+
+def test_nobody_is_told_to_train_longer_where_later_steps_passed_less() -> None:
+    few = {"passed": [True] * 5 + [False] * 11, "why": {"reject": {"coherence": 10, "style": 3, "brand": 1}}}
+    falling = [result(100, [1] * 8 + [0] * 8), result(200, [1] * 6 + [0] * 10), result(300, [1] + [0] * 15)]
+    found = select.choose_evaluation(falling, 0.2)
+    assert found["chosen"] == 0
+    said = select.advice_if_few_pass(few, found)
+    assert (
+        "Later steps passed less (50% at step 100, 38% at step 200, 6% at step 300): look at samples/grid.png" in said
+    )
+    assert "What helps: coherence: ask for less in one prompt. Or plan a batch" in said
+    assert "train longer" not in said and "max_steps" not in said and "train.learning_rate" in said
+    rising = select.choose_evaluation([result(1, [0] * 16), result(2, [1] * 5 + [0] * 11)], 0.2)
+    assert "train longer" in select.advice_if_few_pass(few, rising), "the last step is the chosen one"
+    level = select.choose_evaluation([result(1, [1] * 5 + [0] * 11)] * 2, 0.2)
+    assert "train longer" in select.advice_if_few_pass(few, level), "no fewer passed later"
