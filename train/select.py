@@ -187,7 +187,9 @@ def advice_if_few_pass(result: dict[str, Any] | None, checkpoints: dict[str, Any
         else "",
         remedies_in_words(counts, train_longer=not falling),
         "" if falling else "The same command with a larger train.max_steps goes on from the last step.",
-        "Or plan a batch with the same arguments: generate draws each rejected slot again with another seed.",
+        "Or plan a batch with the same arguments: generate draws each rejected slot again with another seed."
+        if any(passed)
+        else "",
     ]
     return " ".join(filter(None, sentences))
 

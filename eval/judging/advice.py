@@ -11,6 +11,7 @@ from eval.scorers.aesthetic import MIN_LABELS
 from stylegate.errors import ExitCode
 from stylegate.words import counted
 
+HARDLY_ANY = 0.05  # of accepted and rejected pictures: below it each accepted one costs twenty or more
 NOBODY_LOOKED = (
     "No references were given: nobody looked at the style. Only technical faults and copies were looked for. "
     "references=DIR or brand=NAME adds the style."
@@ -43,11 +44,27 @@ def note_if_only_observed(outcome: GateRecord) -> str:
     return f"only observed (observe=true): {code}; an export refuses these verdicts"
 
 
-def remedy_for_most_rejects(outcome: GateRecord) -> list[str]:
-    """What helps against the check that rejects most pictures, as a list of one sentence; or an empty list."""
-    check = max(causes, key=lambda name: causes[name]) if (causes := outcome.why.get("reject")) else ""
+def most_frequent_reject_in_words(outcome: GateRecord) -> list[str]:
+    """The check that rejects most pictures, and what helps against it, as a list of one sentence; an empty list where
+    none was rejected.
+    """
+    if not (causes := outcome.why.get("reject")):
+        return []
+    check = max(causes, key=lambda name: causes[name])
     remedy = SCORES[check].remedies_in_words() if check in SCORES else ""
-    return [f"The most frequent reason to reject is {check}; what helps: {remedy}."] if remedy else []
+    return [f"The most frequent reason to reject is {check}{f'; what helps: {remedy}' if remedy else ''}."]
+
+
+def advice_on_open_slots(outcome: GateRecord) -> list[str]:
+    """What to do about the slots of a batch whose pictures were rejected, a sentence each: they are drawn again, unless
+    hardly any picture was accepted.
+    """
+    counts, reason = outcome.counts, most_frequent_reject_in_words(outcome)
+    decided = counts.accept + counts.reject
+    if counts.reject and counts.accept <= HARDLY_ANY * decided:
+        again = f"Only then draw the open slots again: of {counted(decided, 'picture')} {counts.accept} were accepted"
+        return [*reason, f"{again}, and other seeds seldom change that."]
+    return ["Run generate and then gate with the same arguments: the open slots are drawn and judged again.", *reason]
 
 
 def remedies_for_failed_pictures(outcome: GateRecord) -> list[str]:
@@ -91,8 +108,7 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
     if code == ExitCode.REJECTED and rules_broken:
         steps.append("The lot as a whole breaks a rule of the policy. Give other pictures, or change the rule.")
     elif code == ExitCode.REJECTED and outcome.slots:
-        steps.append("Run generate and then gate with the same arguments: the open slots are drawn and judged again.")
-        steps += remedy_for_most_rejects(outcome)
+        steps += advice_on_open_slots(outcome)
     elif code == ExitCode.REJECTED:
         steps += [f"Open {out}/report/index.html, which shows why."] if out else []
         steps += remedies_for_failed_pictures(outcome)

@@ -341,6 +341,18 @@ def test_what_helps_most_and_what_a_copy_is_like_are_said() -> None:
     )
 
 
+def test_a_batch_of_which_hardly_any_picture_passes_is_not_drawn_again_first() -> None:
+    again = "Run generate and then gate"
+    for accepted, rejected, hopeless in ((0, 16, True), (1, 19, True), (1, 15, False), (0, 0, False)):
+        lot = [FINE] * accepted + [REJECTED] * rejected + [BROKEN]
+        outcome = outcome_of(lot, slots={"wanted": 40, "accepted": accepted})
+        outcome = outcome.model_copy(update={"exit_code": ExitCode.REJECTED})
+        advice = next_step_in_words(outcome, lot, "out")
+        assert advice.startswith("The most frequent reason to reject is style") == hopeless, advice
+        assert advice.startswith(again) != hopeless
+        assert (f"of {accepted + rejected} pictures {accepted} were accepted" in advice) == hopeless
+
+
 def test_what_people_decided_is_offered_to_learn_from_once_it_is_enough() -> None:
     accepted = FINE.model_copy(update={"settled": AcceptingDecision(who="a", why="", reasons=[])})
     rejected = verdict("p.png", make_reason("person", "reject", detail="a"))

@@ -117,6 +117,8 @@ def test_where_few_pass_it_is_said_what_helps() -> None:
     said = select.advice_if_few_pass(few, None)
     assert said.startswith("3 of 4 pictures were not accepted (style 2, novelty 1). What helps: style: train longer")
     assert "train.max_steps goes on" in said and "generate draws" in said
+    none = select.advice_if_few_pass(few | {"passed": [False] * 4}, None)
+    assert "train longer" in none and "generate draws" not in none, "other seeds do not help where nothing passes"
     assert not select.advice_if_few_pass(few | {"passed": [True, True, False, False]}, None)
     assert not select.advice_if_few_pass(None, None)
     assert not select.advice_if_few_pass({"passed": None, "why": {}}, None)
