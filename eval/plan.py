@@ -94,8 +94,9 @@ def plan(config: Config, with_next_step: bool = True) -> int:
         else:
             print("      traits=FILE, or prompts=FILE with as many lines, gives variety")
     if brand_set and (known := count_prompts_from_training(slots, brand_set)):
-        print(f"note: {known} of {len(slots)} prompts are captions of training pictures, word for word: what comes out")
-        print("      as a copy is refused (novelty); other prompts draw new pictures")
+        one, more = "prompts is a caption of a training picture", "prompts are captions of training pictures"
+        print(f"note: {known} of {len(slots)} {one if known == 1 else more}, word for word:")
+        print("      what comes out as a copy is refused (novelty); other prompts draw new pictures")
     print(f"plan: {counted(len(slots), 'slot')}, numbered from 0, in {files.display_path(folder / PLAN)}")
     if with_next_step:
         print_next_step(folder)

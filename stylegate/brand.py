@@ -20,8 +20,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from stylegate import files, pictures, sheets
-from stylegate.brandcheck import PictureDigest, check_pictures, near_duplicate_groups
+from stylegate.brandcheck import PictureDigest, check_pictures, near_duplicate_groups, note_small_pictures
 from stylegate.brandset import (
+    CUT_OFF,
+    FRAMED,
     FURTHER,
     SPLITS,
     UNKNOWN_LICENCE,
@@ -35,7 +37,7 @@ from stylegate.captions import UNREADABLE, Caption, CaptionSources, FolderCaptio
 from stylegate.config import Config
 from stylegate.configcheck import configuration_error
 from stylegate.errors import DataError
-from stylegate.listing import CAPTIONS, SUFFIXES, FolderListing, list_folder, mask_files
+from stylegate.listing import CAPTIONS, FolderListing, list_folder, mask_files
 from stylegate.picturefaults import without_frame
 from stylegate.similarity import most_varied_indices
 from stylegate.splits import (
@@ -50,6 +52,7 @@ from stylegate.words import counted
 SHOWN = 96  # pictures of a split on the contact sheet
 CELL = 256  # pixels a side at most, kept of each
 MIN_PICTURES = 3  # one for each split
+TABLE = "a CSV or JSON Lines table with the columns file_name and text"
 FEW_NAMED = 8  # pictures without a caption; of more there is one line for all
 REGULAR = {"reg", "regularization", "regularisation"}  # folders of pictures that show what the brand is not
 REPEATS = re.compile(r"[0-9]+_")  # kohya's folders: how often a picture counts, and a word
@@ -86,6 +89,8 @@ def make_brand_set(config: Config) -> int:
         n: caption.texts for n, caption in given.by_picture.items() if n in digests and caption.texts != UNREADABLE
     }
     findings.remarks += problems_of_captions(every, brand.trigger)
+    if config.crop and FRAMED in findings.noted and not findings.problems:
+        findings.noted[CUT_OFF] = findings.noted.pop(FRAMED)
     for remark in findings.all_remarks():
         print(f"note: {remark}")
     raise_if_problems(source, findings)
@@ -156,20 +161,20 @@ def check_given_pictures(
         else:
             findings.problems.append(f"{name}: a link that leads outside the folder; copy the picture instead")
     digests = check_pictures(inside, brand.background, findings)
+    note_small_pictures(digests, findings)
     lacking = []
-    for name, path in inside.items():
+    for name in inside:
         if name in captions and not captions[name].text:
             findings.problems.append(f"{name}: its caption is empty")
-        elif name not in captions and given.whole and (name in digests or path.suffix.lower() in SUFFIXES):
+        elif name not in captions and given.whole and name in digests:
             lacking.append(name)
     if len(lacking) > FEW_NAMED:
         findings.problems.append(
-            f"{len(lacking)} pictures have no caption (NAME.txt beside each, a CSV or JSON Lines table, or stylegate "
-            f"caption, which writes them by a model): {', '.join(lacking)}"
+            f"{len(lacking)} pictures have no caption (NAME.txt beside each, {TABLE}, or stylegate caption, which "
+            f"writes them by a model): {', '.join(lacking)}"
         )
     else:
-        beside = "beside it, a CSV or JSON Lines table"
-        findings.problems += [f"{name}: no caption ({Path(name).stem}.txt {beside})" for name in lacking]
+        findings.problems += [f"{name}: no caption ({Path(name).stem}.txt beside it, or {TABLE})" for name in lacking]
     if len(found) < MIN_PICTURES:
         findings.problems.append(f"{counted(len(found), 'picture')}; at least {MIN_PICTURES} (30 to 60 work well)")
     return digests

@@ -39,6 +39,7 @@ class PictureDigest(NamedTuple):
 
     content: str  # sha256 of its pixels, upright and in sRGB
     signature: NDArray[np.uint8]  # stylegate/pictures.py
+    shorter_side: int  # pixels
 
 
 class CheckedPicture(NamedTuple):
@@ -72,6 +73,7 @@ def check_brand_set_files(folder: Path) -> CheckReport:
     by_hash: dict[str, list[str]] = defaultdict(list)
     for part in SPLITS:
         digests |= check_brand_set_split(folder, part, brand, findings, by_hash)
+    note_small_pictures(digests, findings)
     for same in by_hash.values():
         if len(same) > 1:
             findings.problems.append(f"{', '.join(same)}: the same picture {len(same)} times; keep one")
@@ -105,13 +107,12 @@ def check_pictures(
     named: dict[str, Path], background: str, findings: CheckReport, by_hash: dict[str, list[str]] | None = None
 ) -> dict[str, PictureDigest]:
     """Decode each picture. Broken pictures and exact duplicates become problems in `findings`; conversions, frames,
-    text near an edge, enlarged and small pictures become remarks.
+    text near an edge and enlarged pictures become remarks.
 
     Returns digest and signature, by name, of those that decode. If `by_hash` is given, duplicates are not reported:
     names are added to it by hash, and the caller reports them.
     """
     digests: dict[str, PictureDigest] = {}
-    sides: dict[str, int] = {}  # the shorter one, in pixels
     named_by = defaultdict(list) if by_hash is None else by_hash
     with ThreadPoolExecutor(pictures.CORES) as pool:
         checked = list(pool.map(lambda path: checked_picture_or_problem(path, background), named.values()))
@@ -120,17 +121,20 @@ def check_pictures(
             findings.problems.append(f"{name}: {found}")
             continue
         digests[name] = found.digest
-        sides[name] = min(found.size)
         named_by[f"{found.digest.content} {found.size}"].append(name)
         for note in found.notes:
             findings.noted[note].append(name)
-    usual = np.median([*sides.values()]) if sides else 0
-    if small := [name for name, side in sides.items() if side < usual / 2]:
-        findings.noted[SMALL] += small
     if by_hash is None:
         same = [names for names in named_by.values() if len(names) > 1]
         findings.problems += [f"{', '.join(n)}: the same picture {len(n)} times; keep one" for n in same]
     return digests
+
+
+def note_small_pictures(digests: dict[str, PictureDigest], findings: CheckReport) -> None:
+    """Note in `findings` the pictures whose shorter side is less than half the median of the whole set."""
+    usual = np.median([one.shorter_side for one in digests.values()]) if digests else 0
+    if small := [name for name, one in digests.items() if one.shorter_side < usual / 2]:
+        findings.noted[SMALL] += small
 
 
 def checked_picture_or_problem(path: Path, background: str) -> CheckedPicture | str:
@@ -146,7 +150,7 @@ def checked_picture_or_problem(path: Path, background: str) -> CheckedPicture | 
         *[ENLARGED] * is_enlarged(picture.image),
         *[TEXT] * has_text_near_edge(picture.image),
     )
-    digest = PictureDigest(content, similarity.signature_of_picture(picture.image))
+    digest = PictureDigest(content, similarity.signature_of_picture(picture.image), min(picture.image.size))
     return CheckedPicture(digest, picture.image.size, notes)
 
 

@@ -115,7 +115,8 @@ class BrandSet:
         return files.canonical_sha256([self.brand.trigger, self.brand.background, items, *kept])
 
 
-FRAMED, ENLARGED, SMALL = "a frame or bars", "enlarged, or out of focus", "less than half as large as most others"
+FRAMED, CUT_OFF, ENLARGED = "a frame or bars", "a frame or bars, cut off", "enlarged, or out of focus"
+SMALL = "less than half as large as most others"
 TEXT = "what looks like text near the upper or lower edge"
 HANDLED = {
     "alpha": "laid on brand.yaml's background (alpha: flatten or keep there says what pictures to judge must be)",
@@ -127,9 +128,11 @@ HANDLED = {
     "colour profile to sRGB": "done",
     "colour profile unusable": "left aside",
     FRAMED: "the LoRA learns them; stylegate brand crop=true cuts them off",
+    CUT_OFF: "saved anew as PNG",
     ENLARGED: "the LoRA learns soft edges; give the originals",
     TEXT: "the LoRA learns signatures and watermarks; paint them over, crop, or leave the pictures out",
-    SMALL: "they are enlarged for training; give larger ones, or leave them out",
+    SMALL: "they may be enlarged in training (stylegate check base=... show=true says by how much); give larger ones, "
+    "or leave them out",
 }
 
 

@@ -25,6 +25,7 @@ from stylegate.words import counted
 LONGEST = 80  # tokens of a caption
 SHOWN = 96  # pictures on the sheet
 SIDE = 256  # pixels of a picture on the sheet
+BY_HAND = "Captions need no model: a CSV among the pictures, with the columns file_name and text, gives them too."
 
 
 class Captioner(NamedTuple):
@@ -67,11 +68,14 @@ def caption_pictures(config: Config) -> int:
     source = Path(config.images).expanduser().resolve()
     if not source.is_dir():
         raise DataError(f"images={config.images} is not a folder", next_step="name the folder of the pictures.")
+    require_folder_of_captioner(config.captioner)
     out = Path(config.out).expanduser().resolve() if config.out else source.parent / f"{source.name}-captions.png"
     if out.is_relative_to(source):
         raise DataError(f"out={config.out} lies in the folder of the pictures", next_step="give another out=.")
     findings = CheckReport()
     found, given = pictures_and_captions_of_folder(source, list_folder(source), findings)
+    if not found:
+        raise DataError(f"{source} holds no pictures", next_step="name the folder that holds the pictures.")
     waiting = {name: path for name, path in found.items() if name not in given.by_picture}
     for name, path in found.items():  # those that have a caption too: the sheet shows them
         try:
@@ -94,6 +98,14 @@ def caption_pictures(config: Config) -> int:
     if silent:
         raise DataError("the captioner says nothing of:", silent, "write these captions yourself.")
     return 0
+
+
+def require_folder_of_captioner(name: str) -> None:
+    """Raise ModelError if `name` can only be a folder, as it is no hub id, and there is none."""
+    no_hub_id = name.startswith((".", "~", "/")) or name.endswith("/") or name.count("/") > 1
+    if no_hub_id and not Path(name).expanduser().is_dir():
+        step = f"name the folder of a model of transformers, or its hub id. {BY_HAND}"
+        raise ModelError(f"captioner={name}: there is no folder {name}", next_step=step)
 
 
 def write_missing_captions(config: Config, waiting: dict[str, Path]) -> list[str]:
@@ -130,5 +142,5 @@ def load_captioner(config: Config) -> Captioner:
         )
     except Exception as error:  # whatever transformers raises for a name, a format, a missing package
         what = f"captioner={name} cannot be loaded: {hub.first_line_of_error(error)}"
-        raise ModelError(what, next_step=hub.WITHOUT_NETWORK) from None
+        raise ModelError(what, next_step=f"{hub.WITHOUT_NETWORK} {BY_HAND}") from None
     return Captioner(model.to(device).eval(), processor, config.ask)

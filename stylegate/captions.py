@@ -207,20 +207,31 @@ def captions_from_table(
     is_json = path.suffix.lower() == ".json"
     if is_json:
         by_name = {composed_unicode(str(Path(name).with_suffix(""))): name for name in sources.pictures} | by_name
+    kind, kinds = ("entry", "entries") if is_json else ("line", "lines")
+    missing: dict[int, str] = {}  # names of files by line or entry
     for row in table.rows:
-        line = f"{where}, {'entry' if is_json else 'line'} {row.line}"
+        line = f"{where}, {kind} {row.line}"
         name = None
         try:
             name = picture_named_in_table(tables.value_in_one_of_columns(row, NAMES), path, sources, by_name)
             yield name, caption_from_row(row, line)
+        except FileNotFoundError as error:
+            missing[row.line] = str(error)
         except (ValueError, OSError) as error:
             findings.problems.append(f"{line}: {error}")
             if name is not None:
                 yield name, Caption(UNREADABLE, {}, line)
+    if missing:
+        rows, names = kind if len(missing) == 1 else kinds, ", ".join(missing.values())
+        what = f"there is no file {names}; remove the {rows}, or put back what is missing"
+        findings.problems.append(f"{where}, {rows} {', '.join(map(str, missing))}: {what}")
 
 
 def picture_named_in_table(value: Any, table: Path, sources: CaptionSources, by_name: dict[str, str]) -> str:
-    """The name of the picture that a table's cell means, relative to the folder. Raises ValueError if there is none."""
+    """The name of the picture that a table's cell means, relative to the folder.
+
+    Raises ValueError if it means none, and FileNotFoundError, with what the cell says, if there is no such file.
+    """
     if not isinstance(value, str):
         raise ValueError(f"file_name is {value!r}, not text")
     path, folder = Path(os.path.normpath(table.parent / value.strip())), Path(os.path.normpath(sources.folder))
@@ -230,7 +241,9 @@ def picture_named_in_table(value: Any, table: Path, sources: CaptionSources, by_
         name = by_name.get(composed_unicode(place.relative_to(root).as_posix())) if place.is_relative_to(root) else None
         if name is not None:
             return name
-    raise ValueError(f"{value} is not used as a picture" if path.is_file() else f"there is no file {value}")
+    if not path.is_file():
+        raise FileNotFoundError(value)
+    raise ValueError(f"{value} is not used as a picture")
 
 
 def composed_unicode(name: str) -> str:

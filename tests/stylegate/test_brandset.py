@@ -103,7 +103,7 @@ def test_words_of_the_verb_go_into_brand_yaml_and_splits(run, folder: Path) -> N
 def test_splits_follow_the_advice_of_the_gate(total: int, sizes: tuple[int, int]) -> None:
     """16 references draw a usable line and 8 pictures choose a checkpoint; both come before a large train/."""
     noise = np.random.default_rng(0).integers(0, 256, (total, 64, 64, 3), np.uint8)
-    splits = assign_splits({f"{i}.png": brandcheck.PictureDigest(f"{i:03d}", one) for i, one in enumerate(noise)}, {})
+    splits = assign_splits({f"{i}.png": brandcheck.PictureDigest(f"{i}", one, 64) for i, one in enumerate(noise)}, {})
     assert (len(splits["test"]), len(splits["validation"])) == sizes
     assert sum(map(len, splits.values())) == total == len({name for names in splits.values() for name in names})
     usable, chosen = sizes[0] >= 16, sizes[1] >= 8
@@ -263,9 +263,11 @@ def test_empty_folder_and_folder_without_captions(run, tmp_path: Path, folder: P
     assert "holds no pictures" in run("brand", "name=e", f"images={tmp_path / 'empty'}")[1]
     for path in folder.glob("*.txt"):
         path.unlink()
-    code, text = run("brand", "name=e", f"images={folder}")
     names = ", ".join(sorted(path.name for path in folder.iterdir() if path.suffix in (".png", ".jpg", ".webp")))
-    assert code == 2 and "14 pictures have no caption" in text and "stylegate caption" in text and names in text
+    (folder / "broken.jpg").write_bytes(b"<html>404</html>")
+    code, text = run("brand", "name=e", f"images={folder}")
+    assert code == 2 and "14 pictures have no caption" in text and f"): {names}\n" in text, text
+    assert "broken.jpg: " in text and "stylegate caption" in text and "the columns file_name and text" in text
 
 
 def test_conversions_are_said(run, folder: Path) -> None:

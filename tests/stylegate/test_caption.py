@@ -136,3 +136,8 @@ def test_what_is_no_captioner_is_one_message(
     code, text = run_exactly("caption", f"images={folder}", f"captioner={captioner}")
     assert code == 2 and "torn.png: cannot be decoded" in text and "Traceback" not in text
     assert run_exactly("caption", f"images={folder}")[0] == 2
+    code, text = run_exactly("caption", f"images={folder}", "captioner=./nowhere")
+    assert code == 2 and "there is no folder ./nowhere" in text and "torn" not in text and "file_name" in text, text
+    (tmp_path / "empty").mkdir()
+    code, text = run_exactly("caption", f"images={tmp_path / 'empty'}", "captioner=owner/name")
+    assert code == 2 and "holds no pictures" in text, text

@@ -102,6 +102,10 @@ def test_several_captions_of_a_picture_are_several_captions(tmp_path: Path, file
         ({"m.jsonl": [CAT | {"traits": {"n": 5}}]}, "m.jsonl, line 1: traits must map names to text"),
         ({"m.jsonl": [{"image_path": "/elsewhere/cat.png", "caption": "a"}]}, "lies outside the folder"),
         ({"m.jsonl": [CAT | {"file_name": "owl.png"}]}, "m.jsonl, line 1: there is no file owl.png"),
+        (
+            {"m.csv": "file,text\ncat.png,a cat\nowl.png,an owl\nhen.png,a hen\n"},
+            "m.csv, lines 3, 4: there is no file owl.png, hen.png; remove the lines, or put back",
+        ),
         ({"m.jsonl": [CAT | {"file_name": "a.md"}], "a.md": "x"}, "m.jsonl, line 1: a.md is not used as a picture"),
         ({"m.csv": "file,text\ncat.png,1girl, solo\n"}, "m.csv, line 2: 3 cells under 2 columns"),
         ({"m.csv": "name,words\ncat.png,a\n"}, "m.csv: needs columns file_name and text, has name, words"),

@@ -158,11 +158,13 @@ def test_brand_keeps_the_most_varied_crops_frames_and_says_what_it_saw(run, fold
     rows = [row for part in brandset.SPLITS for row in files.read_jsonl(place / part / "metadata.jsonl")]
     assert code == 0 and len(rows) == 12 and text.count("not among the 12 most varied") == 1, text
     assert (
-        f"a frame or bars: 1 picture ({names[0]})" in text
+        f"a frame or bars, cut off: 1 picture ({names[0]}), saved anew as PNG" in text
         and f"as large as most others: 1 picture ({names[1]})" in text
     )
     left_out = text.split("not used: ")[1].splitlines()[0].split(", ")
     assert sorted([row["original"] for row in rows] + left_out) == names
+    said = (place / "source-files.csv").read_text()
+    assert ("a frame or bars, cut off" in said) == (names[0] not in left_out) and "or bars\n" not in said
     for part in brandset.SPLITS:
         for row in map(json.loads, (place / part / "metadata.jsonl").read_text().splitlines()):
             image = Image.open(place / part / row["file_name"])
@@ -182,6 +184,16 @@ def test_check_says_in_which_shape_each_picture_is_trained(run, tmp_path: Path) 
     assert f"enlarged more than 1.5 times for training: 1 picture (train/{small.name})" in text
     code, text = run("check", f"brand={neon}", "train.buckets=false")
     assert code == 0 and "bucket 64 x 64: 32 pictures" in text and "at 2.00 times" not in text
+
+
+def test_small_pictures_are_those_of_the_whole_set(run, tmp_path: Path) -> None:
+    """Where a whole split is small, none is smaller than the others of its split."""
+    neon = Path(shutil.copytree(files.ROOT / "data" / "brands" / "neon", tmp_path / "neon"))
+    small = [neon / "validation" / row["file_name"] for row in files.read_jsonl(neon / "validation" / "metadata.jsonl")]
+    for path in small:
+        Image.open(path).resize((24, 24)).save(path)
+    said = brandcheck.check_brand_set_files(neon).noted[brandset.SMALL]
+    assert said == [f"validation/{path.name}" for path in small] and len(small) > 1
 
 
 def test_captions_of_other_pictures_are_named(run, tmp_path: Path) -> None:
