@@ -69,6 +69,7 @@ def export(config: Config) -> int:
         )
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
+            pictures_to_export(lot, verdicts)  # there are some
             key, marks = signing_key_and_marks(config)  # it may make a key: not for an export that is refused
             marks = replace(marks, watermark=watermark_of_batch(config, lot))
             price = config.hardware.price_per_hour
@@ -157,15 +158,7 @@ def write_package(
     If the newest version holds the same already, its folder is returned and nothing is written. The package is signed
     by `key`, if there is one. Raises DataError if nothing can be exported.
     """
-    accepted, changed = exportable_and_changed_pictures(lot, verdicts)
-    if not accepted:
-        raise DataError(
-            f"nothing to export: no picture of {files.display_path(lot.out)} was accepted",
-            next_step="its report says why; what is in review a person settles: stylegate gate ... decisions=FILE.csv.",
-        )
-    odd = [repr(v.file) for v in accepted if not v.file.isprintable() or "%" in v.file]
-    if odd:
-        raise DataError("file names that a manifest cannot hold:", odd, "rename them and run the gate again.")
+    accepted, changed = pictures_to_export(lot, verdicts)
     versions = living.numbered_versions(collection)
     newest, number = versions[-1] if versions else (None, 0)
     accepted = living.verdicts_without_burned(lot, accepted, newest, told)
@@ -263,6 +256,22 @@ def exportable_and_changed_pictures(lot: Lot, verdicts: list[Verdict]) -> tuple[
     accepted = exportable_verdicts(verdicts, bool(lot.slots))
     whole = [v for v in accepted if lot.sha256.get(v.file) == v.sha256]
     return whole, [v.file for v in accepted if lot.sha256.get(v.file) != v.sha256]
+
+
+def pictures_to_export(lot: Lot, verdicts: list[Verdict]) -> tuple[list[Verdict], list[str]]:
+    """`exportable_and_changed_pictures`. Raises DataError if no picture may be exported, or if a manifest cannot hold
+    the name of one.
+    """
+    accepted, changed = exportable_and_changed_pictures(lot, verdicts)
+    if not accepted:
+        raise DataError(
+            f"nothing to export: no picture of {files.display_path(lot.out)} was accepted",
+            next_step="its report says why; what is in review a person settles: stylegate gate ... decisions=FILE.csv.",
+        )
+    odd = [repr(v.file) for v in accepted if not v.file.isprintable() or "%" in v.file]
+    if odd:
+        raise DataError("file names that a manifest cannot hold:", odd, "rename them and run the gate again.")
+    return accepted, changed
 
 
 def accepted_attempts_not_exported(lot: Lot, verdicts: list[Verdict]) -> list[str]:

@@ -13,6 +13,7 @@ from eval.judging.advice import NOBODY_LOOKED
 from eval.judging.byscores import verdict_and_reasons, verdicts_of_rows
 from eval.judging.rules import folder_exit_code
 from eval.measuring import features
+from eval.package import signature
 from eval.policy.lines import ResolvedCheckLines
 from stylegate import files
 from tests import lots
@@ -115,12 +116,14 @@ def test_true_pictures_pass_and_faults_do_not(run, judged: Path, tmp_path: Path)
     assert not names & {"corrupt.png", "truncated.png", "blank.png", "zz-same.png", "zz-training.png"}
 
 
-def test_a_folder_with_only_a_corrupt_file_exits_10(run, tmp_path: Path) -> None:
+def test_a_folder_with_only_a_corrupt_file_exits_10(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signature, "KEY", tmp_path / "package.pem")
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "x.png").write_bytes(b"nothing")
     code, text = run("gate", f"images={tmp_path / 'only'}")
     assert code == 10 and "1 in = 0 accept + 0 review + 0 reject + 1 error" in text
     assert "nothing to export" in run("export", f"images={tmp_path / 'only'}")[1]
+    assert not signature.KEY.exists(), "no key is made for a package that is not written"
 
 
 def test_without_references_only_faults_and_duplicates_are_judged(run, judged: Path) -> None:
