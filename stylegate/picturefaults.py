@@ -14,6 +14,9 @@ from stylegate import pictures
 
 EVEN = 10  # levels of 255 between the brightest and the darkest pixel of a line that belongs to a frame (JPEG included)
 JUMP = 24  # levels between a frame and the picture in it
+RINGING = 16  # lines at the inner edge of a frame that JPEG disturbs: a block of colours at half the size
+DISTURBED = 0.25  # share of such a line that is more than EVEN from the frame in brightness, at most; none is by JUMP
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # brightness of red, green and blue in JPEG (ITU-R BT.601)
 ALONG = 0.9  # share of the line inside a frame that differs from it; a subject on a flat ground touches less
 DEEPEST = 0.35  # share of a side that a frame may take
 FEWEST_PIXELS = 96  # shorter side from which on enlarging can be told
@@ -62,13 +65,23 @@ def without_frame(content: bytes, background: str) -> bytes:
 
 def top_bar_depth(pixels: NDArray[np.int16]) -> int:
     """The number of rows at the top of `pixels` [h, w, 3] that are of one even colour; 0 if there are none, or more
-    than DEEPEST of the height.
+    than DEEPEST of the height. Rows at the inner edge count too where they differ as JPEG makes them: their brightness
+    by little, and their colours, which it keeps at half the size, by what the picture beside them has.
     """
     most = int(len(pixels) * DEEPEST) + 1
     upper = pixels[: most + 1]
-    even = (upper.max(1) - upper.min(1) <= EVEN).all(1) & (np.abs(upper - upper[:1]).max((1, 2)) <= EVEN)
-    depth = len(even) if even.all() else int(np.argmin(even))
+    away = np.abs(upper - upper[:1]).max(2)
+    even = (upper.max(1) - upper.min(1) <= EVEN).all(1) & (away.max(1) <= EVEN)
+    depth = rows_before_the_first_other(even)
+    if depth:
+        grey = np.abs((upper[depth : depth + RINGING] - upper[:1]) @ LUMA)
+        depth += rows_before_the_first_other((grey.max(1) <= JUMP) & ((grey > EVEN).mean(1) <= DISTURBED))
     return depth if depth < most else 0
+
+
+def rows_before_the_first_other(alike: NDArray[np.bool_]) -> int:
+    """How many are true at the start of `alike`, one a row."""
+    return len(alike) if alike.all() else int(np.argmin(alike))
 
 
 def picture_touches_frame(pixels: NDArray[np.int16], box: BoxInsideFrame) -> bool:

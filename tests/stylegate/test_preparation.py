@@ -1,5 +1,6 @@
 """What `brand` and `check` say of pictures and captions that train badly, and what they cut off or leave out."""
 
+import io
 import json
 import shutil
 import threading
@@ -42,6 +43,29 @@ def test_frames_and_bars_are_found_and_grounds_are_not() -> None:
         on_a_ground = Image.new("RGB", (96, 96), (240, 240, 240))
         ImageDraw.Draw(on_a_ground).ellipse((16, 16, 80, 80), fill=(20, 90, 200))
         assert find_box_inside_frame(on_a_ground) is None and find_box_inside_frame(Image.new("RGB", (96, 96))) is None
+
+
+@pytest.mark.parametrize("quality", [85, 88, 92])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_letterboxes_of_jpeg_files_are_found_and_slopes_are_not(quality: int, subsampling: str) -> None:
+    """Bars end inside a block of JPEG, which then rings, and lends them the picture's colours."""
+
+    def as_jpeg(image: Image.Image) -> Image.Image:
+        image.save(held := io.BytesIO(), "JPEG", quality=quality, subsampling=subsampling)
+        return Image.open(held)
+
+    for seed in range(8):
+        noise = np.random.default_rng(seed).normal(0, 10, (96, 128, 3))
+        ground = np.asarray(drawn(128, seed))[:96].clip(60, 245)
+        image = Image.fromarray((ground + noise).clip(50, 255).astype(np.uint8))
+        barred = as_jpeg(ImageOps.expand(image, border=(0, 19), fill="black"))
+        box = find_box_inside_frame(barred)
+        assert box and box[0] == 0 and box[2] == 128 and abs(box[1] - 19) <= 1 and abs(box[3] - 115) <= 1, box
+        assert find_box_inside_frame(as_jpeg(image)) is None
+    for step in (0.5, 1, 2, 4, 6):
+        slope = (step * np.minimum(np.arange(128), np.arange(128)[::-1])).clip(0, 255).astype(np.uint8)
+        grey = Image.fromarray(np.repeat(slope[:, None], 128, 1)).convert("RGB")
+        assert find_box_inside_frame(as_jpeg(grey)) is None
 
 
 @pytest.mark.parametrize("times", [2, 3, 4])
