@@ -674,6 +674,19 @@ def test_show_prints_counts_and_writes_no_plan(run) -> None:
     assert "\npairs that never come (forbid them if that is meant)\n  " in text
 
 
+@pytest.mark.parametrize(
+    ("learned", "says"),
+    [(1, "1 of 3 prompts is a caption of a training picture"), (2, "2 of 3 prompts are captions of training pictures")],
+)
+def test_prompts_that_training_pictures_had_are_said(run, tmp_path: Path, learned: int, says: str) -> None:
+    rows = files.read_jsonl(files.ROOT / "data" / "brands" / "neon" / "train" / "metadata.jsonl")
+    prompts = [row["text"] for row in rows[:learned]] + ["an owl", "a hen"]
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts[:3]))
+    words = ["brand=neon", "lora_file=none", f"batch=learned-{learned}", f"prompts={tmp_path / 'prompts.txt'}"]
+    code, text = run("plan", *words, "plan.num_images=3")
+    assert code == 0 and says in text, text
+
+
 def test_capital_letters_do_not_hide_a_trait_from_the_gate(run, tmp_path: Path) -> None:
     known = {"a.png": {"species": "cat", "head wear": "wizard", "item": "no"}, "b.png": {"item": "ＢＯＯＫ"}}
     planned = [{"Species": "Cat", "Head  Wear": "Crown", "Item": "book"}]
