@@ -81,9 +81,12 @@ class Evaluator:
         self.policy = policyfile.read_policy(run.config.policy)
         judges = [encodername.encoder_digest(encodername.encoder_name(run.config)), self.policy.sha256, OF_BASE]
         self.settings = config_as_dict(self.drawn_with) | ({"base": run.drawing.sha256} if run.config.draw_base else {})
-        self.judged_by = files.canonical_sha256([*judges, len(shown), self.settings])
         self.latents: dict[int, Tensor] = {}  # of pictures of validation/, by number, which are encoded once
         self.items = [items[i % len(items)] for i in range(count)]
+        # Pictures of one caption may look alike, as attempts at one slot of a batch.
+        self.groups = {f"{i}.png": i % len(items) for i in range(count)} if len(items) < count else None
+        judges += [len(shown), self.settings, *([self.groups] if self.groups else [])]
+        self.judged_by = files.canonical_sha256(judges)
         bare = [item.text.replace(brand.trigger, "").strip(" ,") for item in self.items[:APART]]
         self.prompts = {
             "with": [brand.prompt_with_trigger(item.text) for item in self.items],
@@ -244,7 +247,7 @@ class Evaluator:
         """Let the gate judge the pictures in with/; its files are written into judged/. Returns the judged lot."""
         paths = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
         config = replace(self.run.config, **paths)
-        lot = read_lot(config)
+        lot = replace(read_lot(config), groups=self.groups)
         compared = comparison_with_decisions(config, lot)
         foreign = compared.foreign | base_pictures_as_foreign_set(self.base_folder / "with")
         compared = replace(compared, references=self.references, references_name="the brand's own", foreign=foreign)

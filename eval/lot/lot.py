@@ -44,6 +44,7 @@ class Lot:
     drawn: dict[str, set[str]] | None = None  # by name the sha256 of what was drawn; None where nobody wrote it down
     stopped: tuple[str, ...] = ()  # attempts that were stopped early, by the name that a picture of them would have
     plan: tuple[PlanSlot, ...] = ()  # every slot of the plan, with or without a picture; empty for a foreign folder
+    groups: Mapping[str, int] | None = None  # of a folder, by name (0, 1, ...): those of one group may look alike
 
     def planned_traits(self) -> dict[str, dict[str, str]]:
         """The planned traits of each picture, by name; {} for a foreign folder."""

@@ -58,6 +58,7 @@ def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
             compared.learned,
             head,
             slots,
+            *([lot.groups] if lot.groups else []),
             *([compared.decided.sha256, compared.brand] if compared.decided else []),
         ]
     )

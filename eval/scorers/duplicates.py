@@ -46,7 +46,8 @@ def nearest_of_smaller_rank(
 ) -> NearestPictures:
     """For each picture the nearest one of smaller rank in another group, or among the pictures exported `earlier`.
 
-    Indices from n on mean pictures of `earlier`. A group is the attempts at one slot, which may look alike.
+    Indices from n on mean pictures of `earlier`. A group is the attempts at one slot, or at one
+    caption in training, which may look alike.
     """
     order = np.argsort(rank, kind="stable")
     found, place = nearest.nearest_by_likeness(
@@ -120,8 +121,8 @@ def log_distances_to_altered_copies(signatures: NDArray[np.uint8]) -> NDArray[np
 
 
 def distinct_column(measured: MeasuredLot) -> NDArray[np.float32]:
-    """[n] log distance to the nearest picture of the lot that ranks before it (of another slot, where there are slots),
-    or that was exported before.
+    """[n] log distance to the nearest picture of the lot that ranks before it (of another slot, where there are slots,
+    or of another group, where there are groups), or that was exported before.
 
     First attempts rank before later ones, then the style score decides, in steps of its resolution, or the aesthetic
     one if there is no style score (`duplicate_priority_ranks`). Writes the other picture's name into
@@ -132,6 +133,8 @@ def distinct_column(measured: MeasuredLot) -> NDArray[np.float32]:
     quality = np.round(measured.columns[by] / SCORES[by].resolution) if by else None
     slots = [attempt_and_slot(name) for name in lot.names] if measured.lot.slots else None
     attempts, groups = (np.array(part) for part in zip(*slots, strict=True)) if slots else (None, None)
+    if of := measured.lot.groups:
+        groups = np.array([of.get(name, -1 - i) for i, name in enumerate(lot.names)])  # one without a group is alone
     rank = duplicate_priority_ranks(quality, attempts, lot.names)
     found = nearest_of_smaller_rank(lot.signatures, rank, groups, earlier.signatures)
     measured.partners["distinct"] = names_at(found.index, lot.names + earlier.names)
