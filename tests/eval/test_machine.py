@@ -5,7 +5,7 @@ from tests.machine import GateMachine, search
 
 
 def test_nothing_talks_the_gate_out_of_it() -> None:
-    search(40)
+    search(25)
     seen = GateMachine.counts
     assert any(what == "package" for what, _ in seen) and seen["certify", 0] and seen["calibrate", 0], seen
 
