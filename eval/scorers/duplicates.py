@@ -46,8 +46,8 @@ def nearest_of_smaller_rank(
 ) -> NearestPictures:
     """For each picture the nearest one of smaller rank in another group, or among the pictures exported `earlier`.
 
-    Indices from n on mean pictures of `earlier`. A group is the attempts at one slot, or at one
-    caption in training, which may look alike.
+    Indices from n on mean pictures of `earlier`. A group is the attempts at one slot, or in training at one caption,
+    which may look alike.
     """
     order = np.argsort(rank, kind="stable")
     found, place = nearest.nearest_by_likeness(
