@@ -27,12 +27,14 @@ VERSION = "base-1"  # raise it when anything below changes the pictures
 
 
 def prompts_for_base_pictures(slots: list[PlanSlot]) -> list[tuple[str, str]]:
-    """(prompt, negative prompt) of at most PICTURES slots, every n-th of the plan, which the base draws without the
-    LoRA; [] for a plan of fewer than FEWEST_OF_BASE slots.
+    """(prompt, negative prompt) of at most PICTURES slots, spread over the plan, which the base draws without the LoRA;
+    [] for a plan of fewer than FEWEST_OF_BASE slots.
     """
     if len(slots) < FEWEST_OF_BASE:
         return []
-    return [(slot.prompt, slot.negative_prompt) for slot in slots[:: max(1, len(slots) // PICTURES)][:PICTURES]]
+    count = min(PICTURES, len(slots))
+    spread = [slots[i * len(slots) // count] for i in range(count)]
+    return [(slot.prompt, slot.negative_prompt) for slot in spread]
 
 
 def settings_with_few_steps(settings: GenerateConfig) -> GenerateConfig:

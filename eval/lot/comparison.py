@@ -125,6 +125,8 @@ def foreign_pictures_by_style(
         found.setdefault(style, []).append((rest, path))
     if not found:
         raise DataError(f"foreign={config.foreign} holds no pictures", next_step="name a folder of other styles.")
+    if OF_BASE in found:  # it would be taken for the pictures that the base draws of a batch's prompts
+        raise DataError(f'foreign={config.foreign}: "{OF_BASE}" names another set', next_step="rename this subfolder.")
     few = [f"{style}: {len(named)}" for style, named in found.items() if len(named) < FEWEST_FOREIGN]
     if few:
         raise DataError(

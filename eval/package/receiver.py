@@ -33,10 +33,11 @@ def sha256(path):
 
 def read_manifest(folder, name, wrong):
     """sha256 by file name, as a manifest lists them; else a sentence in `wrong`."""
-    text = (folder / name).read_bytes().decode(errors="replace") if (folder / name).is_file() else ""
+    path = folder / name
+    text = path.read_bytes().decode(errors="replace") if path.is_file() and os.access(path, os.R_OK) else ""
     listed = {file: digest for digest, file in re.findall(r"^([0-9a-f]{64})  (.+)$", text, re.MULTILINE)}
     if not text or text != "".join(f"{digest}  {file}\n" for file, digest in listed.items()):
-        wrong.append(f"{name} is missing, or has a line that is not a checksum and a name")
+        wrong.append(f"{name} is missing, may not be read, or has a line that is not a checksum and a name")
     return listed
 
 
@@ -47,8 +48,7 @@ def check_files(folder, wrong):
     for place, folders, names in os.walk(folder, onerror=lambda e: wrong.append(f"{e.filename}: {e.strerror}")):
         below = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
         for name in names + [name for name in folders if (Path(place) / name).is_symlink()]:
-            path = f"{place}/{name}"
-            present[below + name] = os.access(path, os.R_OK) and stat.S_ISREG(os.lstat(path).st_mode)
+            present[below + name] = os.access(at := f"{place}/{name}", os.R_OK) and stat.S_ISREG(os.lstat(at).st_mode)
         present |= {} if names or folders else {below or "./": True}
     wrong += [f"{name}: no plain file, or it may not be read" for name in sorted(present) if not present[name]]
     wrong += [f"{name}: missing" for name in sorted(listed.keys() - present.keys())]
@@ -77,7 +77,7 @@ def check_signature(folder, wrong, is_signed):
     if None in answers:
         return [], ["the signatures: there is no openssl here to check them with"]
     left = f"whose key it is: compare the fingerprint (sha256 of {SIGNER}) with what the sender told you in another way"
-    return [f"both manifests are signed by the key with fingerprint {sha256(folder / SIGNER)}"], [left]
+    return [f"both manifests are signed by the key with fingerprint {'' if wrong else sha256(folder / SIGNER)}"], [left]
 
 
 def leaf_hash(item, image_sha256, metadata_sha256):

@@ -116,16 +116,58 @@ class FittedRidge(NamedTuple):
     ) -> NDArray[np.float64]:
         """[n] what a regression on all the other rows would predict for each of these rows [n, k] of this regression.
 
-        `views` rows [i, i + n / views, ...] of equal weight show one picture, and are left out together. It follows
-        from their part of the hat matrix.
+        `views` rows [i, i + n / views, ...] of equal weight show one picture, and are left out together.
         """
-        count, shares = len(rows) // views, weights / self.weight
-        centred = ((rows - self.mean) * np.sqrt(shares)[:, None]).T
-        half = solve_triangular(self.factor, centred, lower=True, check_finite=False).reshape(-1, views, count)
-        hat = np.einsum("kan,kbn->nab", half, half, optimize=True) + shares[:count, None, None]
-        errors = (truth - self.responses(rows)).reshape(views, count).T[..., None]
-        left = np.linalg.solve(np.eye(views) - hat, errors)[..., 0]
-        return truth - left.T.ravel()
+        hat_roots = self.hat_roots(rows, weights)
+        hat = products_of_views(hat_roots, hat_roots, views)
+        return truth - errors_left_out(hat, truth - self.responses(rows))
+
+    def responses_without_set(
+        self,
+        apart: tuple[NDArray, NDArray, NDArray],
+        others: tuple[NDArray, NDArray, NDArray],
+        views: int,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What a regression without the rows `apart` would predict for them, [m], and what it would predict for the
+        rows `others` if the views of each were left out too, [n]. Both are rows of this regression: (rows, truth,
+        weights).
+
+        It follows from the hat matrix H: without the rows S, the weighted errors of S are (1 - H_SS)^-1 times theirs,
+        and the entries of other rows R and T are H_RT + H_RS (1 - H_SS)^-1 H_ST.
+        """
+        roots, other_roots = self.hat_roots(apart[0], apart[2]), self.hat_roots(others[0], others[2])
+        sides = np.sqrt(apart[2]), np.sqrt(others[2])
+        errors = [side * (t - self.responses(rows)) for side, (rows, t, _) in zip(sides, (apart, others), strict=True)]
+        across = roots.T @ other_roots  # [m, n]
+        solved = np.linalg.solve(np.eye(len(errors[0])) - roots.T @ roots, np.c_[errors[0], across])
+        alone = apart[1] - solved[:, 0] / sides[0]
+        hat = products_of_views(other_roots, other_roots, views) + products_of_views(across, solved[:, 1:], views)
+        left = errors_left_out(hat, (errors[1] + across.T @ solved[:, 0]) / sides[1])
+        return alone, others[1] - left
+
+    def hat_roots(self, rows: NDArray, weights: NDArray) -> NDArray[np.float64]:
+        """[k + 1, n] columns whose products with one another are the hat matrix of these rows [n, k], for errors
+        times the roots of the weights.
+        """
+        shares = np.sqrt(weights / self.weight)
+        centred = ((rows - self.mean) * shares[:, None]).T
+        return np.vstack([solve_triangular(self.factor, centred, lower=True, check_finite=False), shares])
+
+
+def products_of_views(left: NDArray, right: NDArray, views: int) -> NDArray[np.float64]:
+    """[n, views, views] the products of the columns of `left` and `right` [k, views * n] that show one picture."""
+    shape = (len(left), views, -1)
+    return np.einsum("kan,kbn->nab", left.reshape(shape), right.reshape(shape), optimize=True)
+
+
+def errors_left_out(hat: NDArray, errors: NDArray) -> NDArray[np.float64]:
+    """[views * n] errors of a regression that has not seen the picture, from the errors [views * n] of one that has.
+
+    `hat` [n, views, views] are the entries of its hat matrix; the views of a picture weigh alike.
+    """
+    views = hat.shape[1]
+    each = errors.reshape(views, -1).T[..., None]
+    return np.linalg.solve(np.eye(views) - hat, each)[..., 0].T.ravel()
 
 
 def fit_ridge(of: RegressionSums, ridge: float = RIDGE) -> FittedRidge:
@@ -232,13 +274,8 @@ def fit_brand_classifier(
         total = total.plus_multiple_of(regression_sums(seen, sides, each))
     whole = fit_ridge(total)
 
-    def responses_to_references(fitted: FittedRidge) -> NDArray[np.float64]:
-        """[2, r] responses to the two views of each reference (as it is, and redrawn) by a regression that has seen
-        neither of them.
-        """
-        return fitted.responses_left_out(rows[0], truths[0], weights[0], views=2).reshape(2, r)
-
-    known, foreign, separations = responses_to_references(whole), [], []
+    known = whole.responses_left_out(rows[0], truths[0], weights[0], views=2).reshape(2, r)  # of both views
+    foreign, separations = [], []
 
     def note_separation(name: str, mine: NDArray, apart: NDArray) -> None:
         """Note the responses `apart` to a foreign set, and how well `mine`, [2, r] of references, are
@@ -247,12 +284,18 @@ def fit_brand_classifier(
         foreign.append(apart)
         separations.append(SeparationFromSet(name, *roc_area_and_lower_bound(mine.mean(0), apart)))
 
+    unknown = [i for i, one in enumerate(sets, start=1) if not one.given and len(sets) > 1]
+    if unknown:  # they weigh alike; the penalty is a share of the weight of the rows that stay
+        stays = 1 - weights[unknown[0]].sum() / total.weight
+        all_rows = fit_ridge(total, RIDGE * stays)
     for i, one in enumerate(sets, start=1):
-        if one.given or len(sets) == 1:
-            note_separation(one.name, known, whole.responses_left_out(rows[i], truths[i], weights[i]))
+        if i in unknown:
+            apart, mine = all_rows.responses_without_set(
+                (rows[i], truths[i], weights[i]), (rows[0], truths[0], weights[0]), views=2
+            )
+            note_separation(one.name, mine.reshape(2, r), apart)
         else:
-            without = fit_ridge(total.plus_multiple_of(parts[i], -1))
-            note_separation(one.name, responses_to_references(without), without.responses(rows[i]))
+            note_separation(one.name, known, whole.responses_left_out(rows[i], truths[i], weights[i]))
     for one in unseen:
         note_separation(one.name, known, whole.responses(scaling.scaled_rows(brand_feature_blocks(one, pixels))))
     every = np.concatenate([known.min(0), *foreign])

@@ -191,7 +191,7 @@ def of_split(part: str) -> list[Path]:
 
 
 def copied(place: Path, paths: list[Path]) -> Path:
-    place.mkdir()
+    place.mkdir(parents=True)
     for path in paths:
         shutil.copy(path, place)
     return place
@@ -239,6 +239,7 @@ def references_named_as_training_pictures(place: Path) -> None:
         (lambda place: copied(place, of_split("train")), "the brand's own"),
         (lambda place: references_named_as_training_pictures(place), "the brand's own"),
         (lambda place: copied(place, of_split("validation")[:3]), "theirs: 3"),
+        (lambda place: copied(place / OF_BASE, of_split("validation")), "rename this subfolder"),
         (lambda place: (copied(place, of_split("validation")) / "x.png").write_bytes(b"no"), "theirs/x.png"),
     ],
 )

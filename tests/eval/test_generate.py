@@ -10,7 +10,7 @@ from PIL import Image
 
 from eval.lot import base as base_pictures
 from eval.lot import batch as batches
-from eval.lot.batch import read_plan
+from eval.lot.batch import PlanSlot, read_plan
 from eval.measuring.record import OF_BASE
 from stylegate import files, sample
 from stylegate.configgroups import GenerateConfig
@@ -191,6 +191,13 @@ def test_the_bases_own_pictures_of_the_prompts_are_foreign_and_drawn_once(
     (folder.parent / "images" / slots[0].file(0)).unlink()
     assert run("generate", *words)[0] == 0
     assert {path.name for path in folder.glob("*.png")} == set(theirs)
+
+
+def test_the_base_draws_prompts_from_all_of_the_plan() -> None:
+    for many in (16, 33, 50, 63, 64, 1000):
+        slots = [PlanSlot(slot=i, prompt=f"{i}", seed=i, traits={}) for i in range(many)]
+        taken = [int(prompt) for prompt, _ in base_pictures.prompts_for_base_pictures(slots)]
+        assert len(set(taken)) == min(many, 32) and taken == sorted(taken) and taken[-1] >= many * 31 // 32 - 1, many
 
 
 def test_without_a_lora_or_with_few_slots_there_are_no_pictures_of_the_base(

@@ -103,6 +103,9 @@ def test_what_cannot_be_read_is_wrong(package: Path, refused: set[Path], monkeyp
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != picture)
     said = receiver.check(package)[2]
     assert said[1:] == [f"data/images/{picture.name}: no plain file, or it may not be read"]
+    for name in (receiver.MANIFEST, receiver.TAGMANIFEST, receiver.SIGNER):
+        monkeypatch.setattr(os, "access", lambda path, _, name=name: Path(path).name != name)
+        assert any(line.startswith(f"{name}: no plain file") for line in receiver.check(package)[2]), name
 
 
 def test_the_statement_is_signed_as_dsse_says(package: Path, tmp_path: Path) -> None:
