@@ -20,8 +20,8 @@ from pathlib import Path
 
 from eval.judging.judge import judge, score_calibration_pool
 from eval.lot.batch import require_file
-from eval.lot.compared import comparison_with_decisions
-from eval.lot.comparison import Comparison
+from eval.lot.compared import comparison_pictures_with_decided_ones
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot, locked_lot
 from eval.measuring.decided import read_decided_pictures
 from eval.policy import file as policyfile
@@ -31,7 +31,7 @@ from eval.promise.calibration import (
     CALIBRATION,
     CalibrationPlan,
     begin_or_resume_calibration,
-    calibration_fingerprint,
+    calibration_digests_by_input,
     calibration_result_for_pool,
     make_calibration,
     require_calibrated_check,
@@ -57,8 +57,8 @@ def calibrate(config: Config) -> int:
     policy = policyfile.read_policy(config.policy)
     require_calibrated_check(policy)
     with locked_lot(config) as lot:
-        compared = comparison_with_decisions(config, lot)
-        pool = scores_to_calibrate_on(config, lot, compared, policy)
+        compared = comparison_pictures_with_decided_ones(config, lot)
+        pool = calibration_pool_scores_by_sha256(config, lot, compared, policy)
         plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
         given = labels_before_first_gap(
             plan.sample, labels.valid_labels_by_sha256(lot.out, "calibrate", policy, plan.pool_and_policy_digest)
@@ -79,7 +79,7 @@ def calibrate(config: Config) -> int:
             )
             return ExitCode.EVIDENCE
         remove_worksheet(lot.out / WORKSHEET, "calibrate", lot.sha256)
-        made = make_calibration(plan, given, policy, calibration_fingerprint(config, lot, compared, policy))
+        made = make_calibration(plan, given, policy, calibration_digests_by_input(config, lot, compared, policy))
         made.write(lot.out / CALIBRATION)
         line = calibration_result_for_pool(made, pool, made.fingerprint, policy)
         found = false_rejects(lot.out, judge(config, lot, compared).verdicts, policy)
@@ -92,7 +92,9 @@ def calibrate(config: Config) -> int:
     return ExitCode.PASS if line.state == "valid" else ExitCode.EVIDENCE
 
 
-def scores_to_calibrate_on(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, float]:
+def calibration_pool_scores_by_sha256(
+    config: Config, lot: Lot, compared: ComparisonPictures, policy: Policy
+) -> dict[str, float]:
     """The calibrated score, by sha256, of each picture that every other check accepts: a calibration samples from them.
 
     Raises DataError if there is none, or if a reader or the aesthetic head learned from one of them.
@@ -107,7 +109,7 @@ def scores_to_calibrate_on(config: Config, lot: Lot, compared: Comparison, polic
     return pool
 
 
-def refuse_learned_pictures(config: Config, pool: Mapping[str, float], compared: Comparison) -> None:
+def refuse_learned_pictures(config: Config, pool: Mapping[str, float], compared: ComparisonPictures) -> None:
     """Raises DataError if a reader or the aesthetic head learned from pictures of the pool, which it would score too
     well.
 

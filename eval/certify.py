@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from getpass import getuser
 from pathlib import Path
 
-from eval.judging.certified import audit_plan_and_reason
+from eval.judging.certified import audit_plan_and_why_this_order
 from eval.judging.judge import judge, require_policy_of_gate, write_verdicts_and_gate_record
 from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
@@ -72,7 +72,7 @@ def certify(config: Config) -> int:
         before = judge(config, lot, without="audit")
         policy = before.policy
         require_policy_of_gate(lot, policy)
-        plan, why = audit_plan_and_reason(
+        plan, why = audit_plan_and_why_this_order(
             lot.out, before.verdicts, policy, bool(lot.slots), not config.promise.known_rejects
         )
         plan, measured = plan_with_known_rejects(lot, plan, config.promise.known_rejects)

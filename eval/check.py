@@ -87,7 +87,7 @@ def add_caption_and_split_remarks(config: Config, brand_set: BrandSet, findings:
     brand, splits = brand_set.brand, brand_set.splits
     learned = {item.file: item.captions() for item in splits["train"]}
     findings.remarks += problems_of_captions(learned, brand.trigger, brand.style)
-    findings.remarks += brandcheck.remark_on_long_captions(brand_set, config)
+    findings.remarks += brandcheck.remarks_on_long_captions(brand_set, config)
     findings.remarks += remarks_on_splits(len(splits["validation"]), len(splits["test"]))
     held_out = [", ".join(item.captions()) for part in ("validation", "test") for item in splits[part]]
     findings.remarks += remarks_on_words_not_learned(chain.from_iterable(learned.values()), held_out)

@@ -48,7 +48,9 @@ def compare_batches(before: Path, after: Path) -> int:
     """
     one, other = read_judged_batch(before), read_judged_batch(after)
     numbers = [
-        n for n in sorted(one.first.keys() & other.first.keys()) if same_prompt_and_seed(one.slots[n], other.slots[n])
+        n
+        for n in sorted(one.first.keys() & other.first.keys())
+        if have_same_prompt_and_seed(one.slots[n], other.slots[n])
     ]
     if not numbers:
         raise DataError(
@@ -84,7 +86,7 @@ def read_judged_batch(place: Path) -> JudgedBatch:
     return JudgedBatch(lot, outcome, first, slots)
 
 
-def same_prompt_and_seed(one: PlanSlot, other: PlanSlot) -> bool:
+def have_same_prompt_and_seed(one: PlanSlot, other: PlanSlot) -> bool:
     """Whether two slots ask for the same picture: prompts and seed are equal."""
     return (one.prompt, one.negative_prompt, one.seed) == (other.prompt, other.negative_prompt, other.seed)
 
@@ -117,7 +119,7 @@ def remarks_on_compared_batches(one: JudgedBatch, other: JudgedBatch, numbers: l
     if left := len(one.slots.keys() | other.slots.keys()) - len(numbers):
         found.append(f"{counted(left, 'slot is', 'slots are')} not compared: not planned alike, or not judged in both")
     seeds = {batch_slot.seed_of_attempt(0) for batch_slot in (other.slots[n] for n in numbers)}
-    learned_from = seeds_learned_from(other.lot)
+    learned_from = seeds_of_learned_preference_pictures(other.lot)
     if learned_from is None:
         found.append("the preference set that the second batch's LoRA learned from is gone: it may hold these seeds")
     elif learned := len(seeds & learned_from):
@@ -128,7 +130,7 @@ def remarks_on_compared_batches(one: JudgedBatch, other: JudgedBatch, numbers: l
     return found
 
 
-def seeds_learned_from(lot: Lot) -> set[int | None] | None:
+def seeds_of_learned_preference_pictures(lot: Lot) -> set[int | None] | None:
     """The seeds of the pictures of the preference set that a batch's LoRA learned from; None if that set is gone.
 
     Empty if the LoRA learned from none, or if its training run is not here.

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import yaml
 from PIL import Image
 
-from eval.lot.comparison import Comparison, foreign_pictures_by_style, pictures_and_traits_of_split
+from eval.lot.comparison import ComparisonPictures, foreign_pictures_by_style, pictures_and_traits_of_split
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.encoder import LoadedEncoder, encode_pictures, load_encoder
@@ -64,7 +64,7 @@ def encoders(config: Config) -> int:
             next_step="put more pictures into test/, or make the brand set again with test=N.",
         )
     foreign = foreign_pictures_by_style(config, references, training) if config.foreign else {}
-    compared = Comparison(
+    compared = ComparisonPictures(
         references, [], [], brand.background, brand.alpha, "", brand.name, {}, {}, brand=brand.name, foreign=foreign
     )
     found: list[EncoderMeasurement] = []
@@ -84,7 +84,7 @@ def encoders(config: Config) -> int:
     return 0
 
 
-def measure_encoder(config: Config, name: str, folder: Path, compared: Comparison) -> EncoderMeasurement:
+def measure_encoder(config: Config, name: str, folder: Path, compared: ComparisonPictures) -> EncoderMeasurement:
     """How surely the encoder `name` tells the brand from foreign styles, and how many seconds it takes for a picture.
 
     Raises ModelError if the encoder cannot be loaded, DataError where references cannot be read.

@@ -26,8 +26,8 @@ from eval.judging.verdicts import Verdict, exportable_verdicts, read_verdicts
 from eval.lot.cost import cost_per_accepted, seconds_by_stage
 from eval.lot.lot import Lot, locked_lot
 from eval.package import living
-from eval.package.bag import write_proofs_of_bag
-from eval.package.earlier import signed_earlier_package
+from eval.package.bag import write_bag_manifests_and_signatures
+from eval.package.earlier import earlier_package_with_signed_digests
 from eval.package.fill import NO_MARKS, fill_package, number_of_planned_pictures
 from eval.package.label_heads import LABEL_HEADS, last_label_row_hashes
 from eval.package.layout import is_bag
@@ -59,13 +59,13 @@ def export(config: Config) -> int:
     told = living.read_burn_request(config)
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
         outcome, verdicts = read_gate_record_and_verdicts(lot)
-        if held := reason_not_to_export(lot, outcome, verdicts):
+        if held := exit_code_and_reason_against_export(lot, outcome, verdicts):
             code, why, advice = held
             print(f"export: nothing was exported: {why}")
             print(f"Next: {advice}")
             return code
         collection = files.EXPORTS / (
-            config.name or (run_name(config) if config.brand else package_name_not_hidden(lot.out))
+            config.name or (run_name(config) if config.brand else package_name_without_leading_dots(lot.out))
         )
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
@@ -114,7 +114,7 @@ def count_and_first_names(found: list[str]) -> str:
     return f"{len(found)} ({', '.join(found[:NAMED])}{', …' if len(found) > NAMED else ''})"
 
 
-def package_name_not_hidden(out: Path) -> str:
+def package_name_without_leading_dots(out: Path) -> str:
     """The name of a lot's folder without dots at its beginning: a hidden package would not be compared with by later
     gates.
     """
@@ -162,7 +162,7 @@ def write_package(
     versions = living.numbered_versions(collection)
     newest, number = versions[-1] if versions else (None, 0)
     accepted = living.verdicts_without_burned(lot, accepted, newest, told)
-    earlier = signed_earlier_package(newest, key)
+    earlier = earlier_package_with_signed_digests(newest, key)
     partial = collection.with_name(f".{collection.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     if partial.is_symlink() or partial.exists():  # what lies there would leave too
@@ -175,7 +175,7 @@ def write_package(
             heads.write(partial / LABEL_HEADS)
         if newest and is_bag(newest):
             living.write_changes(partial, newest, [package for package, _ in versions], told)
-        write_proofs_of_bag(partial, collection.name, key, provenance)
+        write_bag_manifests_and_signatures(partial, collection.name, key, provenance)
         if problems := package_problems(partial):
             raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
         same = newest and manifest_lines_to_compare(newest) == manifest_lines_to_compare(partial)
@@ -199,7 +199,9 @@ def manifest_lines_to_compare(package: Path) -> list[bytes]:
     return [line for line in lines if line.partition(b"  ")[2].decode() not in HISTORY]
 
 
-def reason_not_to_export(lot: Lot, outcome: GateRecord, verdicts: list[Verdict]) -> tuple[int, str, str] | None:
+def exit_code_and_reason_against_export(
+    lot: Lot, outcome: GateRecord, verdicts: list[Verdict]
+) -> tuple[int, str, str] | None:
     """Exit code, reason and next step, in words, where the whole lot stays here; None where it may leave."""
     state, says = outcome.promise.state, outcome.promise.says
     if state in ("stale", "insufficient"):

@@ -24,7 +24,7 @@ from eval.judging.advice import (
 from eval.judging.decisions import store_decisions_from_table, write_review_worksheet
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import JudgedLot
-from eval.lot.attempts import advice_on_exhausted_slots, checks_that_failed_slots, failed_attempts_and_filled_slots
+from eval.lot.attempts import advice_on_exhausted_slots, failed_attempts_and_filled_slots, failed_check_counts_by_slot
 from eval.lot.batch import require_file
 from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
@@ -35,7 +35,7 @@ from eval.report.summaries import (
     escaped_on_one_line,
     left_out_checks_in_words,
     score_and_threshold_in_brackets,
-    worst_picture_first,
+    sort_key_worst_picture_first,
 )
 from stylegate import files
 from stylegate.config import Config
@@ -129,7 +129,7 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
                 ((v.file, v.verdict) for v in judged.verdicts), judged.lot.stopped
             )
             rows = [verdict.model_dump(include={"file", "verdict", "reasons"}) for verdict in judged.verdicts]
-            failed_by = checks_that_failed_slots(rows, judged.lot.stopped)
+            failed_by = failed_check_counts_by_slot(rows, judged.lot.stopped)
             lines += advice_on_exhausted_slots(slots.exhausted, states, failed_by, judged.lot.out.name)
     return lines
 
@@ -138,7 +138,7 @@ def worst_pictures_in_words(judged: JudgedLot) -> list[str]:
     """A line for each of the worst NAMED pictures in error or rejected: its worst reason, and how many others."""
     failed = [verdict for verdict in judged.verdicts if verdict.verdict in ("error", "reject")]
     lines = []
-    for verdict in sorted(failed, key=worst_picture_first)[:NAMED]:
+    for verdict in sorted(failed, key=sort_key_worst_picture_first)[:NAMED]:
         first, *others = verdict.reasons
         more = f", and {counted(len(others), 'more reason')}" if others else ""
         lines.append(

@@ -26,29 +26,29 @@ from PIL import Image
 from eval.engines.parts import Row
 from eval.engines.run import Work
 from eval.lot import early
-from eval.lot.attempts import advice_on_exhausted_slots, checks_that_failed_slots
-from eval.lot.base import draw_base_pictures, prompts_for_base_pictures, write_base_pictures
+from eval.lot.attempts import advice_on_exhausted_slots, failed_check_counts_by_slot
+from eval.lot.base import draw_and_write_base_pictures, prompts_for_base_pictures, write_base_pictures
 from eval.lot.batch import (
     PLAN,
     RECORD,
-    attempt_names,
     batch_folder_and_facts,
-    has_picture,
+    has_picture_of_attempt,
+    names_of_attempts_with_picture,
     read_existing_batch_record,
     read_plan,
     traits_or_prompts_digest,
 )
 from eval.lot.drawing import DrawPictures, settings_of_drawing
-from eval.lot.drawn import append_drawn_digests, start_drawn_file
+from eval.lot.drawn import append_drawn_digests, start_drawn_digests_file
 from eval.lot.early import Round
 from eval.lot.rounds import (
     VERDICTS,
     Attempt,
     BatchProgress,
+    attempts_in_unfinished_parts,
     next_round,
     read_batch_progress,
     recorded_or_new_round,
-    unfinished_parts,
 )
 from eval.measuring import encodername, features
 from eval.measuring.previews import PreviewScorer
@@ -82,14 +82,19 @@ def generate(config: Config, first_slots: int | None = None) -> int:
         )
     with files.exclusive_lock(folder) if main else nullcontext():
         processes.wait_for_everyone()  # until the folder is locked
-        before, standing = attempt_names(folder / "images"), read_batch_progress(folder, config.plan.max_attempts)
-        parts = [] if ends_after else parts_that_are_due(config, folder, standing, first_slots)
+        before, standing = (
+            names_of_attempts_with_picture(folder / "images"),
+            read_batch_progress(folder, config.plan.max_attempts),
+        )
+        parts = [] if ends_after else due_attempts_in_parts(config, folder, standing, first_slots)
         if main and (parts or ends_after):
-            start_drawn_file(folder, of_earlier_version=read_existing_batch_record(folder).precision is not None)
+            start_drawn_digests_file(
+                folder, of_earlier_version=read_existing_batch_record(folder).precision is not None
+            )
             early.cut_torn_row_of_previews(folder)
         processes.wait_for_everyone()  # until all have seen what exists
         if ends_after:
-            draw_in_rounds(config, folder, processes, ends_after)
+            draw_rounds_with_early_stopping(config, folder, processes, ends_after)
         elif config.engine.name != "local" and parts:
             draw_by_engine(parts, folder / "images", config, folder, standing)
         elif parts[rank::world]:
@@ -98,7 +103,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
     return print_what_was_drawn(config, folder, len(before)) if main else ExitCode.PASS
 
 
-def parts_that_are_due(
+def due_attempts_in_parts(
     config: Config, folder: Path, standing: BatchProgress, first_slots: int | None
 ) -> list[list[Attempt]]:
     """The attempts that are due now, in parts that are drawn together; with `first_slots` the first ones at these."""
@@ -107,23 +112,26 @@ def parts_that_are_due(
         for slot, attempt in standing.due
         if first_slots is None or (attempt == 0 and slot.slot < first_slots)
     ]
-    return unfinished_parts(due, config.generate.batch_size, folder)
+    return attempts_in_unfinished_parts(due, config.generate.batch_size, folder)
 
 
 def print_what_was_drawn(config: Config, folder: Path, before: int) -> int:
     """Print how many pictures were drawn, where `before` had been there already, and what is to be done next. Returns
     the exit code of `generate`.
     """
-    standing, there = read_batch_progress(folder, config.plan.max_attempts), set(attempt_names(folder / "images"))
+    standing, there = (
+        read_batch_progress(folder, config.plan.max_attempts),
+        set(names_of_attempts_with_picture(folder / "images")),
+    )
     new = len(there - standing.judged)
     told = f"; not judged yet: {new} (stylegate gate, with the same arguments)" if new else ""
     told += f"; stopped early: {standing.stopped}" if standing.stopped else ""
     print(f"generate: {len(there) - before} drawn, {len(there)} in {files.display_path(folder / 'images')}{told}")
-    if early.read_rounds(folder) and unfinished_parts(standing.due, 1, folder):
+    if early.read_rounds(folder) and attempts_in_unfinished_parts(standing.due, 1, folder):
         print("          the others are drawn once these are judged: gate, then generate again")
     if standing.due or standing.filled >= standing.wanted or not standing.exhausted:
         return ExitCode.PASS
-    failed_by = checks_that_failed_slots(
+    failed_by = failed_check_counts_by_slot(
         files.read_jsonl(folder / VERDICTS, "file"), early.names_of_stopped_attempts(folder)
     )
     for line in advice_on_exhausted_slots(standing.exhausted, standing.states, failed_by, folder.name):
@@ -160,13 +168,13 @@ def load_stage(config: Config, folder: Path, processes: PartialState) -> DrawPic
     if settings["lora"] and processes.is_main_process:
         with hardware.autocast_to_bf16(stage.device, stage.precision):
             drawn_as, models = (stage.resolution, stage.precision), stage.merge_or_remove_lora(False)
-            draw_base_pictures(models, record.facts, read_plan(folder), folder, drawn_with, drawn_as)
+            draw_and_write_base_pictures(models, record.facts, read_plan(folder), folder, drawn_with, drawn_as)
     if processes.is_main_process:
-        note_drawing(folder, config, stage.precision, stage.resolution)
+        write_drawing_settings_into_record(folder, config, stage.precision, stage.resolution)
     return stage
 
 
-def draw_in_rounds(config: Config, folder: Path, processes: PartialState, ends_after: int) -> None:
+def draw_rounds_with_early_stopping(config: Config, folder: Path, processes: PartialState, ends_after: int) -> None:
     """Draw round after round, until nothing is due before the next gate. A picture whose preview after `ends_after`
     denoising steps is hopeless is not finished.
     """
@@ -180,13 +188,13 @@ def draw_in_rounds(config: Config, folder: Path, processes: PartialState, ends_a
         if processes.is_main_process:
             early.append_new_round(folder, recorded_or_new_round(folder, found, scorer.key))
         processes.wait_for_everyone()  # until the line is written
-        stopping = StoppingEarly(scorer, early.read_rounds(folder)[found.number], ends_after)
+        stopping = HopelessAttemptStopper(scorer, early.read_rounds(folder)[found.number], ends_after)
         share = found.parts[processes.process_index :: processes.num_processes]
         draw_attempts(stage, share, config, folder, processes, stopping)
         processes.wait_for_everyone()  # until the round is drawn
 
 
-class StoppingEarly(NamedTuple):
+class HopelessAttemptStopper(NamedTuple):
     """Scores previews of a round's attempts, and ends those that are hopeless."""
 
     scorer: PreviewScorer
@@ -220,7 +228,7 @@ def draw_attempts(
     config: Config,
     folder: Path,
     processes: PartialState,
-    stopping: StoppingEarly | None = None,
+    stopping: HopelessAttemptStopper | None = None,
 ) -> None:
     """Draw the attempts, each part whole, and write into images/ the pictures that are not there yet. With `stopping`,
     hopeless attempts are not finished and get none.
@@ -286,7 +294,7 @@ def draw_by_engine(
                     in_order = [contents[str(i)] for i in range(len(part))]
                     if not drawn_so_far:
                         with Image.open(io.BytesIO(in_order[0])) as first:
-                            note_drawing(folder, config, settings["precision"], first.width)
+                            write_drawing_settings_into_record(folder, config, settings["precision"], first.width)
                     write_new_pictures(folder, images, part, in_order)
                     drawn_so_far += len(part)
                     seconds_each = (time.monotonic() - began) / drawn_so_far
@@ -295,7 +303,7 @@ def draw_by_engine(
 
         work = Work(config.engine, {"stage": "draw", **settings}, folder)
         with work.locked():
-            work.take_finished(take)
+            work.hand_over_finished_results(take)
             if not prompts:
                 write_base_pictures(folder, {})
             elif kept := cache.get(base_row["id"]):
@@ -305,7 +313,7 @@ def draw_by_engine(
             open_rows = [
                 row
                 for row in rows
-                if row is base_row or not all(has_picture(images, *attempt) for attempt in by_id[row["id"]])
+                if row is base_row or not all(has_picture_of_attempt(images, *attempt) for attempt in by_id[row["id"]])
             ]
             in_a_part = max(1, (config.engine.part_size or 1) // drawn_with.batch_size)
             work.do_rows_in_parts(open_rows, in_a_part, take, settings["device"] == "cuda")
@@ -322,7 +330,7 @@ def brand_of_batch(config: Config) -> brandset.Brand | None:
     return brandset.read_brand_file(brandset.brand_folder(config.brand)) if config.brand else None
 
 
-def note_drawing(folder: Path, config: Config, precision: str, size: int) -> None:
+def write_drawing_settings_into_record(folder: Path, config: Config, precision: str, size: int) -> None:
     """Write into batch.json how the batch is drawn: precision, side in pixels, attempts at most."""
     told = {"precision": precision, "size": size, "max_attempts": config.plan.max_attempts}
     read_existing_batch_record(folder).model_copy(update=told).write(folder / RECORD)
@@ -338,7 +346,7 @@ def write_new_pictures(folder: Path, images: Path, part: list[Attempt], contents
     """Write the pictures of a part's attempts into `images`, but for attempts that have one there already. Returns the
     sha256 of each file that was written, by its attempt's place in the part. `contents` are PNG files.
     """
-    new = {i: contents[i] for i, attempt in enumerate(part) if not has_picture(images, *attempt)}
+    new = {i: contents[i] for i, attempt in enumerate(part) if not has_picture_of_attempt(images, *attempt)}
     names = {i: part[i][0].file(part[i][1]) for i in new}
     digests = {i: hashlib.sha256(content).hexdigest() for i, content in new.items()}
     append_drawn_digests(folder, {names[i]: digest for i, digest in digests.items()})

@@ -23,13 +23,13 @@ import numpy as np
 
 from eval.judging.judge import VerdictsBeforePeople, score_and_decide_by_policy
 from eval.learning import LEARNT
-from eval.learning.advice import advice_beside_learning
+from eval.learning.advice import advice_on_captions_traits_references
 from eval.learning.decisions import decided_pictures
-from eval.learning.gains import ReaderGain, gains_of_readers
+from eval.learning.gains import RankingGainByLearning, ranking_gains_by_learning
 from eval.learning.newpolicy import make_learnt_policy
-from eval.learning.page import write_page
-from eval.lot.compared import comparison_with_decisions
-from eval.lot.comparison import Comparison, DecidedFile
+from eval.learning.page import write_learning_report_page
+from eval.lot.compared import comparison_pictures_with_decided_ones
+from eval.lot.comparison import ComparisonPictures, DecidedPicturesFile
 from eval.lot.lot import Lot, locked_lot
 from eval.measuring.decided import DecidedPictures
 from eval.measuring.record import READ_BY_HEAD
@@ -50,25 +50,25 @@ def learn(config: Config) -> int:
     """
     policy = policyfile.read_policy(config.policy)
     with locked_lot(config) as lot, store.frozen_store_reads():
-        compared = comparison_with_decisions(config, lot, policy)
+        compared = comparison_pictures_with_decided_ones(config, lot, policy)
         decided, notes = decided_pictures(config, lot, compared, policy)
         before = score_and_decide_by_policy(config, lot, compared, policy)
         with tempfile.TemporaryDirectory(prefix=".learnt.", dir=lot.out) as place:
             taught = write_decided_pictures_file(Path(place), compared, decided)
             elsewhere = replace(lot, out=Path(place))
             scores = score_and_decide_by_policy(config, elsewhere, taught, policy, quiet=True).scores
-            decided = with_scores_in_spreads(decided, scores)
+            decided = decided_pictures_with_standardised_scores(decided, scores)
             new = make_learnt_policy(policyfile.policy_path(config.policy), policy, decided, scores)
             files.write_atomically(Path(place) / new.name, new.text)
             after = score_and_decide_by_policy(
                 config, elsewhere, taught, policyfile.read_policy(str(Path(place) / new.name)), quiet=True
             )
-        gains = gains_of_readers(decided, before, after, policy.promise.alpha)
+        gains = ranking_gains_by_learning(decided, before, after, policy.promise.alpha)
         folder = lot.out / LEARNT
         files.write_atomically(folder / decided.file_name, decided.content())
         files.write_atomically(folder / new.name, new.text)
-        advice = advice_beside_learning(compared, decided, after.scores)
-        page = write_page(folder / "report", lot, compared, (before, after), gains, advice)
+        advice = advice_on_captions_traits_references(compared, decided, after.scores)
+        page = write_learning_report_page(folder / "report", lot, compared, (before, after), gains, advice)
     for note in notes:
         print(f"note: {note}")
     print_gains_and_changed_verdicts(gains, before, after)
@@ -86,19 +86,21 @@ def learn(config: Config) -> int:
     return ExitCode.PASS
 
 
-def write_decided_pictures_file(place: Path, compared: Comparison, decided: DecidedPictures) -> Comparison:
+def write_decided_pictures_file(
+    place: Path, compared: ComparisonPictures, decided: DecidedPictures
+) -> ComparisonPictures:
     """Write the decided pictures to a file in the folder `place`. Returns `compared` with this file."""
     files.write_atomically(place / decided.file_name, decided.content())
-    return replace(compared, decided=DecidedFile(place / decided.file_name, decided.sha256))
+    return replace(compared, decided=DecidedPicturesFile(place / decided.file_name, decided.sha256))
 
 
-def with_scores_in_spreads(decided: DecidedPictures, scores: LotScores) -> DecidedPictures:
+def decided_pictures_with_standardised_scores(decided: DecidedPictures, scores: LotScores) -> DecidedPictures:
     """The decided pictures, where those that are in the lot have their scores (READ_BY_HEAD) in spreads of the
     references, by readers that do not know them.
     """
     columns = {name: np.array([row.get(name) for row in scores.rows], np.float64) for name in READ_BY_HEAD}
     spreads = taste.scores_in_spreads(columns, scores.references, len(scores.rows))
-    found, rows = decided.scores.copy(), decided.rows_by_sha256()
+    found, rows = decided.scores.copy(), decided.row_indexes_by_sha256()
     for row, of_picture in zip(scores.rows, spreads, strict=True):
         if (i := rows.get(row["sha256"])) is not None:
             found[i] = of_picture
@@ -106,7 +108,7 @@ def with_scores_in_spreads(decided: DecidedPictures, scores: LotScores) -> Decid
 
 
 def print_gains_and_changed_verdicts(
-    gains: list[ReaderGain], before: VerdictsBeforePeople, after: VerdictsBeforePeople
+    gains: list[RankingGainByLearning], before: VerdictsBeforePeople, after: VerdictsBeforePeople
 ) -> None:
     """Print what each reader gains, and how many verdicts change in which way."""
     for gain in gains:

@@ -24,12 +24,12 @@ from eval.package.marks import (
     MarksOfPicture,
     credential_states_in_words,
     drawing_facts_by_path,
+    load_watermark_from_argument,
     marks_in_words,
     marks_report,
-    named_watermark,
-    read_all_marks,
-    read_marks,
-    trusted_certificates,
+    read_marks_of_each_picture,
+    read_picture_marks,
+    trusted_certificates_pem_from_argument,
 )
 from stylegate.errors import ConfigError, DataError
 from stylegate.listing import list_folder
@@ -49,11 +49,11 @@ def marks(words: Sequence[str]) -> int:
     attack = [word.removeprefix("attack=") for word in words if word.startswith("attack=")]
     if not folders or unknown or not set(attack) <= {"true", "false"}:
         raise ConfigError("marks takes folders, attack=true, trust=FILE and watermark=FILE", unknown, USAGE)
-    trust, watermark = trusted_certificates(words), named_watermark(words)
+    trust, watermark = trusted_certificates_pem_from_argument(words), load_watermark_from_argument(words)
     for folder in folders:
         paths = picture_paths_of_package_or_folder(folder)
         made_from = drawing_facts_by_path(folder, watermark) if watermark else NOTHING_KNOWN
-        found = read_all_marks(paths, trust, watermark, made_from)
+        found = read_marks_of_each_picture(paths, trust, watermark, made_from)
         print(f"{folder}: {marks_in_words(marks_report(found))}")
         for line in credential_states_in_words(found):
             print(f"  {line}")
@@ -87,12 +87,12 @@ def as_jpeg_of_quality_75(image: Image.Image) -> bytes:
     return image_file_bytes(image.convert("RGB"), "JPEG", quality=75)
 
 
-def resized_to_half(image: Image.Image) -> bytes:
+def image_bytes_at_half_size(image: Image.Image) -> bytes:
     """The picture at half its width and height, as the bytes of an image file."""
     return image_file_bytes(image.resize((image.width // 2, image.height // 2)), format_to_write(image))
 
 
-def cropped_by_a_tenth(image: Image.Image) -> bytes:
+def image_bytes_cropped_by_tenth(image: Image.Image) -> bytes:
     """The picture without a tenth of its width and height at each side, as the bytes of an image file."""
     across, down = image.width // 10, image.height // 10
     return image_file_bytes(
@@ -107,8 +107,8 @@ def format_to_write(image: Image.Image) -> str:
 
 ATTACKS: dict[str, Callable[[Image.Image], bytes]] = {
     "saving as JPEG of quality 75": as_jpeg_of_quality_75,
-    "resizing to half": resized_to_half,
-    "cropping a tenth off each side": cropped_by_a_tenth,
+    "resizing to half": image_bytes_at_half_size,
+    "cropping a tenth off each side": image_bytes_cropped_by_tenth,
 }
 
 
@@ -136,9 +136,9 @@ def surviving_marks_in_words(
     def marks_after_attack(path: Path) -> MarksOfPicture:
         try:
             with Image.open(path, formats=FORMATS) as image:
-                return read_marks(change(image), context, watermark, made_from.get(path))
+                return read_picture_marks(change(image), context, watermark, made_from.get(path))
         except (OSError, ValueError):
-            return read_marks(b"", context)
+            return read_picture_marks(b"", context)
 
     with ThreadPoolExecutor(CORES) as pool:
         left = list(pool.map(marks_after_attack, paths))

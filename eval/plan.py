@@ -22,8 +22,8 @@ from eval.lot.batch import (
     PLAN,
     PlanSlot,
     attempt_and_slot,
-    attempt_names,
     batch_folder_and_facts,
+    names_of_attempts_with_picture,
     read_existing_batch_record,
     read_plan,
     write_batch_record,
@@ -36,7 +36,7 @@ from eval.package import living
 from eval.planning import commitment, interchange, picture, rarity
 from eval.planning.asked import slots_from_config, training_combinations_to_exclude
 from eval.planning.open_slots import RarityInterval, rarity_intervals
-from eval.planning.problem import make_plan_problem
+from eval.planning.problem import make_plan_constraints
 from eval.planning.slots import notes_on_values_without_slot, repaired_slots
 from eval.planning.traits import TraitsFile
 from eval.planning.traitsfile import read_traits_file
@@ -44,7 +44,7 @@ from stylegate import brandcheck, brandset, files
 from stylegate.brandset import BrandSet
 from stylegate.config import Config, run_name
 from stylegate.errors import ConfigError, ModelError
-from stylegate.words import counted, plain_spelling
+from stylegate.words import counted, name_without_case_and_accents
 
 NAMED = 5  # problems that a note names
 EARLIER = "earlier"  # folder of a batch: pictures of slots that a later plan has changed
@@ -66,12 +66,12 @@ def plan(config: Config, with_next_step: bool = True) -> int:
         return show_plan(config, brand_set, file)
     folder, facts = batch_folder_and_facts(config, replanned=file is not None)
     if config.repair:
-        return repair_slots(config, folder, facts, brand_set, file)
+        return replan_slots_with_other_traits(config, folder, facts, brand_set, file)
     with files.exclusive_lock(folder):
         earlier = read_earlier_slots(folder)
         slots = slots_from_config(config, brand_set, file, earlier, slots_with_a_drawn_picture(folder))
         write_plan_and_move_outdated_pictures(folder, facts, config, earlier, slots, file is not None)
-    warn_of_slots_beyond_supply(config, folder, slots)
+    warn_if_declared_supply_exceeded(config, folder, slots)
     for note in notes_on_values_without_slot(file, slots):
         print(f"note: {note}")
     if config.out:
@@ -109,7 +109,7 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
     """
     folder = batch_folder_to_show(config)
     slots = slots_from_config(config, brand_set, file, read_earlier_slots(folder), slots_with_a_drawn_picture(folder))
-    warn_of_slots_beyond_supply(config, folder, slots)
+    warn_if_declared_supply_exceeded(config, folder, slots)
     for note in notes_on_values_without_slot(file, slots):
         print(f"note: {note}")
     for note in notes_on_unknown_traits(brand_set, file) if brand_set and file else []:
@@ -146,7 +146,7 @@ def count_prompts_from_training(slots: list[PlanSlot], brand_set: BrandSet) -> i
     return sum(slot.prompt.lower() in learned for slot in slots)
 
 
-def warn_of_slots_beyond_supply(config: Config, folder: Path, slots: list[PlanSlot]) -> None:
+def warn_if_declared_supply_exceeded(config: Config, folder: Path, slots: list[PlanSlot]) -> None:
     """Print a note if the plan has more of something than the first version of the collection declared: export would
     refuse it.
     """
@@ -177,7 +177,7 @@ def write_plan_and_move_outdated_pictures(
         commitment.write_plan_text_and_commitment(folder, slots)
 
 
-def repair_slots(
+def replan_slots_with_other_traits(
     config: Config, folder: Path, facts: BatchFacts, brand_set: BrandSet | None, file: TraitsFile | None
 ) -> int:
     """Give the slots of repair= other traits, with exact counts and the fewest other slots changed. Returns 0."""
@@ -199,7 +199,7 @@ def repair_slots(
         write_plan_and_move_outdated_pictures(
             folder, facts, replace(config, plan=of_before), earlier, slots, of_traits=True
         )
-    changed = [new.slot for old, new in zip(earlier, slots, strict=True) if not old.draws_as(new)]
+    changed = [new.slot for old, new in zip(earlier, slots, strict=True) if not old.draws_same_pictures_as(new)]
     others = [number for number in changed if number not in broken]
     lost = [number for number in others if number in states.accepted_or_in_review]
     print(
@@ -259,15 +259,15 @@ def notes_on_unknown_traits(brand_set: BrandSet, file: TraitsFile) -> list[str]:
     known: dict[str, dict[str, str]] = {}  # by plain spelling of trait and value: how the brand spells the value
     for item in items:
         for trait, value in item.traits.items():
-            known.setdefault(plain_spelling(trait), {})[plain_spelling(value)] = value
-    never = [trait for trait in file.traits if plain_spelling(trait) not in known]
+            known.setdefault(name_without_case_and_accents(trait), {})[name_without_case_and_accents(value)] = value
+    never = [trait for trait in file.traits if name_without_case_and_accents(trait) not in known]
     notes = []
     if never:
         notes.append(f"the gate will not look for {', '.join(never)}: no picture of the brand has a trait of that name")
     for trait, values in file.traits.items():
-        shown = known.get(plain_spelling(trait), {})
+        shown = known.get(name_without_case_and_accents(trait), {})
         planned = dict.fromkeys([*values, *(one.traits[trait] for one in file.one_of_ones if trait in one.traits)])
-        unknown = [value for value in planned if plain_spelling(value) not in shown]
+        unknown = [value for value in planned if name_without_case_and_accents(value) not in shown]
         if shown and unknown:
             notes.append(
                 f"no picture of the brand shows {trait}: {', '.join(unknown)}; the gate cannot read that, and a person "
@@ -288,7 +288,7 @@ def print_plan_and_write_chart(slots: list[PlanSlot], file: TraitsFile | None, p
     print(f"{counted(len(slots), 'slot')}; the first: {slots[0].prompt}")
     items, called = [slot.traits for slot in slots], [slot.name for slot in slots]
     if any(items):
-        problem = make_plan_problem(file, len(slots)) if file else None
+        problem = make_plan_constraints(file, len(slots)) if file else None
         named = [f"slot {slot.slot}" + f", the one-of-one {slot.name}" * bool(slot.name) for slot in slots]
         rules_out = problem.rules_out if problem else lambda pair: False
         for line in [
@@ -307,7 +307,7 @@ def rarity_interval_of_each_slot(config: Config, folder: Path, slots: list[PlanS
     Verdicts about slots that `slots` has otherwise than the folder's plan do not count: their pictures will be moved.
     """
     before = {slot.slot: slot for slot in read_earlier_slots(folder)}
-    same = {slot.slot for slot in slots if slot.draws_as(before.get(slot.slot))}
+    same = {slot.slot for slot in slots if slot.draws_same_pictures_as(before.get(slot.slot))}
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     filled = same & {attempt_and_slot(row["file"])[1] for row in rows if row["verdict"] == "accept"}
     exhausted = same & set(slot_attempts_of_batch(folder).exhausted(config.plan.max_attempts)) - filled
@@ -340,7 +340,7 @@ def read_earlier_slots(folder: Path) -> list[PlanSlot]:
 
 def slots_with_a_drawn_picture(folder: Path) -> set[int]:
     """The numbers of the slots of which any attempt is drawn."""
-    return {attempt_and_slot(name)[1] for name in attempt_names(folder / "images")}
+    return {attempt_and_slot(name)[1] for name in names_of_attempts_with_picture(folder / "images")}
 
 
 def move_outdated_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: list[PlanSlot]) -> list[str]:
@@ -348,11 +348,13 @@ def move_outdated_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: l
     verdicts. Returns lines to print: which slots lost theirs and why.
     """
     now, drawn = {slot.slot: slot for slot in slots}, slots_with_a_drawn_picture(folder)
-    remove_previews_of_slots(folder, {slot.slot for slot in earlier if not slot.draws_as(now.get(slot.slot))})
+    remove_previews_of_slots(
+        folder, {slot.slot for slot in earlier if not slot.draws_same_pictures_as(now.get(slot.slot))}
+    )
     lost: dict[int, str] = {}
     for slot in earlier:
         after = now.get(slot.slot)
-        if not slot.draws_as(after) and slot.slot in drawn:
+        if not slot.draws_same_pictures_as(after) and slot.slot in drawn:
             changed = [
                 f"{t}: {v} -> {after.traits.get(t)}"
                 for t, v in slot.traits.items()
@@ -362,7 +364,7 @@ def move_outdated_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: l
     if not lost:
         return []
     aside = folder / EARLIER / files.sha256(folder / PLAN)[:8]
-    moved = {name for name in attempt_names(folder / "images") if attempt_and_slot(name)[1] in lost}
+    moved = {name for name in names_of_attempts_with_picture(folder / "images") if attempt_and_slot(name)[1] in lost}
     for name in moved:
         (aside / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "images" / name).rename(aside / name)

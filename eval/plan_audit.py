@@ -32,10 +32,10 @@ from eval.promise.auditplan import (
 )
 from eval.promise.certificate import TRAIT_CERTIFICATE, make_certificate, read_certificate
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
-from eval.promise.statements import TraitStatement, statements_of
+from eval.promise.statements import TraitStatement, trait_statements_of_picture
 from eval.promise.worksheet import (
     WorksheetQuestion,
-    read_answers,
+    read_worksheet_answers,
     remove_worksheet,
     stored_and_given_labels,
     trait_and_value_shown,
@@ -76,11 +76,13 @@ def audit_traits(config: Config) -> int:
         if index_of_first_proven_attempt(attempts) is not None:
             found = make_certificate(plan, given, attempts, 0, policy, list(stated.values()))
             found.write(lot.out / TRAIT_CERTIFICATE)
-            remove_worksheet(lot.out / WORKSHEET, "traits", digests_by_worksheet_name(stated))
+            remove_worksheet(lot.out / WORKSHEET, "traits", statement_digests_by_worksheet_name(stated))
         else:
             next_ones = [stated[s] for s in plan.labelling_order[len(given) : len(given) + config.promise.num_labels]]
-            rows = [WorksheetQuestion(s.worksheet_name, s.sha256, f"{s.trait}: {s.value}") for s in next_ones]
-            write_worksheet(lot.out / WORKSHEET, "traits", rows, policy, digests_by_worksheet_name(stated))
+            rows = [
+                WorksheetQuestion(s.statement_name_in_worksheet, s.sha256, f"{s.trait}: {s.value}") for s in next_ones
+            ]
+            write_worksheet(lot.out / WORKSHEET, "traits", rows, policy, statement_digests_by_worksheet_name(stated))
         after = judge(config, lot)  # what was found wrong is no longer stated
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
@@ -95,7 +97,7 @@ def trait_statements_of_exportable(judged: JudgedLot) -> dict[str, TraitStatemen
     found = {
         statement.sha256: statement
         for verdict in exportable_verdicts(judged.verdicts, is_planned_batch=True)
-        for statement in statements_of(
+        for statement in trait_statements_of_picture(
             verdict.file,
             verdict.sha256,
             planned_traits_with_corrections(planned.get(verdict.file, {}), verdict.shown_traits),
@@ -109,9 +111,9 @@ def trait_statements_of_exportable(judged: JudgedLot) -> dict[str, TraitStatemen
     return found
 
 
-def digests_by_worksheet_name(stated: dict[str, TraitStatement]) -> dict[str, str]:
+def statement_digests_by_worksheet_name(stated: dict[str, TraitStatement]) -> dict[str, str]:
     """The digest of each statement by the name that stands for it in worksheets. `stated` is by digest."""
-    return {statement.worksheet_name: sha256 for sha256, statement in stated.items()}
+    return {statement.statement_name_in_worksheet: sha256 for sha256, statement in stated.items()}
 
 
 def store_trait_labels_from_table(
@@ -122,9 +124,9 @@ def store_trait_labels_from_table(
 
     Raises DataError for what cannot be used in the table.
     """
-    names = digests_by_worksheet_name(stated)
+    names = statement_digests_by_worksheet_name(stated)
     before, answers = stored_and_given_labels(path, "traits", lot.out, names, policy)
-    rows = read_answers(path, "traits", lot.out, names, policy)
+    rows = read_worksheet_answers(path, "traits", lot.out, names, policy)
     values = planned_values_by_trait(lot.planned_traits().values())
     shown: dict[str, dict[str, str]] = {}
     problems = []
@@ -135,7 +137,7 @@ def store_trait_labels_from_table(
             if value == statement.value or not row.label.is_reject:
                 raise ValueError(f"{row.shows}, but the row says {row.label.verdict} of {trait}: {statement.value}")
         except ValueError as error:
-            problems.append(f"{statement.worksheet_name}: {error}")
+            problems.append(f"{statement.statement_name_in_worksheet}: {error}")
         else:
             shown[row.label.sha256] = {trait: value}
     if problems:

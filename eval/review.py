@@ -20,10 +20,10 @@ since is not shown.
 import webbrowser
 from dataclasses import replace
 
-from eval.calibrate import scores_to_calibrate_on
-from eval.judging.certified import audit_plan_and_reason
+from eval.calibrate import calibration_pool_scores_by_sha256
+from eval.judging.certified import audit_plan_and_why_this_order
 from eval.judging.judge import judge, require_policy_of_gate
-from eval.lot.compared import comparison_with_decisions
+from eval.lot.compared import comparison_pictures_with_decided_ones
 from eval.lot.lot import Lot, locked_lot
 from eval.lot.words import arguments_naming_lot
 from eval.policy import file as policyfile
@@ -32,9 +32,14 @@ from eval.promise.auditplan import index_of_first_proven_attempt, write_audit_te
 from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
 from eval.promise.known_rejects import neutral_picture_path, plan_with_known_rejects
 from eval.promise.label import Label
-from eval.promise.rejected import rejected_by_score, rejected_order
+from eval.promise.rejected import labelling_order_of_rejected_pictures, sha256_of_pictures_rejected_by_score
 from eval.promise.terminal import can_open_browser
-from eval.reviewing.queues import ReviewQueue, audit_or_calibration_queue, disagreement_queue, in_review_queue
+from eval.reviewing.queues import (
+    ReviewQueue,
+    audit_or_calibration_queue,
+    disagreement_queue,
+    queue_of_pictures_in_review,
+)
 from eval.reviewing.session import ReviewSession
 from stylegate.config import Config
 from stylegate.errors import ExitCode
@@ -48,7 +53,7 @@ def review(config: Config) -> int:
     from eval.reviewing import server
 
     make_queue = {
-        "borderline": in_review_queue_of_lot,
+        "borderline": review_queue_of_lot,
         "disagreements": disagreement_queue_of_lot,
         "audit": begin_audit_queue,
         "calibration": begin_calibration_queue,
@@ -82,14 +87,14 @@ def review(config: Config) -> int:
     return print_decided_and_left(session)
 
 
-def in_review_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
+def review_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
     """The queue of all pictures that the gate holds for review now, for whatever reason; the lot is judged for it."""
-    return in_review_queue(judge(config, lot), f"stylegate gate {arguments_naming_lot(config, lot)}")
+    return queue_of_pictures_in_review(judge(config, lot), f"stylegate gate {arguments_naming_lot(config, lot)}")
 
 
 def disagreement_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
     """The queue of the pictures in review that reviewers disagree about: whoever answers settles them."""
-    queue = in_review_queue_of_lot(config, lot)
+    queue = review_queue_of_lot(config, lot)
     return disagreement_queue(queue, disagreements.disagreements(lot.out, "review", queue.policy))
 
 
@@ -100,7 +105,7 @@ def begin_audit_queue(config: Config, lot: Lot) -> ReviewQueue:
     judged = judge(config, lot, without="audit")
     policy = judged.policy
     require_policy_of_gate(lot, policy)
-    plan, why = audit_plan_and_reason(
+    plan, why = audit_plan_and_why_this_order(
         lot.out, judged.verdicts, policy, bool(lot.slots), not config.promise.known_rejects
     )
     plan, measured = plan_with_known_rejects(lot, plan, config.promise.known_rejects)
@@ -128,23 +133,25 @@ def begin_audit_queue(config: Config, lot: Lot) -> ReviewQueue:
 def rejected_queue(config: Config, lot: Lot) -> ReviewQueue:
     """The queue of a random sample of what the gate rejects by a score: how many of them are good?"""
     judged = judge(config, lot)
-    order = rejected_order(rejected_by_score(judged.verdicts), judged.policy)
+    order = labelling_order_of_rejected_pictures(sha256_of_pictures_rejected_by_score(judged.verdicts), judged.policy)
     sample = order[: config.promise.num_labels]
 
-    def is_whole(given: list[Label], answers: list[Label]) -> bool:
+    def is_sample_fully_labelled(given: list[Label], answers: list[Label]) -> bool:
         return len(given) == len(sample)
 
     words = f"stylegate gate {arguments_naming_lot(config, lot)}"
-    return audit_or_calibration_queue(lot, judged.comparison, judged.policy, "rejected", sample, is_whole, words)
+    return audit_or_calibration_queue(
+        lot, judged.comparison, judged.policy, "rejected", sample, is_sample_fully_labelled, words
+    )
 
 
 def begin_calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
     """The queue of the random sample that calibrates the policy's threshold. The terms of the calibration are stored
     now, before a picture is shown.
     """
-    policy, compared = policyfile.read_policy(config.policy), comparison_with_decisions(config, lot)
+    policy, compared = policyfile.read_policy(config.policy), comparison_pictures_with_decided_ones(config, lot)
     require_calibrated_check(policy)
-    pool = scores_to_calibrate_on(config, lot, compared, policy)
+    pool = calibration_pool_scores_by_sha256(config, lot, compared, policy)
     plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
     words, under = f"stylegate calibrate {arguments_naming_lot(config, lot)}", plan.pool_and_policy_digest
     if config.promise.num_labels != Config().promise.num_labels:

@@ -13,8 +13,8 @@ of the batch as a whole.
 
 import os
 
-from eval.lot.compared import comparison_with_decisions
-from eval.lot.comparison import Comparison
+from eval.lot.compared import comparison_pictures_with_decided_ones
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot, read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring import encodername
@@ -29,7 +29,7 @@ from stylegate.words import counted
 def score(config: Config) -> int:
     """Score, unless the scores at hand are of the same pictures, references and encoder. Returns 0."""
     lot = read_lot(config)
-    compared = comparison_with_decisions(config, lot)
+    compared = comparison_pictures_with_decided_ones(config, lot)
     key = scores_key(config, lot, compared)
     at_hand = scores_are_current(lot, key)
     if not at_hand and not encode_share_of_this_process(config, lot, compared):
@@ -44,7 +44,7 @@ def score(config: Config) -> int:
     return 0
 
 
-def encode_share_of_this_process(config: Config, lot: Lot, compared: Comparison) -> bool:
+def encode_share_of_this_process(config: Config, lot: Lot, compared: ComparisonPictures) -> bool:
     """Encode this process's share of the pictures into the cache; returns True in the one process that then scores.
 
     Without `accelerate launch` there is one process, and nothing is encoded ahead.

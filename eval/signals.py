@@ -23,7 +23,7 @@ import yaml
 from eval.package.layout import is_bag
 from eval.package.living import traits_of_package, traits_of_plan
 from eval.package.proof import package_problems
-from eval.planning.problem import make_plan_problem
+from eval.planning.problem import make_plan_constraints
 from eval.planning.solve import entropy_margin_if_feasible
 from eval.planning.traits import MAX_WEIGHT, NUMBER
 from eval.planning.traitsfile import read_traits_file
@@ -101,7 +101,7 @@ def refuse_infeasible_traits(text: str, slots: int) -> None:
         path = Path(place, "proposed.yaml")
         path.write_text(text)
         try:
-            entropy_margin_if_feasible(make_plan_problem(read_traits_file(path), slots))
+            entropy_margin_if_feasible(make_plan_constraints(read_traits_file(path), slots))
         except DataError as error:
             raise DataError(
                 f"no proposal: {error.summary}",
@@ -163,7 +163,11 @@ def trait_values_and_numbers_by_row(path: Path, package: str | None) -> list[tup
     problems, rows = [], []
     for row in table.rows:
         try:
-            pairs = pairs_of_item(row.cells.get("id"), traits) if of_items else [pair_named_in_row(row.cells)]
+            pairs = (
+                trait_value_pairs_of_item(row.cells.get("id"), traits)
+                if of_items
+                else [trait_value_named_in_row(row.cells)]
+            )
             cells = {name: cell for name, cell in row.cells.items() if name not in ("id", "trait", "value")}
             numbers = {name: float(cell) for name, cell in cells.items() if cell not in ("", None)}
             if not all(0 <= number < math.inf for number in numbers.values()):
@@ -178,7 +182,7 @@ def trait_values_and_numbers_by_row(path: Path, package: str | None) -> list[tup
     return rows
 
 
-def pair_named_in_row(cells: Mapping[str, Any]) -> Pair:
+def trait_value_named_in_row(cells: Mapping[str, Any]) -> Pair:
     """The (trait, value) that a row of the table names. Raises ValueError unless both are text."""
     trait, value = cells.get("trait"), cells.get("value")
     if not (isinstance(trait, str) and isinstance(value, str)):
@@ -186,7 +190,7 @@ def pair_named_in_row(cells: Mapping[str, Any]) -> Pair:
     return trait, value
 
 
-def pairs_of_item(written: Any, traits: Mapping[int, Mapping[str, str]]) -> list[Pair]:
+def trait_value_pairs_of_item(written: Any, traits: Mapping[int, Mapping[str, str]]) -> list[Pair]:
     """The (trait, value) pairs of the item whose id a row of the table names, from the traits of each item by id.
 
     Raises ValueError if it is no id of an item.

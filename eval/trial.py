@@ -23,8 +23,8 @@ from eval.judging.verdicts import Verdict
 from eval.lot.batch import (
     PLAN,
     PlanSlot,
+    batch_facts_from_config,
     batch_folder_and_facts,
-    configured_facts,
     read_existing_batch_record,
     read_plan,
     sampler_trial_path,
@@ -85,7 +85,7 @@ def trial(config: Config) -> int:
         tried=tried,
         chosen=most_accepted_per_work(tried).setting,
     )
-    found.write(sampler_trial_path(configured_facts(config)))
+    found.write(sampler_trial_path(batch_facts_from_config(config)))
     print_trial(found)
     if planned_slots(config):
         print(f"       {config.batch} was planned before, and keeps its steps")

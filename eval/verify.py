@@ -14,9 +14,13 @@ claim of whoever made the package: no file can prove it.
 
 from pathlib import Path
 
-from eval.package.label_heads import check_label_rows_against_named_hashes, read_named_label_store
+from eval.package.label_heads import check_label_rows_against_named_hashes, read_label_rows_from_argument
 from eval.package.layout import payload_folder
-from eval.package.marks import check_marks_of_package, named_watermark, trusted_certificates
+from eval.package.marks import (
+    check_marks_of_package,
+    load_watermark_from_argument,
+    trusted_certificates_pem_from_argument,
+)
 from eval.package.proof import CHANGED, check_package, problems_with_promise, read_provenance_and_rows
 from eval.planning import commitment
 from eval.promise.certificate import certified_digests, read_certificate
@@ -32,12 +36,16 @@ def verify(words: list[str]) -> int:
     that the gate read. Raises DataError at the first package that is not valid, listing everything that is wrong.
     """
     packages = [Path(word) for word in words if not word.startswith(("trust=", "labels=", "watermark="))]
-    trust, labels, watermark = trusted_certificates(words), read_named_label_store(words), named_watermark(words)
+    trust, labels, watermark = (
+        trusted_certificates_pem_from_argument(words),
+        read_label_rows_from_argument(words),
+        load_watermark_from_argument(words),
+    )
     if not packages:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
         if package.is_file() and package.suffix == ".json" and commitment.is_commitment_file(package):
-            print(f"{package}: {commitment.check_commitment(package)}")
+            print(f"{package}: {commitment.verify_commitment_in_words(package)}")
             continue
         if package.is_file() and package.suffix == ".json":
             found = read_certificate(package)

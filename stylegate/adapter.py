@@ -41,7 +41,7 @@ def weight_change(layer: AnyLayer, device: Any = "cpu", dtype: torch.dtype = tor
     return (layer.alpha / layer.rank * (up @ down)).reshape(layer.up.shape[0], *layer.down.shape[1:])
 
 
-def plain_layers(layers: Mapping[str, AnyLayer]) -> dict[str, PlainLoraLayer]:
+def layers_that_are_plain_lora(layers: Mapping[str, AnyLayer]) -> dict[str, PlainLoraLayer]:
     """Those of `layers` that are plain LoRA (a pair of matrices), by the same names; the others are left out."""
     return {name: layer for name, layer in layers.items() if isinstance(layer, PlainLoraLayer)}
 
@@ -163,7 +163,7 @@ def lora_layers_and_problems(
 
 def why_no_module(key_parts: loranames.KeyParts, modules: Mapping[str, Any]) -> str:
     """Why a layer's name means no module of the base, in words."""
-    found = loranames.text_encoder_modules(key_parts.layer, modules) if key_parts.style == "bare" else []
+    found = loranames.possible_text_encoder_module_names(key_parts.layer, modules) if key_parts.style == "bare" else []
     if not found:
         return "the base has no such layer"
     parts = " and ".join(name.partition(".")[0] for name in found)
@@ -190,7 +190,11 @@ def layer_of_parts(
 
     `name` is the canonical name. `tensor_shapes_problem` must have found no problem.
     """
-    kind, magnitude, bias = lycoris.adapter_kind_of_parts(found), dora_magnitudes_of(found, shape), found.get("bias")
+    kind, magnitude, bias = (
+        lycoris.adapter_kind_of_parts(found),
+        layer_dora_magnitudes_or_none(found, shape),
+        found.get("bias"),
+    )
     if kind == "LoRA":
         own = float(found["alpha"]) * header.block_size if "alpha" in found else None
         alpha = header.alpha(name, found["down"].shape[0]) if own is None else own
@@ -253,7 +257,7 @@ def magnitude_or_bias_problem(found: Mapping[str, Tensor], shape: tuple[int, ...
         return "a whole difference with magnitudes of a DoRA, which no writer defines"
     if kind != "LoRA" and "magnitude" in found:
         return f"{kind} with PEFT's magnitudes, which PEFT does not define"
-    if ("magnitude" in found or "dora_scale" in found) and dora_magnitudes_of(found, shape) is None:
+    if ("magnitude" in found or "dora_scale" in found) and layer_dora_magnitudes_or_none(found, shape) is None:
         lengths = found["dora_scale" if "dora_scale" in found else "magnitude"]
         given, wanted = shape_as_text(lengths.shape), shape_as_text(shape)
         return f"its magnitude is {given}, which is neither per output nor per input of {wanted}"
@@ -282,7 +286,7 @@ def tensor_values_problem(found: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def dora_magnitudes_of(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor | None:
+def layer_dora_magnitudes_or_none(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor | None:
     """A layer's DoRA magnitudes, as [out, 1, ...] or [1, in, ...]; None if it has none, or of no known shape.
 
     The name of the key tells the writer, and so the axis also where out = in: PEFT's `lora_magnitude_vector` is always
@@ -342,7 +346,7 @@ def to_kohya(layers: Mapping[str, PlainLoraLayer]) -> dict[str, Tensor]:
     for name, layer in layers.items():
         own = loranames.layer_name_in_kohya(name)
         tensors |= {f"{own}.lora_down.weight": layer.down, f"{own}.lora_up.weight": layer.up}
-        tensors |= {f"{own}.alpha": torch.tensor(layer.alpha), **dora_scale_tensor(own, layer)}
+        tensors |= {f"{own}.alpha": torch.tensor(layer.alpha), **dora_scale_state_dict(own, layer)}
     return tensors
 
 
@@ -353,11 +357,11 @@ def to_comfyui(layers: Mapping[str, PlainLoraLayer]) -> dict[str, Tensor]:
     plain = {name: layer._replace(magnitude=None) for name, layer in layers.items()}
     tensors = to_diffusers(plain)[0] | {f"{name}.alpha": torch.tensor(layer.alpha) for name, layer in layers.items()}
     for name, layer in layers.items():
-        tensors |= dora_scale_tensor(name, layer)
+        tensors |= dora_scale_state_dict(name, layer)
     return tensors
 
 
-def dora_scale_tensor(name: str, layer: PlainLoraLayer) -> dict[str, Tensor]:
+def dora_scale_state_dict(name: str, layer: PlainLoraLayer) -> dict[str, Tensor]:
     """The magnitudes of a layer by the key that kohya and ComfyUI read: [out, 1, ...], or [1, in, ...] of a DoRA of
     input channels. The mapping is empty for a layer without magnitudes.
     """

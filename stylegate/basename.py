@@ -26,11 +26,11 @@ def parse_hub_id(base: str) -> tuple[str, str | None] | None:
     return name, revision or None
 
 
-def base_that_draws(config: Config) -> str:
+def base_name_for_drawing(config: Config) -> str:
     """The base that pictures are drawn with: `draw_base=`, else the one that is trained on."""
     return config.draw_base or config.base
 
 
-def base_model_folder(base: str, family: str) -> Path:
+def local_base_folder_path(base: str, family: str) -> Path:
     """The folder that `base` means, a path or the name of a shipped model, whether it exists or not."""
     return Path(base).expanduser() if files.is_path(base) else files.MODELS / base / family

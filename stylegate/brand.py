@@ -84,7 +84,7 @@ def make_brand_set(config: Config) -> int:
         raise DataError(f"{source} holds no pictures", next_step="name the folder that holds the pictures.")
 
     brand = brand_from_arguments(config, source.resolve().name)
-    digests = check_given_pictures(source, found, given, brand, findings)
+    digests = check_source_pictures_into_report(source, found, given, brand, findings)
     every = {
         n: caption.texts for n, caption in given.by_picture.items() if n in digests and caption.texts != UNREADABLE
     }
@@ -107,12 +107,12 @@ def make_brand_set(config: Config) -> int:
     near = sum(len(group) for group in near_duplicate_groups(digests))
     listed = [path.relative_to(source).as_posix() for paths in listing for path in paths]
 
-    def write_files(partial: Path) -> None:
+    def write_brand_set_and_source_table(partial: Path) -> None:
         write_brand_set_files(partial, brand, splits, found, given.by_picture, config.crop)
         write_table_of_source_files(partial, sorted(listed), findings)
 
     with files.exclusive_lock(target):
-        files.write_folder_atomically(target, write_files)
+        files.write_folder_atomically(target, write_brand_set_and_source_table)
     if near:
         where = "in train/ together, so that none is held out beside its like"
         print(f"note: {near} pictures are nearly the same as others, and are {where}: stylegate check names them")
@@ -147,7 +147,7 @@ def brand_from_arguments(config: Config, source: str) -> Brand:
         raise configuration_error(validation_problems_of_brand(error), "brand") from None
 
 
-def check_given_pictures(
+def check_source_pictures_into_report(
     source: Path, found: dict[str, Path], given: FolderCaptions, brand: Brand, findings: CheckReport
 ) -> dict[str, PictureDigest]:
     """Decode each picture; problems with pictures or captions are added to `findings`.

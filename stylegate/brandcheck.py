@@ -168,7 +168,7 @@ def near_duplicate_groups(digests: dict[str, PictureDigest]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def remark_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
+def remarks_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
     """A remark if the base's text encoder would cut captions of any split; an empty list if not."""
     from stylegate.families import FAMILIES
 

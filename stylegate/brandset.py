@@ -322,7 +322,7 @@ def valid_rows_and_picture_files(folder: Path, part: str, problems: list[str]) -
             try:
                 read_values = {
                     "traits": traits_without_nulls(row.get("traits")),
-                    FURTHER: captions_after_the_first(row.get(FURTHER)),
+                    FURTHER: parse_cell_of_further_captions(row.get(FURTHER)),
                 }
                 found[name] = (row | read_values, path)
             except ValueError as error:
@@ -363,7 +363,7 @@ def traits_without_nulls(value: Any) -> dict[str, str]:
     return known
 
 
-def captions_after_the_first(value: Any) -> tuple[str, ...]:
+def parse_cell_of_further_captions(value: Any) -> tuple[str, ...]:
     """The captions after the first, from a cell of a table, one on each line. Raises ValueError if it is no text."""
     if not isinstance(value, str | None):
         raise ValueError(f"{FURTHER} must be text with a caption on each line")

@@ -28,16 +28,16 @@ class ArrayCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.database = sqlite3.connect(path, timeout=60)
         try:
-            self._create()
+            self._create_table_if_missing()
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):  # locked or unwritable, not broken
                 raise
             self.database.close()
             path.replace(path.with_suffix(".broken"))
             self.database = sqlite3.connect(path, timeout=60)
-            self._create()
+            self._create_table_if_missing()
 
-    def _create(self) -> None:
+    def _create_table_if_missing(self) -> None:
         self.database.execute("PRAGMA page_size = 16384")  # of a new file; values are tens of KB, and more
         self.database.execute("CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, value BLOB)")
 

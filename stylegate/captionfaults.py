@@ -55,16 +55,16 @@ def problems_of_captions(captions: Mapping[str, Sequence[str]], trigger: str, st
         "less of the style. Leave it out of the captions, or make it part of trigger="
         for word, share in words_in_most_captions([*captions.values()], trigger).items()
     ]
-    for written, names in misspelt_triggers(captions, trigger).items():
+    for written, names in picture_names_by_misspelt_trigger(captions, trigger).items():
         found.append(
             f'"{written}" looks like the trigger phrase "{trigger}" misspelt: {picture_count_and_names(names)}'
         )
-    for words, names in style_words(captions, trigger, style).items():
+    for words, names in picture_names_by_style_word(captions, trigger, style).items():
         what = "the style is learned under these words, not under the trigger phrase alone"
         found.append(f'"{words}" names the style: {picture_count_and_names(names)}; {what}')
     if wild := [name for name, texts in captions.items() if any(map(WILDCARD.search, texts))]:
         found.append(f"wildcards, as in {{red|blue}}, are learned as they stand: {picture_count_and_names(wild)}")
-    for text, names in repeated_captions(captions).items():
+    for text, names in picture_names_by_repeated_caption(captions).items():
         found.append(f'"{text}" is the caption of {picture_count_and_names(names)}: say what differs between them')
     return found
 
@@ -87,7 +87,7 @@ def words_in_most_captions(captions: Sequence[Sequence[str]], trigger: str, shar
     return {word: n / len(captions) for word, n in sorted(counts.items()) if n >= share * len(captions)}
 
 
-def misspelt_triggers(captions: Mapping[str, Sequence[str]], trigger: str) -> dict[str, list[str]]:
+def picture_names_by_misspelt_trigger(captions: Mapping[str, Sequence[str]], trigger: str) -> dict[str, list[str]]:
     """Words in captions that are nearly the trigger phrase, but not it: for each the names of the files whose captions
     hold it.
 
@@ -126,7 +126,9 @@ def text_similarity(a: str, b: str) -> float:
     return SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 
-def style_words(captions: Mapping[str, Sequence[str]], trigger: str, style: str) -> dict[str, list[str]]:
+def picture_names_by_style_word(
+    captions: Mapping[str, Sequence[str]], trigger: str, style: str
+) -> dict[str, list[str]]:
     """Words in captions that name a style, those of brand.yaml or general ones: for each the names of the files whose
     captions hold it.
 
@@ -142,7 +144,7 @@ def style_words(captions: Mapping[str, Sequence[str]], trigger: str, style: str)
     return found
 
 
-def repeated_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def picture_names_by_repeated_caption(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Captions that SHARED pictures or more have word for word: for each the names of its files."""
     by_text = defaultdict(list)
     for name, texts in captions.items():

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylegate import tables
-from stylegate.brandset import FURTHER, CheckReport, captions_after_the_first, traits_without_nulls
+from stylegate.brandset import FURTHER, CheckReport, parse_cell_of_further_captions, traits_without_nulls
 from stylegate.captionfaults import picture_count_and_names
 from stylegate.listing import CAPTIONS, TABLES
 from stylegate.tables import NAMES, TEXTS, Table, TableRow
@@ -72,7 +72,7 @@ def read_captions(sources: CaptionSources, findings: CheckReport) -> FolderCapti
     owners = pictures_by_sidecar(sources)
     for path in sources.beside:
         where = path.relative_to(sources.folder).as_posix()
-        table = None if owners.get(path) else kohya_metadata_table(path)
+        table = None if owners.get(path) else kohya_caption_table_or_none(path)
         if table or path.suffix.lower() in TABLES:
             table = table or read_caption_table(path, where, findings)
             whole = whole and table is not None
@@ -94,7 +94,7 @@ def read_captions(sources: CaptionSources, findings: CheckReport) -> FolderCapti
     return FolderCaptions(found, unused, whole)
 
 
-def kohya_metadata_table(path: Path) -> Table | None:
+def kohya_caption_table_or_none(path: Path) -> Table | None:
     """The captions that kohya's tools keep in one JSON file, an object by picture; None for any other file.
 
     Its keys are names of pictures, with or without their suffix. Entry n is row n, from 1.
@@ -213,7 +213,7 @@ def captions_from_table(
         line = f"{where}, {kind} {row.line}"
         name = None
         try:
-            name = picture_named_in_table(tables.value_in_one_of_columns(row, NAMES), path, sources, by_name)
+            name = picture_name_from_table_cell(tables.value_in_one_of_columns(row, NAMES), path, sources, by_name)
             yield name, caption_from_row(row, line)
         except FileNotFoundError as error:
             missing[row.line] = str(error)
@@ -227,7 +227,7 @@ def captions_from_table(
         findings.problems.append(f"{where}, {rows} {', '.join(map(str, missing))}: {what}")
 
 
-def picture_named_in_table(value: Any, table: Path, sources: CaptionSources, by_name: dict[str, str]) -> str:
+def picture_name_from_table_cell(value: Any, table: Path, sources: CaptionSources, by_name: dict[str, str]) -> str:
     """The name of the picture that a table's cell means, relative to the folder.
 
     Raises ValueError if it means none, and FileNotFoundError, with what the cell says, if there is no such file.
@@ -266,5 +266,5 @@ def caption_from_row(row: TableRow, where: str) -> Caption:
         texts = [" ".join(other.split()) for other in texts]
         if not all(texts):
             raise ValueError("one of its captions is empty")
-    every = dict.fromkeys(other.strip() for other in (*texts, *captions_after_the_first(row.cells.get(FURTHER))))
+    every = dict.fromkeys(other.strip() for other in (*texts, *parse_cell_of_further_captions(row.cells.get(FURTHER))))
     return Caption(tuple(every) or ("",), traits_without_nulls(row.cells.get(TRAITS)), where)

@@ -164,10 +164,10 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
         )
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"the configuration cannot be read: {str(error).splitlines()[0]}", problems) from None
-    return run_verb(verb, completed_from_batch(verb, config, overrides))
+    return run_verb(verb, config_completed_from_batch(verb, config, overrides))
 
 
-def completed_from_batch(verb: str, config: configuration.Config, overrides: list[str]) -> configuration.Config:
+def config_completed_from_batch(verb: str, config: configuration.Config, overrides: list[str]) -> configuration.Config:
     """The config of plan, generate and trial with what the batch of `batch=` says of keys that the overrides do not
     give; that of every other verb unchanged. Raises ConfigError, and DataError for a damaged batch.
     """
@@ -199,7 +199,7 @@ def valid_overrides_and_problems(verb: str, overrides: list[str], sweep: bool) -
         try:
             override = parser.parse_override(text)
         except HydraException:
-            problems.append(configuration.as_typed(f"{text}: not of the form key=value"))
+            problems.append(configuration.spell_import_file_as_import(f"{text}: not of the form key=value"))
             continue
         name = override.key_or_group
         hydras = name.startswith(("hydra.", "hydra/"))
@@ -212,7 +212,7 @@ def valid_overrides_and_problems(verb: str, overrides: list[str], sweep: bool) -
                 None if hydras else configcheck.override_problem(override, schema) or unread_key_problem(verb, name)
             )
         if problem:
-            problems.append(configuration.as_typed(problem))
+            problems.append(configuration.spell_import_file_as_import(problem))
         else:
             good[name] = text
     return list(good.values()), problems
@@ -236,7 +236,7 @@ def print_config_or_run_sweep(verb: str, flags: list[str], overrides: list[str])
         if ExitCode.PREEMPTED in codes:  # a sweep that was told to stop starts no further job
             return
         try:
-            config = completed_from_batch(verb, configcheck.checked_config(cfg, [], verb), overrides)
+            config = config_completed_from_batch(verb, configcheck.checked_config(cfg, [], verb), overrides)
             codes.append(run_verb(verb, config))
             if away and codes[-1] != ExitCode.PASS:
                 raise ConfigError(f"a job ended with exit code {codes[-1]}")

@@ -215,7 +215,7 @@ def config_fields_by_key(schema: type = Config, prefix: str = "") -> dict[str, F
     return found
 
 
-def as_typed(text: str) -> str:
+def spell_import_file_as_import(text: str) -> str:
     """A key, or a message about keys, with `import` in place of import_file: no field of Python can be called so."""
     return re.sub(r"\bimport_file(?=[=:]|$)", "import", text)
 

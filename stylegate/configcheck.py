@@ -5,7 +5,7 @@ import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from stylegate.config import CONF, GROUPS, Config, as_typed, config_fields_by_key
+from stylegate.config import CONF, GROUPS, Config, config_fields_by_key, spell_import_file_as_import
 from stylegate.configgroups import TEXT_TRAINED
 from stylegate.errors import ConfigError
 
@@ -68,7 +68,7 @@ def nearest_key(name: str) -> str:
     """The key that was probably meant by an unknown one, as max_steps for train.max_steps, refs for references; "" if
     none is near.
     """
-    keys = [as_typed(key) for key in config_fields_by_key()]
+    keys = [spell_import_file_as_import(key) for key in config_fields_by_key()]
     last = {key.rpartition(".")[2]: key for key in reversed(keys)}
     near = difflib.get_close_matches(name, keys, n=1)
     near += [last[word] for word in difflib.get_close_matches(name, last, n=1)]

@@ -44,9 +44,9 @@ class CachedTextEncoder:
         )
         if key not in self.rows:
             self.rows[key] = with_tensors_only(self.forward(*arguments, **keywords))
-            self.held_bytes += tensor_bytes(self.rows[key])
+            self.held_bytes += memory_bytes_of_tensors(self.rows[key])
             while self.held_bytes > self.most_bytes and len(self.rows) > 1:
-                self.held_bytes -= tensor_bytes(self.rows.popitem(last=False)[1])
+                self.held_bytes -= memory_bytes_of_tensors(self.rows.popitem(last=False)[1])
         self.rows.move_to_end(key)
         return self.rows[key]
 
@@ -94,9 +94,9 @@ def concatenate_rows(rows: Sequence[Any]) -> Any:
     return None if first is None else torch.cat(list(rows))
 
 
-def tensor_bytes(found: Any) -> int:
+def memory_bytes_of_tensors(found: Any) -> int:
     """The bytes of memory that all tensors in a text encoder's output take; 0 for None."""
     if isinstance(found, torch.Tensor):
         return found.numel() * found.element_size()
     parts = found.values() if isinstance(found, ModelOutput) else found
-    return sum(map(tensor_bytes, parts)) if found is not None else 0
+    return sum(map(memory_bytes_of_tensors, parts)) if found is not None else 0

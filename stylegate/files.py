@@ -48,7 +48,7 @@ def is_path(value: str, suffix: str = "") -> bool:
     return "/" in value or value.startswith(("~", ".")) or (suffix != "" and value.endswith(suffix))
 
 
-def path_advice(value: str, suffix: str = "") -> str:
+def advice_to_write_dot_slash(value: str, suffix: str = "") -> str:
     """If a file or folder named `value` exists, with or without `suffix`, the advice to write ./VALUE, for an error
     about an unknown name; else "".
     """
@@ -77,7 +77,7 @@ def resolve_name(value: str, places: list[Path], what: str, suffix: str = "") ->
         )
     there = {p.name.removesuffix(suffix) for place in places for p in place.glob(f"*{suffix}")}
     names = ", ".join(sorted(name for name in there if not name.startswith(".")))
-    steps = (path_advice(value, suffix), f"choose one of {names}" if names else "", "give a path")
+    steps = (advice_to_write_dot_slash(value, suffix), f"choose one of {names}" if names else "", "give a path")
     raise ConfigError(
         f"{what}={value}: neither a name in {display_path(places[0])} nor a path (a path has a / in it, as ./NAME)",
         next_step=", or ".join(filter(None, steps)) + ".",
@@ -95,7 +95,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def entries_named(folder: Path, pattern: str) -> list[Path]:
+def sorted_paths_matching_pattern(folder: Path, pattern: str) -> list[Path]:
     """What lies in a folder under names that match `pattern`, sorted; nothing where there is no such folder.
 
     Raises OSError for a folder that cannot be read: Path.glob takes it for an empty one.
@@ -109,7 +109,7 @@ def folder_digest(folder: Path, pattern: str = "**/*") -> str:
 
     Raises OSError if the folder itself cannot be read.
     """
-    entries_named(folder, "*")
+    sorted_paths_matching_pattern(folder, "*")
     files = sorted(p for p in folder.glob(pattern) if p.is_file())
     return canonical_sha256([[p.relative_to(folder).as_posix(), sha256(p)] for p in files])
 

@@ -35,7 +35,7 @@ def draw_previews(models: LoadedBaseModel, count: int, steps: int, draw: DrawNum
     previews: list[Image.Image] = []
     answers: list[list[list[Tensor]]] = []
     listed = False
-    for some in numbers_by_pipeline_call(models, range(count)):
+    for some in picture_numbers_per_pipeline_call(models, range(count)):
         with pipeline_ending_after_steps(models, steps) as calls:
             previews += draw(some)
         listed = isinstance(calls[0], list)
@@ -48,13 +48,13 @@ def finish_pictures(models: LoadedBaseModel, first: FirstSteps, chosen: Sequence
     the pictures that one call would draw.
     """
     finished: list[Image.Image] = []
-    for some in numbers_by_pipeline_call(models, chosen):
+    for some in picture_numbers_per_pipeline_call(models, chosen):
         with denoiser_answering_from_memory(models, [first.answers[i] for i in some], first.listed):
             finished += draw(some)
     return finished
 
 
-def numbers_by_pipeline_call(models: LoadedBaseModel, numbers: Sequence[int]) -> list[list[int]]:
+def picture_numbers_per_pipeline_call(models: LoadedBaseModel, numbers: Sequence[int]) -> list[list[int]]:
     """The numbers of pictures in groups, one for each call of the pipeline: single ones where the base draws singly,
     else all together.
     """

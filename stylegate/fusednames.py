@@ -89,7 +89,7 @@ def fused_parts_by_module(pipeline: Any, shapes: Mapping[str, tuple[int, ...]]) 
         probe, first = {}, 1  # numbers from 1 on, since a translation may pass over zeros
         numbers: dict[str, tuple[int, int]] = {}
         for layer, (outputs, inputs, *_) in shapes.items():
-            down, up = probe_keys(layer, flattened)
+            down, up = down_and_up_keys_of_probe(layer, flattened)
             count = max(outputs, inputs)
             numbers[layer] = (first, first + count)
             every = torch.arange(first, first + count, dtype=torch.float64)
@@ -105,7 +105,7 @@ def fused_parts_by_module(pipeline: Any, shapes: Mapping[str, tuple[int, ...]]) 
     return None
 
 
-def probe_keys(layer: str, flattened: bool) -> tuple[str, str]:
+def down_and_up_keys_of_probe(layer: str, flattened: bool) -> tuple[str, str]:
     """The keys of a plain LoRA (down, up) for a layer of a file: in kohya's flattened names or in dotted ones."""
     name = loranames.without_wrapper_prefixes(layer)
     for prefix in ("model.", "diffusion_model.", "lora_unet_"):

@@ -102,7 +102,7 @@ def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
         ("names", ", ".join(f"{style} {count}" for style, count in Counter(file.styles.values()).items())),
         (
             "layers",
-            ", ".join(f"{kind} {count}" for kind, count in Counter(map(model_part_of_layer, file.styles)).items()),
+            ", ".join(f"{kind} {count}" for kind, count in Counter(map(kind_of_layer_by_name, file.styles)).items()),
         ),
         ("rank", values_and_counts_in_words(rank or "whole" for rank in ranks_of_layers(file)) or "none"),
         ("strength", told),
@@ -170,7 +170,7 @@ def base_family_in_words(file: LoraContents) -> str:
     return " or ".join(named) or "not known from header or keys"
 
 
-def model_part_of_layer(layer: str) -> str:
+def kind_of_layer_by_name(layer: str) -> str:
     """The part of a model that a layer belongs to, by its name: "text encoder", "attention", "feed-forward" or
     "convolution and projection".
     """

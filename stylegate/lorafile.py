@@ -20,7 +20,7 @@ from stylegate.config import Config, run_name
 from stylegate.errors import ModelError
 from stylegate.families import LoadedBaseModel
 from stylegate.rundirectory import run_directory_name
-from stylegate.verbs import arguments_naming_run
+from stylegate.verbs import shell_arguments_naming_run
 
 PEFT_FILE = "adapter_model.safetensors"  # as PEFT's save_pretrained names it
 ALIGNMENT = 8  # bytes; the safetensors format wants the header padded to it
@@ -119,7 +119,7 @@ def missing_lora_advice(config: Config) -> str:
     if not config.brand:
         return f"give brand=, and what else was given to stylegate train. {others}"
     batch = f"batch={config.batch} alone, without brand=, draws with the LoRA of that batch; " if config.batch else ""
-    return f"stylegate train {arguments_naming_run(config)} makes it; {batch}{others}"
+    return f"stylegate train {shell_arguments_naming_run(config)} makes it; {batch}{others}"
 
 
 def trained_lora_path(config: Config) -> Path:
@@ -142,7 +142,7 @@ def merge_lora_file(models: LoadedBaseModel, path: Path) -> None:
     modules = adaptable_modules_of_pipeline(models.pipeline)
     layers = read_lora_layers(path, modules, models.pipeline)
     beside = {name for name in layers if not weight_of_module(modules[name]).is_floating_point()}
-    plain = {name: layer for name, layer in adapter.plain_layers(layers).items() if name in beside}
+    plain = {name: layer for name, layer in adapter.layers_that_are_plain_lora(layers).items() if name in beside}
     if wrong := [name for name in beside if name not in plain or layers[name].bias is not None]:
         raise ModelError(
             f"{path} is more than a plain LoRA ({wrong[0]}): it cannot be used on a base in 4 bits",
@@ -234,7 +234,7 @@ def trained_lora_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[
     metadata = {loraheader.ADAPTER_METADATA: json.dumps(header)}
     layers, problems = adapter.lora_layers_and_problems(tensors, metadata, adapter.adaptable_modules(adapted))
     assert not problems, problems
-    return adapter.plain_layers(layers)
+    return adapter.layers_that_are_plain_lora(layers)
 
 
 @torch.no_grad()
@@ -249,7 +249,7 @@ def load_lora_into_adapters(path: Path, adapted: torch.nn.ModuleDict) -> None:
     wanted: dict[str, Any] = {name: module for name, module in modules.items() if isinstance(module, LoraLayer)}
     if not problems and (other := len(layers.keys() ^ wanted.keys())):
         problems = [f"it adapts {len(layers)} layers, these arguments {len(wanted)}; {other} are in only one of both"]
-    plain = adapter.plain_layers(layers)
+    plain = adapter.layers_that_are_plain_lora(layers)
     problems += [f"{name}: no plain LoRA; stylegate convert makes one of it" for name in layers.keys() - plain]
     for name, layer in plain.items() if not problems else ():
         if layer.rank != wanted[name].r["default"]:

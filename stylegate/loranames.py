@@ -127,14 +127,14 @@ def canonical_layer_name(key_parts: KeyParts, by_flat_name: Mapping[str, str], m
     name = layer.replace(".processor.", ".")
     spelled = [name.replace(".text_model.", ".") if name.startswith("text_encoder") else name, name]
     if key_parts.style == "bare":
-        of_text_encoders = text_encoder_modules(name, modules)
+        of_text_encoders = possible_text_encoder_module_names(name, modules)
         spelled = [f"unet.{name}", f"transformer.{name}", *(of_text_encoders if len(of_text_encoders) == 1 else [])]
     candidates = [*spelled, *(f"{name}.0" for name in spelled)]  # to_out is a list of a layer and a dropout
     found = next((c for c in candidates if c in modules), None)
     return found or canonical_name_of_original_path(name.removeprefix("unet."), by_flat_name)
 
 
-def text_encoder_modules(layer: str, modules: Iterable[str]) -> list[str]:
+def possible_text_encoder_module_names(layer: str, modules: Iterable[str]) -> list[str]:
     """The text encoders' modules, by canonical name, that a layer named without its component may be (PEFT's names)."""
     path = without_wrapper_prefixes(layer).removeprefix("text_model.")
     names = [f"{part}.{inner}{path}" for part in COMPONENTS[2:] for inner in ("", "text_model.")]

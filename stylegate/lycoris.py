@@ -71,7 +71,7 @@ def change_of_lokr(parts: Parts) -> Tensor:
     return torch.kron(first, second.flatten(1))
 
 
-def change_of_difference(parts: Parts) -> Tensor:
+def change_stored_whole(parts: Parts) -> Tensor:
     """The change that a layer stores whole, as it is: [out, in, ...]."""
     return parts["diff"]
 
@@ -98,7 +98,7 @@ CHANGES: dict[str, Callable[[Parts], Tensor]] = {
     "Tucker": change_of_tucker_lora,
     "LoHa": change_of_loha,
     "LoKr": change_of_lokr,
-    "difference": change_of_difference,
+    "difference": change_stored_whole,
 }
 
 

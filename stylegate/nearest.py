@@ -53,7 +53,7 @@ def thumbnails_in_order(signatures: NDArray[np.uint8], places: NDArray[np.int64]
         made.fine[rank[rows]] = fine
         made.coarse[rank[rows]] = small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
 
-    for _ in results_of_blocks(fill, len(places)):
+    for _ in map_blocks_in_threads(fill, len(places)):
         pass
     return made
 
@@ -95,7 +95,7 @@ def nearest_by_likeness(
     of_pool = places if others is None else np.arange(len(pool))
     keys = thumbnails_in_order(pool, of_pool)
 
-    def compare_block(rows: slice) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def nearest_pairs_of_block(rows: slice) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Pairs (picture, nearest one) of these rows, and the likeness of each."""
         shown = signatures[places[rows]]
         if others is not None:
@@ -109,7 +109,7 @@ def nearest_by_likeness(
         winners = ranked[np.unique(pairs[ranked, 0], return_index=True)[1]]
         return pairs[winners], values[winners]
 
-    for pairs, values in results_of_blocks(compare_block, len(signatures)):
+    for pairs, values in map_blocks_in_threads(nearest_pairs_of_block, len(signatures)):
         best[pairs[:, 0]], index[pairs[:, 0]] = values, pairs[:, 1]
     return best, index
 
@@ -130,14 +130,14 @@ def largest_likeness_to_others(signatures: NDArray[np.uint8]) -> NDArray[np.floa
         pairs[:, 0] += rows.start
         return pairs
 
-    proposals = np.concatenate(list(results_of_blocks(propose, len(signatures))))
+    proposals = np.concatenate(list(map_blocks_in_threads(propose, len(signatures))))
     pairs, places = np.unique(np.sort(proposals, axis=1), axis=0, return_inverse=True)
-    values = results_of_blocks(lambda part: likeness_of_pairs(signatures, pairs[part], signatures), len(pairs))
+    values = map_blocks_in_threads(lambda part: likeness_of_pairs(signatures, pairs[part], signatures), len(pairs))
     np.maximum.at(best, proposals[:, 0], np.concatenate(list(values))[places.ravel()])
     return np.where(np.isinf(best), 0, best).astype(np.float32)
 
 
-def results_of_blocks(work: Callable[[slice], Found], count: int) -> Iterator[Found]:
+def map_blocks_in_threads(work: Callable[[slice], Found], count: int) -> Iterator[Found]:
     """Yield `work(rows)` of each ROWS of `count` rows, in their order; each core works on a block of its own."""
     blocks = [slice(start, min(start + ROWS, count)) for start in range(0, count, ROWS)]
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(CORES) as workers:
@@ -180,14 +180,16 @@ def likely_pairs(
             if place is not None and start + len(tile.fine) > place:
                 after = np.arange(start, start + len(tile.fine)) >= place + np.arange(len(found))[:, None]
                 found[after] = ASIDE
-        pairs = largest_of_each_row(products, 2 * FINE)
+        pairs = top_positions_of_each_row(products, 2 * FINE)
         first.append(pairs + np.array([0, start]))
         first_values.append(products[pairs[:, 0], pairs[:, 1]])
-        second.append(largest_of_each_row(coarse, COARSE) + np.array([0, start]))
+        second.append(top_positions_of_each_row(coarse, COARSE) + np.array([0, start]))
     fine_pairs, coarse_pairs = np.concatenate(first), np.concatenate(second)
-    chosen = [best_of_each_row(fine_pairs, np.concatenate(first_values), FINE + len(keys.fine) // SHARE, FAR)]
+    chosen = [best_pairs_of_each_row(fine_pairs, np.concatenate(first_values), FINE + len(keys.fine) // SHARE, FAR)]
     chosen.append(
-        best_of_each_row(coarse_pairs, best_correlation_over_moves(moved, keys.coarse, coarse_pairs), MOVED, CLOSE)
+        best_pairs_of_each_row(
+            coarse_pairs, best_correlation_over_moves(moved, keys.coarse, coarse_pairs), MOVED, CLOSE
+        )
     )
     return np.unique(np.concatenate(chosen), axis=0)
 
@@ -207,7 +209,7 @@ def best_correlation_over_moves(
     return found
 
 
-def best_of_each_row(
+def best_pairs_of_each_row(
     pairs: NDArray[np.int64], values: NDArray[np.float32], count: int, reach: float
 ) -> NDArray[np.int64]:
     """The `count` pairs of each row with the largest values, without those that lie further than `reach` below the
@@ -219,7 +221,7 @@ def best_of_each_row(
     return pairs[(np.arange(len(pairs)) - starts < count) & (values >= values[starts] - reach)]
 
 
-def largest_of_each_row(products: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def top_positions_of_each_row(products: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """[k, 2] (row, column) of the `count` largest values in each row of `products` [r, m], or a few more; never a value
     that is ASIDE (a pair that is not to be compared).
 

@@ -72,14 +72,14 @@ def top_bar_depth(pixels: NDArray[np.int16]) -> int:
     upper = pixels[: most + 1]
     away = np.abs(upper - upper[:1]).max(2)
     even = (upper.max(1) - upper.min(1) <= EVEN).all(1) & (away.max(1) <= EVEN)
-    depth = rows_before_the_first_other(even)
+    depth = leading_true_count(even)
     if depth:
         grey = np.abs((upper[depth : depth + RINGING] - upper[:1]) @ LUMA)
-        depth += rows_before_the_first_other((grey.max(1) <= JUMP) & ((grey > EVEN).mean(1) <= DISTURBED))
+        depth += leading_true_count((grey.max(1) <= JUMP) & ((grey > EVEN).mean(1) <= DISTURBED))
     return depth if depth < most else 0
 
 
-def rows_before_the_first_other(alike: NDArray[np.bool_]) -> int:
+def leading_true_count(alike: NDArray[np.bool_]) -> int:
     """How many are true at the start of `alike`, one a row."""
     return len(alike) if alike.all() else int(np.argmin(alike))
 

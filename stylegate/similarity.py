@@ -32,7 +32,7 @@ def signature_of_picture(image: Image.Image) -> NDArray[np.uint8]:
 
 
 class PreparedSignatures(NamedTuple):
-    """Signatures in the form that `pair_likeness` compares."""
+    """Signatures in the form that `likeness_at_equal_indices` compares."""
 
     values: NDArray[np.float32]  # [n, MARGIN + 3 * STRIDE * STRIDE + MARGIN] about their means, zeros between rows
     energies: NDArray[np.float64]  # [n, 25] squares within what each shift down and right leaves
@@ -48,7 +48,7 @@ TOGETHER = 64  # pairs that are compared at once, so that they stay in the proce
 
 def prepare_signatures(signatures: NDArray[np.uint8]) -> PreparedSignatures:
     """Signatures, uint8 [n, 64, 64, 3], centred and padded, with the energy that each shift leaves: what
-    `pair_likeness` compares.
+    `likeness_at_equal_indices` compares.
     """
     planes = signatures.transpose(0, 3, 1, 2).astype(np.float32, order="C").reshape(-1, 3, SIDE * SIDE)
     planes -= planes.mean(2, keepdims=True)
@@ -72,7 +72,7 @@ def sums_inside_each_shift(lines: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.einsum("...p,sp->...s", parts, INSIDE)
 
 
-def pair_likeness(a: PreparedSignatures, b: PreparedSignatures) -> NDArray[np.float64]:
+def likeness_at_equal_indices(a: PreparedSignatures, b: PreparedSignatures) -> NDArray[np.float64]:
     """[n] the likeness in [-1, 1] of each signature in `a` to the one at the same index in `b`.
 
     It is the largest correlation over shifts of up to 2 pixels, each channel centred on its mean. Two flat pictures
@@ -92,14 +92,14 @@ def pair_likeness(a: PreparedSignatures, b: PreparedSignatures) -> NDArray[np.fl
 
 def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """The likeness of two signatures, uint8 [64, 64, 3] each: in [-1, 1], 1 for the same picture."""
-    return float(pair_likeness(prepare_signatures(a[None]), prepare_signatures(b[None]))[0])
+    return float(likeness_at_equal_indices(prepare_signatures(a[None]), prepare_signatures(b[None]))[0])
 
 
 def centred_thumbnails(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, 768] unit rows: signatures averaged to 16 x 16 and centred; their product proposes likely pairs."""
     found = np.empty((len(signatures), 768), np.float32)
 
-    def fill_block(start: int) -> None:  # of a hundred thousand no second copy stands in memory
+    def fill_thumbnail_block(start: int) -> None:  # of a hundred thousand no second copy stands in memory
         some = signatures[start : start + BLOCK]
         rows = some.reshape(len(some), 16, 4, 16, 12).sum(2, dtype=np.uint16)
         small = rows[..., 0:3] + rows[..., 3:6] + rows[..., 6:9] + rows[..., 9:12]  # 16 levels of 255 at most
@@ -108,7 +108,7 @@ def centred_thumbnails(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
         found[start : start + BLOCK] = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
 
     with ThreadPoolExecutor(CORES) as pool:
-        list(pool.map(fill_block, range(0, len(signatures), BLOCK)))
+        list(pool.map(fill_thumbnail_block, range(0, len(signatures), BLOCK)))
     return found
 
 
@@ -127,7 +127,7 @@ def likeness_of_pairs(
             used, places = np.unique(some[:, side], return_inverse=True)
             values, energies = prepare_signatures(those[used])
             sides.append(PreparedSignatures(values[places.ravel()], energies[places.ravel()]))
-        found.append(pair_likeness(*sides).astype(np.float32))
+        found.append(likeness_at_equal_indices(*sides).astype(np.float32))
     return np.concatenate(found)
 
 
@@ -155,15 +155,17 @@ def near_duplicate_group_numbers(signatures: NDArray[np.uint8]) -> NDArray[np.in
         pairs.append(np.stack([rows[later] + start, columns[later]], 1))
     proposed = np.concatenate(pairs)
 
-    def are_near_duplicates(part: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def near_duplicate_flags_of_pairs(part: NDArray[np.int64]) -> NDArray[np.bool_]:
         return (
-            pair_likeness(prepare_signatures(signatures[part[:, 0]]), prepare_signatures(signatures[part[:, 1]]))
+            likeness_at_equal_indices(
+                prepare_signatures(signatures[part[:, 0]]), prepare_signatures(signatures[part[:, 1]])
+            )
             >= NEAR
         )
 
     parts = np.array_split(proposed, len(proposed) // TOGETHER + 1)
     with ThreadPoolExecutor(CORES) as workers:
-        kept = proposed[np.concatenate(list(workers.map(are_near_duplicates, parts)))]
+        kept = proposed[np.concatenate(list(workers.map(near_duplicate_flags_of_pairs, parts)))]
     graph = coo_array((np.ones(len(kept), bool), (kept[:, 0], kept[:, 1])), shape=(len(small), len(small)))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 

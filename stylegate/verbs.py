@@ -250,7 +250,7 @@ def verb_help(verb: str) -> str:
                 value = value[part]
             shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             meaning = dict(entry.helps).get(dotted, spec.metadata["help"])
-            lines.append(f"  {configuration.as_typed(dotted)}={shown}\n      {meaning}")
+            lines.append(f"  {configuration.spell_import_file_as_import(dotted)}={shown}\n      {meaning}")
     for group in [g for g in configuration.GROUPS if keys and (g == "experiment" or verb_keys_contain(keys, g))]:
         lines.append(f"  {group}={'|'.join(sorted(p.stem for p in (configuration.CONF / group).glob('*.yaml')))}")
     if finding := [key for key in entry.finds.split() if not verb_keys_contain(keys, key)]:
@@ -282,7 +282,7 @@ def unread_key_problem(verb: str, name: str) -> str | None:
     return f"{name}: {verb} does not read it; it is read by {', '.join(v for v in VERBS if verb_reads_key(v, name))}"
 
 
-def arguments_naming_run(config: configuration.Config) -> str:
+def shell_arguments_naming_run(config: configuration.Config) -> str:
     """The arguments that differ from the defaults, of those that name a run, as one text for a shell, such as
     "brand=neon train.batch_size=4".
     """

@@ -34,7 +34,7 @@ class Watermark(Protocol):
         ...
 
 
-def watermark_bits(base_sha256: str | None, lora_sha256: str | None, seed: int) -> str:
+def watermark_bit_string(base_sha256: str | None, lora_sha256: str | None, seed: int) -> str:
     """The BITS bits that a drawn picture carries, a text of 0 and 1: the first of a sha256 over base, LoRA and seed.
 
     So the record of a picture, which has these three, tells the bits.

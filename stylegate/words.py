@@ -18,7 +18,7 @@ def duration_in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def plain_spelling(name: str) -> str:
+def name_without_case_and_accents(name: str) -> str:
     """The name without what people overlook: case, width of letters, combining marks, the number of spaces, and
     underscores that stand for spaces.
     """

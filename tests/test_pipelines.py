@@ -24,7 +24,7 @@ import yaml
 
 from eval.policy import file as policyfile
 from eval.policy.model import LINES, MEASURES, RELATIVE, PolicyFile, Promise, Waiver
-from eval.promise.worksheet import read_answers
+from eval.promise.worksheet import read_worksheet_answers
 from stylegate import cli, config, files
 from stylegate.errors import PRECEDENCE, ExitCode
 
@@ -379,7 +379,9 @@ def test_decisions_of_the_docs_settle_the_review(again: Path, run_exactly) -> No
     assert (code, outputs["review"]) == (11, "1")
     (again / "decisions.csv").write_text(blocks("pipelines.md", "csv")[0])
     pictures = {"0039.png": files.sha256(NEON / "validation" / "0039.png")}
-    (answer,) = read_answers(again / "decisions.csv", "review", again, pictures, policyfile.read_policy("default"))
+    (answer,) = read_worksheet_answers(
+        again / "decisions.csv", "review", again, pictures, policyfile.read_policy("default")
+    )
     assert answer.label.verdict == "accept" and answer.label.who
     code, outputs, summary, _ = gate_and_summary(again, **EXAMPLE, decisions="decisions.csv")
     assert (code, outputs["accepted"], outputs["review"]) == (0, "4", "0")

@@ -24,7 +24,9 @@ NUM_PROMPTS, RESAMPLES = 8, 1000
 FOLDER = "training-base"
 
 
-def compare_bases(run: Run, steps: Sequence[int], saved: Mapping[int, Path], chosen: int) -> dict[str, Any] | None:
+def compare_checkpoints_on_both_bases(
+    run: Run, steps: Sequence[int], saved: Mapping[int, Path], chosen: int
+) -> dict[str, Any] | None:
     """Draw the checkpoints of `steps` on the training base and compare with the previews of the base that draws.
 
     Every process calls this. The weights of the step `chosen` are loaded at the end, as they were before. Returns None
@@ -56,13 +58,13 @@ def compare_bases(run: Run, steps: Sequence[int], saved: Mapping[int, Path], cho
         "chosen": chosen,
         "pass_rate_difference": float(np.mean(drawn) - np.mean(trained)),
         "pass_rate_difference_interval": [round(low, 4), round(high, 4)],
-        **checkpoint_order_agreement(np.array(styles, np.float64)),
+        **checkpoint_rank_correlation_and_interval(np.array(styles, np.float64)),
     }
 
 
 def evaluator_on_training_base(run: Run) -> Evaluator:
     """An evaluator that draws NUM_PROMPTS prompts at most on the base that is trained on, in a folder of its own."""
-    settings = replace(run.config.generate, **default_steps_and_guidance())
+    settings = replace(run.config.generate, **default_denoising_steps_and_guidance())
     training = replace(run.config.train, num_samples=min(NUM_PROMPTS, run.config.train.num_samples))
     training.preview_steps = settings.num_inference_steps
     config = replace(run.config, draw_base=None, generate=settings, train=training)
@@ -74,13 +76,13 @@ def evaluator_on_training_base(run: Run) -> Evaluator:
     return found
 
 
-def default_steps_and_guidance() -> dict[str, Any]:
+def default_denoising_steps_and_guidance() -> dict[str, Any]:
     """The default denoising steps and guidance, as fields of GenerateConfig."""
     usual = GenerateConfig()
     return {"num_inference_steps": usual.num_inference_steps, "guidance_scale": usual.guidance_scale}
 
 
-def checkpoint_order_agreement(styles: np.ndarray) -> dict[str, Any]:
+def checkpoint_rank_correlation_and_interval(styles: np.ndarray) -> dict[str, Any]:
     """Whether both bases order the checkpoints alike: Spearman's rank correlation of the checkpoints' mean styles on
     both, and its 95 % interval, by name; None both of fewer than three checkpoints.
 
@@ -105,8 +107,8 @@ def rank_correlation(pairs: np.ndarray) -> float:
 
 
 def base_gap_in_words(gap: Mapping[str, Any]) -> str:
-    """The result of `compare_bases`, as one line of text: pass rates on both bases with the interval of their
-    difference, and the rank correlation of the checkpoints.
+    """The result of `compare_checkpoints_on_both_bases`, as one line of text: pass rates on both bases with the interval
+    of their difference, and the rank correlation of the checkpoints.
     """
     at = list(gap["steps"]).index(gap["chosen"])
     trained, drawn = gap["pass_rates_training_base"][at], gap["pass_rates_draw_base"][at]

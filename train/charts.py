@@ -45,7 +45,7 @@ def pass_rate_by_training_time_chart(runs: Sequence[PlottedRun]) -> Markup:
         while any(abs(at_x - px) < 16 and abs(label_y - py) < 12 for px, py in placed):
             label_y += 12
         placed.append((at_x, label_y))
-        title = f"{run.name}: {plotted_run_in_words(run)}"
+        title = f"{run.name}: {pass_rate_and_time_in_words(run)}"
         parts.append(
             f'<a href="{escape(run.href)}"><title>{escape(title)}</title>'
             f'<path class="span" d="M{at_x:.1f} {y(run.interval[0]):.1f}V{y(run.interval[1]):.1f}" '
@@ -55,7 +55,7 @@ def pass_rate_by_training_time_chart(runs: Sequence[PlottedRun]) -> Markup:
     return Markup(f'<svg viewBox="0 0 {width} {height + 20}" role="img">{"".join(parts)}</svg>')
 
 
-def plotted_run_in_words(run: PlottedRun) -> str:
+def pass_rate_and_time_in_words(run: PlottedRun) -> str:
     """The pass rate of a run with its interval, and its seconds of training, as text."""
     low, high = run.interval
     return f"{run.rate:.0%} pass [{low:.0%}, {high:.0%}], {run.seconds:.1f} s of training"

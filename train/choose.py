@@ -7,12 +7,12 @@ from eval.measuring.encodername import encoder_name
 from eval.policy.model import UNREADABLE
 from stylegate import files
 from train import select, state
-from train.basegap import base_gap_in_words, compare_bases
+from train.basegap import base_gap_in_words, compare_checkpoints_on_both_bases
 from train.evaluate import Evaluator
 from train.run import Run
 
 
-def choose_checkpoint(run: Run, evaluation: Evaluator, steps_done: int) -> dict[str, Any]:
+def choose_checkpoint_and_lora_strength(run: Run, evaluation: Evaluator, steps_done: int) -> dict[str, Any]:
     """Choose the checkpoint and the strength of the LoRA that the run hands out, load these weights, write
     selection.json and return its content.
 
@@ -45,11 +45,13 @@ def choose_checkpoint(run: Run, evaluation: Evaluator, steps_done: int) -> dict[
         tried = [r for s in nearest_first if (r := evaluation.result(step, s))]
         strengths = select.choose_evaluation(tried, settings.selection_margin)
         scale = tried[strengths["chosen"]]["scale"]
-        final_evaluation(run).evaluate(step, scale)
-        result = final_evaluation_result(run, step, scale)
+        evaluator_with_generate_settings(run).evaluate(step, scale)
+        result = read_final_evaluation_result(run, step, scale)
     handed_out = [result] if result else []
     gap = (
-        compare_bases(run, [r["step"] for r in results], saved, step) if checkpoints and run.config.draw_base else None
+        compare_checkpoints_on_both_bases(run, [r["step"] for r in results], saved, step)
+        if checkpoints and run.config.draw_base
+        else None
     )
     passing = any(any(r["passed"] or []) for r in [*results, *handed_out])
     flags = select.passed_asked_checks_by_prompt(result) if result else None
@@ -79,7 +81,7 @@ def choose_checkpoint(run: Run, evaluation: Evaluator, steps_done: int) -> dict[
     return selection
 
 
-def final_evaluation(run: Run) -> Evaluator:
+def evaluator_with_generate_settings(run: Run) -> Evaluator:
     """The evaluation by pictures that are drawn with the settings of `generate`. Where previews are drawn with these
     settings too, it is their evaluation, so that no picture is drawn twice.
     """
@@ -87,11 +89,11 @@ def final_evaluation(run: Run) -> Evaluator:
     return previews if previews.drawn_with == run.config.generate else Evaluator(run, [], final=True)
 
 
-def final_evaluation_result(run: Run, step: int, scale: float) -> dict[str, Any] | None:
+def read_final_evaluation_result(run: Run, step: int, scale: float) -> dict[str, Any] | None:
     """The content of result.json (train/evaluate.py) for pictures of this checkpoint and strength that were drawn with
     the settings of `generate`; None where there are none.
     """
-    return final_evaluation(run).result(step, scale)
+    return evaluator_with_generate_settings(run).result(step, scale)
 
 
 def selection_rule_in_words(results: list[dict[str, Any]]) -> str | None:

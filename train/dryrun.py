@@ -28,7 +28,7 @@ from stylegate.rundirectory import run_directory_name
 from stylegate.words import counted, duration_in_words
 from train import encoded, optimizers
 from train.evaluate import APART, LEVELS
-from train.preferences import LearnedPictures, learned_pictures
+from train.preferences import RunTrainingPictures, training_pictures_of_run
 
 STATE_BYTES = 12  # of a trained number: itself and AdamW's two moments, fp32
 CHECKPOINTED = ("TransformerBlock", "ResnetBlock2D")  # ends of the names of what diffusers checkpoints
@@ -48,8 +48,8 @@ def print_dry_run_report(config: Config) -> int:
     Raises the errors that the run would raise, and SurroundingsError if the disk is too small.
     """
     family = FAMILIES[config.family.name]
-    brand_set, findings, folder, terms, learned = check_run_inputs(config)
-    remarks = findings.all_remarks() + brandcheck.remark_on_long_captions(brand_set, config) + learned.remarks
+    brand_set, findings, folder, terms, learned = read_checked_run_inputs(config)
+    remarks = findings.all_remarks() + brandcheck.remarks_on_long_captions(brand_set, config) + learned.remarks
 
     sketch = family.weightless_model(folder)
     sample.require_size_multiples(config, sketch.multiple)
@@ -67,7 +67,9 @@ def print_dry_run_report(config: Config) -> int:
     trained = sum(p.numel() for p in sketch.denoiser.parameters() if p.requires_grad)
     together = 2 if config.preferences else 1  # pictures that one item of a batch has
     inputs = sketch.example_inputs(config.train.batch_size * together, largest.height, largest.width)
-    forward, kept = forward_operations_and_activations(sketch.denoiser, inputs, config.hardware.gradient_checkpointing)
+    forward, kept = num_forward_operations_and_activations(
+        sketch.denoiser, inputs, config.hardware.gradient_checkpointing
+    )
     half = hardware.precision_of(config.hardware) == "bf16"
     denoisers = 2 if config.draw_base else 1  # both lie on the device while the run lasts
     needed = training_memory_bytes(
@@ -120,7 +122,7 @@ def print_dry_run_report(config: Config) -> int:
     return ExitCode.PASS
 
 
-def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, LearnedPictures]:
+def read_checked_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, RunTrainingPictures]:
     """Check all that a run reads. Returns the brand set with its findings, the base's folder and its licence, and the
     pictures that are learned from.
 
@@ -138,12 +140,14 @@ def check_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path, str, 
 
     data = value_or_recorded_problem(lambda: brandcheck.read_checked_brand_set(brandset.brand_folder(config.brand)))
     folder = value_or_recorded_problem(lambda: family.base_folder(config.base, weights=False))
-    learned: Any = value_or_recorded_problem(lambda: learned_pictures(config, data[0])) if data else None
+    learned: Any = value_or_recorded_problem(lambda: training_pictures_of_run(config, data[0])) if data else None
     terms: Any = (
         value_or_recorded_problem(lambda: licence.require_licence_agreement(config, folder)) if folder else None
     )
     if folder and config.draw_base:
-        value_or_recorded_problem(lambda: pairing.require_one_architecture(family, config.base, config.draw_base or ""))
+        value_or_recorded_problem(
+            lambda: pairing.require_lora_fits_draw_base(family, config.base, config.draw_base or "")
+        )
         value_or_recorded_problem(
             lambda: licence.require_licence_agreement(
                 config, family.base_folder(config.draw_base or "", False), "draw_base"
@@ -213,7 +217,7 @@ def training_memory_bytes(
     return weights + num_trained * (STATE_BYTES + 4) + num_kept_for_backward * (2 if half_precision else 4)
 
 
-def forward_operations_and_activations(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, int]:
+def num_forward_operations_and_activations(denoiser: nn.Module, inputs: dict, checkpointing: bool) -> tuple[int, int]:
     """Operations of one forward pass, and how many numbers are kept for the backward pass: the outputs of all layers.
 
     With checkpointing these are the outputs of blocks, and those of all layers of the largest block. `inputs` are the

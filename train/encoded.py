@@ -45,7 +45,7 @@ class EncodedTrainingSet(NamedTuple):
         """Mean and standard deviation of the latents of the views with the indices `chosen`, which share one bucket:
         float32 [n, c, h, w] each.
         """
-        found = [self.cached_entry(self.latent_keys[i]) for i in chosen]
+        found = [self.read_required_cache_entry(self.latent_keys[i]) for i in chosen]
         mean, deviation = (torch.from_numpy(np.stack([f[k] for f in found])) for k in ("mean", "std"))
         return mean, deviation
 
@@ -57,7 +57,8 @@ class EncodedTrainingSet(NamedTuple):
         """
         keys = [self.prompt_keys[i][self.drawn_wording_index(i, step)] for i in items]
         found = [
-            self.cached_entry(self.empty_key if out else key) for key, out in zip(keys, dropped.tolist(), strict=True)
+            self.read_required_cache_entry(self.empty_key if out else key)
+            for key, out in zip(keys, dropped.tolist(), strict=True)
         ]
         return {name: torch.from_numpy(stack_with_padding([one[name] for one in found])) for name in found[0]}
 
@@ -77,7 +78,7 @@ class EncodedTrainingSet(NamedTuple):
             else 0
         )
 
-    def cached_entry(self, key: str) -> dict[str, NDArray]:
+    def read_required_cache_entry(self, key: str) -> dict[str, NDArray]:
         """The arrays of one cache entry, by name: the latents of one view, or one encoded caption.
 
         Raises StylegateError if the entry is gone.

@@ -32,7 +32,7 @@ from torch import Tensor
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import NOT_ASKED
-from eval.lot.compared import comparison_with_decisions
+from eval.lot.compared import comparison_pictures_with_decided_ones
 from eval.lot.comparison import base_pictures_as_foreign_set
 from eval.lot.lot import read_lot, sha256_by_name
 from eval.measuring import encoder as encoding
@@ -248,7 +248,7 @@ class Evaluator:
         paths = {"images": str(folder / "with"), "out": str(folder / "judged"), "references": None, "batch": None}
         config = replace(self.run.config, **paths)
         lot = replace(read_lot(config), groups=self.groups)
-        compared = comparison_with_decisions(config, lot)
+        compared = comparison_pictures_with_decided_ones(config, lot)
         foreign = compared.foreign | base_pictures_as_foreign_set(self.base_folder / "with")
         compared = replace(compared, references=self.references, references_name="the brand's own", foreign=foreign)
         judged = judge(config, lot, compared, quiet=True)
@@ -287,7 +287,7 @@ class Evaluator:
         return grid
 
 
-def final_or_preview_folder(directory: Path, step: int, scale: float) -> Path:
+def folder_of_final_or_preview_pictures(directory: Path, step: int, scale: float) -> Path:
     """The folder of the pictures of this checkpoint and strength that were drawn with the settings of `generate`; where
     there are none, that of the previews.
     """

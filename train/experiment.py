@@ -19,8 +19,8 @@ from eval import export, gate, generate, plan, trial
 from eval.judging.advice import next_step_in_words
 from eval.judging.judged import JudgedLot
 from eval.lot import cost
-from eval.lot.batch import batch_folder_and_facts, configured_facts, sampler_trial_path
-from eval.lot.compared import comparison_with_decisions
+from eval.lot.batch import batch_facts_from_config, batch_folder_and_facts, sampler_trial_path
+from eval.lot.compared import comparison_pictures_with_decided_ones
 from eval.lot.lot import Lot, sha256_by_name
 from eval.lot.rounds import read_batch_progress
 from eval.policy.model import VERDICTS
@@ -61,7 +61,7 @@ def experiment(config: Config) -> int:
 
     if stopped := run_stage("train", loop.train):
         return stopped
-    if config.generate.by_trial and config.plan.num_images >= trial.LARGE and not has_sampler_trial(config):
+    if config.generate.by_trial and config.plan.num_images >= trial.LARGE and not is_sampler_trial_done(config):
         run_stage("trial", lambda given: trial.trial(replace(given, batch=None)))  # each setting has a batch of its own
     run_stage("plan", lambda given: plan.plan(given, with_next_step=False))
     folder, _ = batch_folder_and_facts(config)
@@ -79,12 +79,12 @@ def experiment(config: Config) -> int:
     return code
 
 
-def has_sampler_trial(config: Config) -> bool:
+def is_sampler_trial_done(config: Config) -> bool:
     """Whether the steps and guidance that are configured were tried for this base and LoRA (`stylegate trial`).
 
     Raises ModelError if no LoRA was trained with the same arguments.
     """
-    return sampler_trial_path(configured_facts(config)).exists()
+    return sampler_trial_path(batch_facts_from_config(config)).exists()
 
 
 def add_seconds_to_cost_file(folder: Path, seconds: dict[str, float]) -> None:
@@ -125,8 +125,8 @@ def mean_style_scores(config: Config, lot: Lot) -> tuple[float, float, float]:
     encoder = encoding.load_encoder(
         encodername.encoder_name(config), hardware.set_threads_and_choose_device(config.hardware)
     )
-    compared = comparison_with_decisions(config, lot)
-    base = pictures_drawn_by_base(files.RUNS / run_directory_name(config))
+    compared = comparison_pictures_with_decided_ones(config, lot)
+    base = names_and_paths_of_base_pictures(files.RUNS / run_directory_name(config))
     found = [
         cached_features_of_files(
             named, sha256_by_name(named), encoder, compared.background, config.score.batch_size, ""
@@ -143,6 +143,6 @@ def mean_style_scores(config: Config, lot: Lot) -> tuple[float, float, float]:
     )
 
 
-def pictures_drawn_by_base(run: Path) -> list[tuple[str, Path]]:
+def names_and_paths_of_base_pictures(run: Path) -> list[tuple[str, Path]]:
     """(name, path) of the pictures that the base drew before the training of a run."""
     return [(p.name, p) for p in sorted((run / "samples" / "step-000000" / "with").glob("*.png"))]

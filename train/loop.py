@@ -29,11 +29,11 @@ from stylegate.tracker import Tracker, make_tracker
 from stylegate.wandbrun import EVALUATED
 from stylegate.words import counted
 from train import dryrun, optimizers, page, release, select, sharding, state
-from train.choose import choose_checkpoint, final_evaluation_result
+from train.choose import choose_checkpoint_and_lora_strength, read_final_evaluation_result
 from train.evaluate import Evaluator
 from train.prepare import prepare
 from train.run import PATIENCE, Run
-from train.stats import StepStats, replace_cache_by_timed_one
+from train.stats import StepStats, install_cache_read_timer
 from train.step import picture_files_of_step, training_pass_losses
 
 FLUSH_EVERY = 10  # steps; reading a loss waits for the device, so it is done seldom
@@ -74,11 +74,11 @@ class EvaluationTimeBudget:
 
     def allows(self) -> bool:
         """Whether evaluations have cost no more than their share so far. The main process decides for all."""
-        answer = [self.spent_share_of_time() <= self.share]
+        answer = [self.share_of_time_spent_evaluating() <= self.share]
         broadcast_object_list(answer)
         return answer[0]
 
-    def spent_share_of_time(self) -> float:
+    def share_of_time_spent_evaluating(self) -> float:
         """The share, in [0, 1], of the time so far that evaluations have cost."""
         passed = self.evaluated + self.trained + time.perf_counter() - self.began
         return (self.evaluated + self.spent) / passed
@@ -159,7 +159,7 @@ def train(config: Config) -> int:
         with explain_out_of_memory(device):
             done = train_steps(run, optimizer, average, evaluation, first, tracker, preemption)
             stopped = done < config.train.max_steps
-            selection = {} if stopped else choose_checkpoint(run, evaluation, done)
+            selection = {} if stopped else choose_checkpoint_and_lora_strength(run, evaluation, done)
         if main and stopped:
             print(
                 f"The run was stopped (SIGTERM) and saved at step {done}.\nNext: the same command goes on from there."
@@ -195,14 +195,14 @@ def train_steps(
     averaged_by_ddp = set() if sharded else {id(parameter) for parameter in base.parameters()}
     not_averaged = [p for p in parameters if id(p) not in averaged_by_ddp]  # of text encoders and of a sharded base
     if main:
-        page.record_start_and_prompts(run.directory, first, evaluation.prompts)
+        page.record_prompts_and_git_commit(run.directory, first, evaluation.prompts)
         print(f"page, renewed while it trains: {files.display_path(page.page_path(run.directory))}", flush=True)
     evaluation.evaluate(0)
     if first and (first == settings.max_steps or first % settings.evaluate_every == 0):
         evaluation.evaluate(first)  # a run that was killed between saving and evaluating
     pictures_at, timed = (
         (lambda step, rank: picture_files_of_step(run, step - 1, rank)),
-        replace_cache_by_timed_one(run),
+        install_cache_read_timer(run),
     )
     stats = StepStats(run.directory, accelerator, tracker, first, pictures_at, timed)
     if main and stats.send_missing_to_tracker(evaluation.finished_results()):
@@ -260,7 +260,7 @@ def train_steps(
                 if main and (result := evaluation.result(done)):
                     grid = evaluation.grid()
                     if done > tracker.highest_value_sent(EVALUATED):
-                        share = {"evaluation/share": budget.spent_share_of_time()}
+                        share = {"evaluation/share": budget.share_of_time_spent_evaluating()}
                         tracker.log(select.tracked_evaluation_values(result) | share, step=done)
                         tracker.log_picture("samples", grid, step=done)
     return max(first, settings.max_steps)
@@ -286,12 +286,12 @@ def write_lora_and_print_results(run: Run, selection: dict[str, Any], tracker: T
             f"chosen: step {selection['step']} at strength {selection['scale']:g}{passing} "
             f"(evaluations took {selection['evaluation_seconds']:.0f} s)"
         )
-        print(f"        {select.choice_in_words(selection['checkpoints'])}")
+        print(f"        {select.reason_for_choice_in_words(selection['checkpoints'])}")
     if run.config.lora.dora:
         print(
             f"note: this is a DoRA. diffusers reads {lora.name}; ComfyUI and A1111 read {other.name} by other formulas."
         )
-    handed_out = final_evaluation_result(run, selection["step"], selection["scale"])
+    handed_out = read_final_evaluation_result(run, selection["step"], selection["scale"])
     if advice := select.advice_if_few_pass(handed_out, selection["checkpoints"]):
         print(f"Next: {advice}")
     print(f"page: {files.display_path(page.write_run_page(run.directory))}")

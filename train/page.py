@@ -45,7 +45,7 @@ class PageRenewal:
             self.next_s = now + max(RENEWED_EVERY_S, 100 * (now - began))
 
 
-def record_start_and_prompts(directory: Path, first_step: int, prompts: dict[str, list[str]]) -> None:
+def record_prompts_and_git_commit(directory: Path, first_step: int, prompts: dict[str, list[str]]) -> None:
     """Record in origin.json the prompts that are drawn, and the commit that trains after step `first_step`; write the
     page.
 
@@ -80,8 +80,8 @@ def write_run_page(directory: Path) -> Path:
         checkpoints=checkpoint_rows(run, chosen),
         strengths=lora_strength_rows(run),
         scale=run.selection.get("scale"),
-        choice=choice_and_previews_in_words(run),
-        grids=[grid for kind in KINDS if (grid := sample_grid(run, kind, chosen))],
+        choice=reason_for_chosen_step_in_words(run),
+        grids=[grid for kind in KINDS if (grid := sample_grid_for_page_template(run, kind, chosen))],
         progress=panels.progress_panels(run, chosen),
         facts=run_facts(run),
         changed=changed_config_values(run.config),
@@ -182,13 +182,13 @@ def pass_rate_and_interval_in_words(passed: list[bool] | None) -> str | None:
     return f"{sum(passed) / len(passed):.0%} [{low:.0%}, {high:.0%}]"
 
 
-def choice_and_previews_in_words(run: RunRecord) -> str:
+def reason_for_chosen_step_in_words(run: RunRecord) -> str:
     """Sentences on why the step was chosen and, where what is handed out was drawn anew, that the pictures of the table
     are previews of fewer denoising steps; "" where nothing was chosen by its pictures.
     """
     if not (found := run.selection.get("checkpoints")):
         return ""
-    said = f" Step {run.selection['step']} is chosen: {select.choice_in_words(found)}."
+    said = f" Step {run.selection['step']} is chosen: {select.reason_for_choice_in_words(found)}."
     if run.handed_out:
         previews, drawn = run.selection.get("preview_steps"), run.config.get("generate.num_inference_steps")
         said += f" The pictures of this table are previews of {previews} denoising steps; the rate at the top is that"
@@ -219,7 +219,7 @@ def checkpoint_rows(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     return rows
 
 
-def sample_grid(run: RunRecord, kind: str, chosen: int | None) -> dict[str, Any] | None:
+def sample_grid_for_page_template(run: RunRecord, kind: str, chosen: int | None) -> dict[str, Any] | None:
     """The pictures of one kind (a key of KINDS) as the template shows them, a row for each prompt and a column for each
     step; None if none was drawn.
     """

@@ -13,8 +13,8 @@ KNOWN = {"step", "loss", "grad_norm", "learning_rate"}  # columns of stats.jsonl
 
 
 def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
-    """Charts of what evaluations measured, by step, each as a `chart_card`; step 0 is the base. `chosen` is the step
-    that is handed out.
+    """Charts of what evaluations measured, by step, each as a `chart_with_title_and_legend`; step 0 is the base.
+    `chosen` is the step that is handed out.
     """
     results = [run.results[step] for step in sorted(run.results)]
     steps = max([run.done, *run.results])
@@ -24,7 +24,7 @@ def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
         points = [(r["step"], r[key]) for r in results if r.get(key) is not None]
         if points:
             how["lines"] = [ChartLine(points, dots=True, spans=how.pop("spans", ()))]
-            charts.append(chart_card(title, says, steps, marked_step=chosen, **how))
+            charts.append(chart_with_title_and_legend(title, says, steps, marked_step=chosen, **how))
 
     judged = [r for r in results if r.get("passed")]
     if judged:
@@ -32,9 +32,11 @@ def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
         line = ChartLine(points, dots=True, spans=[select.wilson_interval(r["passed"]) for r in judged])
         says = "Share of pictures that the gate accepts, with its 95 % interval (Wilson)."
         charts.append(
-            chart_card("Pass rate", says, steps, lines=[line], marked_step=chosen, value_range=(0, 1), percent=True)
+            chart_with_title_and_legend(
+                "Pass rate", says, steps, lines=[line], marked_step=chosen, value_range=(0, 1), percent=True
+            )
         )
-    spans = [mean_interval(r.get("styles")) for r in results if r.get("style") is not None]
+    spans = [confidence_interval_of_mean(r.get("styles")) for r in results if r.get("style") is not None]
     add_score_panel("Style", "Mean over the prompts, with its 95 % interval (t).", "style", spans=spans)
     says = "A high value means that the style also comes without the phrase."
     add_score_panel("Style without the trigger phrase", says, "style_without_trigger")
@@ -58,7 +60,7 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
 
     def add_chart_by_step(title: str, says: str, lines: list[ChartLine], **how: Any) -> None:
         if any(line.points for line in lines):
-            charts.append(chart_card(title, says, steps, lines=lines, marked_step=chosen, **how))
+            charts.append(chart_with_title_and_legend(title, says, steps, lines=lines, marked_step=chosen, **how))
 
     loss = points_of_column("loss")
     both = [ChartLine(loss, faint=True, colour="reference"), ChartLine(smoothed_points(loss))]
@@ -97,7 +99,9 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     return charts
 
 
-def chart_card(title: str, says: str, steps: int, *, lines: list[ChartLine], **how: Any) -> dict[str, Any]:
+def chart_with_title_and_legend(
+    title: str, says: str, steps: int, *, lines: list[ChartLine], **how: Any
+) -> dict[str, Any]:
     """A chart as the template shows it: its title, a sentence, the SVG, and a legend of (name, colour, opacity).
     `steps` is the last step of the axis.
     """
@@ -140,7 +144,7 @@ def evaluation_time_shares(run: RunRecord) -> list[tuple[float, float]]:
     return [(step, s / (s + trained[step])) for step, s in spent.items() if s + trained[step] > 0]
 
 
-def mean_interval(values: Sequence[float] | None) -> tuple[float, float] | None:
+def confidence_interval_of_mean(values: Sequence[float] | None) -> tuple[float, float] | None:
     """The two-sided 95 % confidence interval of a mean (Student's t); None of fewer than two values."""
     if not values or len(values) < 2:
         return None

@@ -12,7 +12,7 @@ from stylegate.errors import ConfigError, DataError, ModelError
 from stylegate.preferenceset import PreferenceSet, read_preference_set, require_pairs_of_brand
 
 
-class LearnedPictures(NamedTuple):
+class RunTrainingPictures(NamedTuple):
     """The pictures that a run learns from, and what run.json records of them."""
 
     pictures: list[BrandPicture]  # of pairs the chosen ones, then the rejected ones in the same order
@@ -31,7 +31,7 @@ class LearnedPictures(NamedTuple):
             )
 
 
-def learned_pictures(config: Config, brand_set: BrandSet) -> LearnedPictures:
+def training_pictures_of_run(config: Config, brand_set: BrandSet) -> RunTrainingPictures:
     """The pictures that a run learns from: train/ of the brand set, or with `preferences=` the pictures of its pairs.
     Needs no model.
 
@@ -44,7 +44,7 @@ def learned_pictures(config: Config, brand_set: BrandSet) -> LearnedPictures:
             next_step="preferences=DIR; stylegate preferences makes one of a judged batch.",
         )
     if config.preferences is None:
-        return LearnedPictures(brand_set.splits["train"], {}, [], None, None)
+        return RunTrainingPictures(brand_set.splits["train"], {}, [], None, None)
     found = read_preference_set(config.preferences)
     remarks = require_pairs_of_brand(found, brand_set)
     start = starting_lora_path(config.objective.start, found)
@@ -52,7 +52,7 @@ def learned_pictures(config: Config, brand_set: BrandSet) -> LearnedPictures:
     if digest != found.record.lora_sha256:
         remarks.append("training begins with another LoRA than the one that drew the pairs (objective.start)")
     facts = {"preferences": found.record.sha256, "start": digest}
-    return LearnedPictures(found.pictures(), facts, remarks, start, found.record.base_sha256)
+    return RunTrainingPictures(found.pictures(), facts, remarks, start, found.record.base_sha256)
 
 
 def starting_lora_path(named: str | None, found: PreferenceSet) -> Path | None:

@@ -20,7 +20,7 @@ from stylegate.errors import SurroundingsError
 from stylegate.families import FAMILIES, Family, LoadedBaseModel, pairing, pipelines
 from stylegate.words import counted
 from train import batches, encoded, sharding, state
-from train.preferences import learned_pictures, load_starting_lora
+from train.preferences import load_starting_lora, training_pictures_of_run
 from train.run import PATIENCE, Run
 
 DISK_PATIENCE_S = 90.0  # a network disk may show a new file to other machines a minute later
@@ -34,10 +34,10 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     """
     family, main = FAMILIES[config.family.name], accelerator.is_main_process
     brand_set, findings = brandcheck.read_checked_brand_set(brandset.brand_folder(config.brand))
-    learned = learned_pictures(config, brand_set)
+    learned = training_pictures_of_run(config, brand_set)
     licence.require_licence_agreement(config, family.base_folder(config.base))
     if config.draw_base:
-        pairing.require_one_architecture(family, config.base, config.draw_base)
+        pairing.require_lora_fits_draw_base(family, config.base, config.draw_base)
         licence.require_licence_agreement(config, family.base_folder(config.draw_base), "draw_base")
     device, precision = accelerator.device, hardware.precision_of(config.hardware)
     models = load_base_model(config, config.base, brand_set.brand, precision, device)
@@ -60,7 +60,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
             part.to(device)
         side = resolutions[0]
         pixels = encoded.autoencoder_pixels(learned.pictures[0], brand_set.brand, models.draws_alpha, side, side)
-        pairing.require_same_latents(family, models, drawing, pixels)
+        pairing.require_same_latents_of_autoencoders(family, models, drawing, pixels)
         drawing_adapted = add_lora(drawing, family, config)
         place_denoiser(drawing, config, device)
     pairs = config.preferences is not None
@@ -95,7 +95,7 @@ def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
         }
         files.write_json(directory / "run.json", record)
         print(f"run: {files.display_path(directory)}")
-        remarks = findings.all_remarks() + brandcheck.remark_on_long_captions(brand_set, config)
+        remarks = findings.all_remarks() + brandcheck.remarks_on_long_captions(brand_set, config)
         for remark in remarks + learned.remarks + run_remarks(run, resolutions):
             print(f"note: {remark}")
     accelerator.wait_for_everyone()

@@ -58,7 +58,7 @@ def read_run_record(directory: Path) -> RunRecord:
         """Record a damaged part, without the path of this machine."""
         found.problems.append(str(error).replace(f"{files.display_path(directory)}/", ""))
 
-    def read_part(name: str, *keys: str) -> dict[str, Any]:
+    def read_run_file_or_empty(name: str, *keys: str) -> dict[str, Any]:
         path = directory / name
         try:
             return files.read_json(path, "a part of the run", *keys) if path.exists() else {}
@@ -66,30 +66,33 @@ def read_run_record(directory: Path) -> RunRecord:
             add_problem(error)
             return {}
 
-    def read_part_rows(name: str, *keys: str) -> list[dict[str, Any]]:
+    def read_run_rows_or_empty(name: str, *keys: str) -> list[dict[str, Any]]:
         try:
             return files.read_jsonl(directory / name, *keys)
         except DataError as error:
             add_problem(error)
             return []
 
-    found.run, found.origin = read_part("run.json", "config", "facts"), read_part(ORIGIN, "prompts", "code")
-    found.stats, found.clock = (
-        read_part_rows("stats.jsonl", "step", "loss"),
-        read_part_rows(CLOCK, "step", "steps", "seconds"),
+    found.run, found.origin = (
+        read_run_file_or_empty("run.json", "config", "facts"),
+        read_run_file_or_empty(ORIGIN, "prompts", "code"),
     )
-    found.selection = read_part("selection.json", "step", "scale", "pass_rate")
+    found.stats, found.clock = (
+        read_run_rows_or_empty("stats.jsonl", "step", "loss"),
+        read_run_rows_or_empty(CLOCK, "step", "steps", "seconds"),
+    )
+    found.selection = read_run_file_or_empty("selection.json", "step", "scale", "pass_rate")
     for folder in sorted((directory / "samples").glob("step-*")):
         number, _, scale = folder.name.removeprefix("step-").partition("-scale-")
         if not number.isdecimal():
             continue
-        result = read_part(f"samples/{folder.name}/result.json", "step", "prompts")
+        result = read_run_file_or_empty(f"samples/{folder.name}/result.json", "step", "prompts")
         found.seconds_of[int(number)] = found.seconds_of.get(int(number), 0.0) + result.get("seconds", 0.0)
         if not scale:
             found.drawn[int(number)] = folder
             found.results |= {int(number): result} if result else {}
     if (number := found.selection.get("step")) is not None:
-        final = read_part("samples/handed-out/result.json", "step", "scale", "verdicts")
+        final = read_run_file_or_empty("samples/handed-out/result.json", "step", "scale", "verdicts")
         found.seconds_of[number] = found.seconds_of.get(number, 0.0) + final.get("seconds", 0.0)
         found.handed_out = (
             final if (final.get("step"), final.get("scale")) == (number, found.selection["scale"]) else {}

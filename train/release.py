@@ -16,14 +16,14 @@ from torch import nn
 
 from stylegate import adapter, files, lorafile, pictures, sample
 from stylegate.adapter import PlainLoraLayer
-from stylegate.basename import base_that_draws
+from stylegate.basename import base_name_for_drawing
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, run_name
 from stylegate.configgroups import GenerateConfig
 from stylegate.families import Family, LoadedBaseModel
 from stylegate.readers import SMALLEST_WIDTH
 from train.comfyui import ONE_FILE, WorkflowSettings, comfyui_workflow
-from train.evaluate import final_or_preview_folder
+from train.evaluate import folder_of_final_or_preview_pictures
 from train.sharding import is_sharded
 from train.weights import lora_at_strength
 
@@ -104,7 +104,7 @@ def write_release(
     front = {
         "library_name": "diffusers",
         "tags": ["lora", "text-to-image"],
-        "base_model": base_name_without_path(base_that_draws(config)),
+        "base_model": base_name_without_path(base_name_for_drawing(config)),
         "instance_prompt": brand.trigger,
         "license": brand.licence,
     }
@@ -208,7 +208,7 @@ def preference_metadata(config: Config, facts: dict) -> dict[str, str]:
 
 def bases_in_words(config: Config) -> str:
     """The name of the base that draws, and of the one that the LoRA was trained on where it is another."""
-    draws = base_name_without_path(base_that_draws(config))
+    draws = base_name_without_path(base_name_for_drawing(config))
     return f"{draws}; trained on {base_name_without_path(config.base)}" if config.draw_base else draws
 
 
@@ -223,7 +223,7 @@ def sample_thumbnail(directory: Path, selection: dict, background: str) -> bytes
 
     Transparent parts show `background`.
     """
-    path = final_or_preview_folder(directory, selection["step"], selection["scale"]) / "with" / "0.png"
+    path = folder_of_final_or_preview_pictures(directory, selection["step"], selection["scale"]) / "with" / "0.png"
     if not path.is_file():
         return None
     image = pictures.decode_picture(path.read_bytes(), background).image

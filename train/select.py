@@ -106,7 +106,7 @@ def another_could_be_better(result: dict[str, Any], margin: float) -> bool:
     return below_perfect < -margin or below_references < -STYLE_MARGIN
 
 
-def choice_in_words(found: dict[str, Any]) -> str:
+def reason_for_choice_in_words(found: dict[str, Any]) -> str:
     """Why a step was chosen, as the end of a sentence; `found` is the answer of `choose_evaluation`."""
     steps = [row["step"] for row in found["compared"]]
     if len(steps) == 1:

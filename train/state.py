@@ -41,7 +41,7 @@ def require_same_run(directory: Path, facts: dict[str, Any]) -> None:
 
 def saved_states(directory: Path) -> list[Path]:
     """The folders of the saved states, oldest first. What lies beside them under other names is left alone."""
-    found = files.entries_named(directory / "state", "step-*")
+    found = files.sorted_paths_matching_pattern(directory / "state", "step-*")
     return sorted((path for path in found if re.fullmatch("step-[0-9]{6,}", path.name)), key=step_of_state)
 
 

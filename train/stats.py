@@ -23,7 +23,7 @@ from train.record import CLOCK
 from train.run import Run
 
 
-class TimedCache:
+class CacheWithReadTimer:
     """A cache that counts the seconds that its readers have waited, in `seconds`."""
 
     def __init__(self, cache: Any):
@@ -37,11 +37,11 @@ class TimedCache:
         return value
 
 
-def replace_cache_by_timed_one(run: Run) -> TimedCache:
+def install_cache_read_timer(run: Run) -> CacheWithReadTimer:
     """Replace the cache that the run reads its data from, in place, by one that counts the seconds of waiting. Returns
     that cache.
     """
-    timed = TimedCache(run.data.cache)
+    timed = CacheWithReadTimer(run.data.cache)
     run.data = run.data._replace(cache=timed)
     return timed
 
@@ -73,7 +73,7 @@ class StepStats:
         tracker: Tracker,
         first: int,
         pictures: Callable[[int, int], list[str]],
-        timed: TimedCache | None = None,
+        timed: CacheWithReadTimer | None = None,
     ):
         self.path, self.accelerator, self.tracker = directory / "stats.jsonl", accelerator, tracker
         self.clock = directory / CLOCK
@@ -81,7 +81,7 @@ class StepStats:
         self.rows: list[tuple[int, torch.Tensor, torch.Tensor, float, dict[str, torch.Tensor]]] = []
         self.first = first
         self.flushed, self.aside = time.perf_counter(), 0.0
-        self.timed, self.waited = timed or TimedCache(None), 0.0
+        self.timed, self.waited = timed or CacheWithReadTimer(None), 0.0
         for path in (self.path, self.clock) if accelerator.is_main_process else []:
             files.write_jsonl(path, [row for row in files.read_jsonl(path, "step") if row["step"] <= first])
 

@@ -40,7 +40,7 @@ def training_pass_losses(run: Run, denoiser: Any, pass_index: int) -> TrainingPa
     batch = noised_batch(run, pass_index)
     if not run.reference:
         return TrainingPassLosses(prediction_errors(run, denoiser, batch), {})
-    with torch.no_grad(), with_reference_weights(run):
+    with torch.no_grad(), with_starting_lora_weights(run):
         reference = prediction_errors(run, run.models.denoiser, batch)
     each, margin = losses.preference_losses(
         prediction_errors(run, denoiser, batch), reference, run.config.objective.beta
@@ -93,7 +93,7 @@ def prediction_errors(run: Run, denoiser: Any, batch: NoisedBatch) -> Tensor:
 
 
 @contextmanager
-def with_reference_weights(run: Run) -> Iterator[None]:
+def with_starting_lora_weights(run: Run) -> Iterator[None]:
     """A context in which the LoRA that training began with stands in place of the trained one, so that no second model
     is needed.
     """

@@ -48,26 +48,26 @@ def write_parts(place: Place, settings: Mapping[str, Any], rows: Sequence[dict[s
     Each row has an `id`, a text that no other row has. Parts of an earlier start whose rows are the same have the same
     names and are kept. To a place that is far the file at a row's `path` goes too.
     """
-    place.write(SETTINGS, as_json(dict(settings)))
+    place.write(SETTINGS, json_file_bytes(dict(settings)))
     place.write(ERROR, b"")
     there, names = place.sizes_in_bytes(), []
     for start in range(0, len(rows), size):
         part = list(rows[start : start + size])
         names.append(name := files.canonical_sha256([settings, part])[:24])
         if place.is_far and any("path" in row for row in part) and not there.get(f"{name}.tar"):
-            place.write(f"{name}.tar", packed_pictures(part))
+            place.write(f"{name}.tar", tar_bytes_of_row_pictures(part))
         if not there.get(f"{name}.json"):
-            place.write(f"{name}.json", as_json({"rows": part}))
-    place.write(NAMES, as_json(names))
+            place.write(f"{name}.json", json_file_bytes({"rows": part}))
+    place.write(NAMES, json_file_bytes(names))
     return names
 
 
-def as_json(value: Any) -> bytes:
+def json_file_bytes(value: Any) -> bytes:
     """A value as the bytes of a JSON file."""
     return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def packed_pictures(rows: Sequence[dict[str, Any]]) -> bytes:
+def tar_bytes_of_row_pictures(rows: Sequence[dict[str, Any]]) -> bytes:
     """A tar of the files at the rows' paths, each named by the row's id. A file that is gone is left out."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
@@ -83,7 +83,9 @@ def packed_pictures(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 @contextmanager
-def rows_with_their_pictures(place: Place, name: str, rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def rows_with_local_picture_paths(
+    place: Place, name: str, rows: list[dict[str, Any]]
+) -> Iterator[list[dict[str, Any]]]:
     """The rows of a part; while the context lasts, their paths are of files that this machine sees.
 
     Whether such a file holds what its row is of, the stage checks by the row's id, its sha256.
@@ -96,14 +98,16 @@ def rows_with_their_pictures(place: Place, name: str, rows: list[dict[str, Any]]
         yield [row | {"path": str(Path(folder) / row["id"])} for row in rows]
 
 
-def finished_parts(place: Place) -> set[str]:
+def names_of_finished_parts(place: Place) -> set[str]:
     """The names of the parts, and of their pieces, that have a result."""
     return {
-        name.removesuffix(".safetensors") for name, size in place.sizes_in_bytes().items() if size and is_result(name)
+        name.removesuffix(".safetensors")
+        for name, size in place.sizes_in_bytes().items()
+        if size and is_name_of_part_result(name)
     }
 
 
-def is_result(name: str) -> bool:
+def is_name_of_part_result(name: str) -> bool:
     """Whether a file of this name is the result of a part or piece."""
     return name.endswith(".safetensors")
 
@@ -129,15 +133,15 @@ def run_unfinished_parts(place: Place, names: Iterable[str], load_stage: Callabl
                 return
             if stage is None:
                 stage = load_stage(read_json(place, SETTINGS))
-            with rows_with_their_pictures(place, name, read_rows_of_part(place, name)) as rows:
-                run_rows(place, name, rows, stage)
+            with rows_with_local_picture_paths(place, name, read_rows_of_part(place, name)) as rows:
+                run_stage_and_write_result(place, name, rows, stage)
     except Exception as error:
         told = error if isinstance(error, StylegateError) else error_for_user(error)
         kind = {"summary": told.summary, "problems": list(told.problems), "next_step": told.next_step} if told else {}
-        place.write(ERROR, as_json(kind or {"bug": traceback.format_exc()}))
+        place.write(ERROR, json_file_bytes(kind or {"bug": traceback.format_exc()}))
 
 
-def run_rows(place: Place, name: str, rows: list[dict[str, Any]], stage: Stage) -> None:
+def run_stage_and_write_result(place: Place, name: str, rows: list[dict[str, Any]], stage: Stage) -> None:
     """Run the stage on rows and write what it returns as the result `name`.
 
     After MAX_DEATHS workers have died the rows are done piece by piece, each with a result of its own, so that what was
@@ -146,7 +150,7 @@ def run_rows(place: Place, name: str, rows: list[dict[str, Any]], stage: Stage) 
     marks = [f"{name}.begun{i}" for i in range(MAX_DEATHS)]
     left = next((mark for mark in marks if not place.has(mark)), None)
     if left is not None:
-        with one_mark_while_it_lasts(place, left):
+        with mark_file_while_context_lasts(place, left):
             write_part_result(place, name, stage(rows), [])
     elif len(rows) == 1:
         write_part_result(place, name, {}, [rows[0]["id"]])
@@ -155,7 +159,7 @@ def run_rows(place: Place, name: str, rows: list[dict[str, Any]], stage: Stage) 
         pieces = {f"{name}.{start}": rows[start : start + size] for start in range(0, len(rows), size)}
         for piece, some in pieces.items():
             if not place.has(f"{piece}.safetensors"):
-                run_rows(place, piece, some, stage)
+                run_stage_and_write_result(place, piece, some, stage)
         results = [read_part_result(place, piece) for piece in pieces]
         found = {row: one for part, _ in results for row, one in part.items()}
         write_part_result(place, name, found, [row for _, dead in results for row in dead])
@@ -167,7 +171,7 @@ def run_rows(place: Place, name: str, rows: list[dict[str, Any]], stage: Stage) 
 
 
 @contextmanager
-def one_mark_while_it_lasts(place: Place, mark: str) -> Iterator[None]:
+def mark_file_while_context_lasts(place: Place, mark: str) -> Iterator[None]:
     """A context: it writes the file `mark`, and removes it at its end, so that it stays only if the process dies
     inside.
     """

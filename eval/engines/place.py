@@ -81,20 +81,20 @@ class ObjectStorePlace:
         return self.uri
 
     def sizes_in_bytes(self) -> dict[str, int]:
-        found = self._ask(
+        found = self._call_store_client(
             "list", self.filesystem.get_file_info, self.fs.FileSelector(self.prefix, allow_not_found=True)
         )
         return {info.base_name: info.size for info in found if info.type == self.fs.FileType.File}
 
     def has(self, name: str) -> bool:
-        return bool(self._ask("look for", self.filesystem.get_file_info, f"{self.prefix}/{name}").size)
+        return bool(self._call_store_client("look for", self.filesystem.get_file_info, f"{self.prefix}/{name}").size)
 
     def read(self, name: str) -> bytes:
         def whole() -> bytes:
             with self.filesystem.open_input_stream(f"{self.prefix}/{name}", compression=None) as stream:
                 return stream.read()
 
-        return self._ask("read", whole)
+        return self._call_store_client("read", whole)
 
     def write(self, name: str, content: bytes) -> None:
         def put() -> None:
@@ -102,16 +102,16 @@ class ObjectStorePlace:
             stream.write(content)
             stream.close()  # now it appears
 
-        self._ask("write", put)
+        self._call_store_client("write", put)
 
     def clear(self) -> None:
         """Remove all of it. Raises SurroundingsError where the store lets nothing be removed."""
-        self._ask("remove", self.filesystem.delete_dir_contents, self.prefix, missing_dir_ok=True)
+        self._call_store_client("remove", self.filesystem.delete_dir_contents, self.prefix, missing_dir_ok=True)
 
     def where(self, name: str) -> str:
         return f"{self.uri.partition('?')[0]}/{name}"
 
-    def _ask(self, what: str, call: Any, *given: Any, **named: Any) -> Any:
+    def _call_store_client(self, what: str, call: Any, *given: Any, **named: Any) -> Any:
         """Call a function of the store's client, and return what it returns. Raises SurroundingsError for what the
         store refuses (no bucket, no key, no network) in the words `what`, such as "read".
         """
@@ -129,7 +129,7 @@ class ObjectStorePlace:
 Place = FolderPlace | ObjectStorePlace
 
 
-def place_of(text: str) -> Place:
+def place_from_uri_or_path(text: str) -> Place:
     """The place that `str(place)` was: a URI of an object store, or the path of a folder."""
     return ObjectStorePlace(text) if "://" in text else FolderPlace(Path(text))
 

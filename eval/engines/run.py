@@ -56,7 +56,7 @@ class Work:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with files.exclusive_lock(self.folder):
-            self.place = self._place()
+            self.place = self._place_for_parts()
             yield
             try:
                 self.place.clear()
@@ -64,7 +64,7 @@ class Work:
                 print(f"note: {error.summary}")
             FolderPlace(self.folder).clear()
 
-    def _place(self) -> Place:
+    def _place_for_parts(self) -> Place:
         """The folder, or a prefix of its own in engine.store, which another start finds again."""
         if not self.engine.store:
             return FolderPlace(self.folder / "parts")
@@ -73,11 +73,11 @@ class Work:
             files.write_atomically(note, uuid.uuid4().hex)
         return ObjectStorePlace(uri_below(self.engine.store, note.read_text()))
 
-    def take_finished(self, take: Taken) -> None:
+    def hand_over_finished_results(self, take: Taken) -> None:
         """Call `take` with each result that workers finished for an earlier start that was stopped, and remove the
         result.
         """
-        for name in sorted(parts.finished_parts(self.place)):
+        for name in sorted(parts.names_of_finished_parts(self.place)):
             take(*parts.read_part_result(self.place, name))
             self.place.write(f"{name}.safetensors", b"")
 
@@ -93,13 +93,13 @@ class Work:
         begin = {"accelerate": run_on_accelerate, "ray": run_on_ray, "slurm": run_on_slurm}[engine.name]
         left, futile = dict.fromkeys(names), 0
 
-        def take_new() -> None:
-            finished = parts.finished_parts(place)
+        def take_new_results() -> None:
+            finished = parts.names_of_finished_parts(place)
             for name in [name for name in left if name in finished]:
                 take(*parts.read_part_result(place, name))
                 del left[name]
 
-        take_new()
+        take_new_results()
         while left:
             before, said, looked = (len(left), parts.count_worker_deaths(place)), "", time.monotonic()
             try:
@@ -107,11 +107,11 @@ class Work:
                     engine, self.folder, str(place), list(left), on_gpu
                 ):  # ends when no worker runs any more
                     if time.monotonic() - looked > place.seconds:
-                        take_new()
+                        take_new_results()
                         looked = time.monotonic()
             except EngineError as error:
                 said = f": {error}"
-            take_new()
+            take_new_results()
             parts.raise_error_of_workers(place)
             futile = futile + 1 if (len(left), parts.count_worker_deaths(place)) == before else 0
             if futile == FUTILE:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from functools import cache
 
 from eval.engines import parts
-from eval.engines.place import place_of
+from eval.engines.place import place_from_uri_or_path
 
 
 def run_named_parts(place: str, names: Sequence[str]) -> None:
     """Do the parts of these names that have no result yet. The stage is loaded once in a process."""
-    parts.run_unfinished_parts(place_of(place), names, lambda settings: loaded_stage(json.dumps(settings)))
+    parts.run_unfinished_parts(
+        place_from_uri_or_path(place), names, lambda settings: loaded_stage(json.dumps(settings))
+    )
 
 
 @cache
@@ -40,7 +42,7 @@ def main() -> int:
     """Do this process's share of the parts in the place that the first argument names. Returns 0."""
     take_own_device()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    run_named_parts(sys.argv[1], parts.read_json(place_of(sys.argv[1]), parts.NAMES)[rank::world])
+    run_named_parts(sys.argv[1], parts.read_json(place_from_uri_or_path(sys.argv[1]), parts.NAMES)[rank::world])
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.judging.verdicts import Reason, Verdict, VerdictName, make_reason, sorted_worst_first, worst_verdict
+from eval.judging.verdicts import Reason, Verdict, VerdictName, make_reason, reasons_sorted_worst_first, worst_verdict
 from eval.measuring.record import READ_BY_HEAD
 from eval.measuring.scores import DIFFERING_TRAITS, UNKNOWN_TRAITS
 from eval.policy.lines import ResolvedCheckLines
@@ -40,7 +40,7 @@ def verdict_and_reasons(
                 reason.fails_batch = name == "fail_batch_below"
                 found.append(((score - line) / bound.spread, reason))
                 break
-    reasons = sorted_worst_first([reason for _, reason in sorted(found, key=lambda pair: pair[0])])
+    reasons = reasons_sorted_worst_first([reason for _, reason in sorted(found, key=lambda pair: pair[0])])
     return worst_verdict(reasons), reasons
 
 
@@ -52,7 +52,9 @@ def depends_on_readable_style(bound: ResolvedCheckLines) -> bool:
     return score is not None and score.kind == "encoder" and REFERENCES in score.needs
 
 
-def margin_in_spreads(scores: Mapping[str, float | None], bounds: Iterable[ResolvedCheckLines]) -> float | None:
+def smallest_margin_in_spreads(
+    scores: Mapping[str, float | None], bounds: Iterable[ResolvedCheckLines]
+) -> float | None:
     """The smallest distance of the picture's scores above a line that would hold it back, in spreads of the references.
 
     It is below 0 if a line holds the picture back, and None if no distance can be computed. Pictures are ordered by it,
@@ -80,7 +82,7 @@ def verdicts_of_rows(
     cannot be read, "" if it can.
     """
     margins = (
-        margins_of_rows_above_all_lines(rows, bounds)
+        margins_or_none_below_any_line(rows, bounds)
         if not (scores_without_references or unreadable_reason)
         else [None] * len(rows)
     )
@@ -92,7 +94,7 @@ def verdicts_of_rows(
     ]
 
 
-def margins_of_rows_above_all_lines(
+def margins_or_none_below_any_line(
     rows: Sequence[dict[str, Any]], bounds: list[ResolvedCheckLines]
 ) -> list[float | None]:
     """For each row of scores the margin in spreads if every score is at or above all its lines and no planned trait is
@@ -100,7 +102,7 @@ def margins_of_rows_above_all_lines(
     """
     highest = [(bound, max(bound.lines().values(), default=-math.inf)) for bound in bounds]
     clear = np.array([row["error"] is None and bool(row["sha256"]) for row in rows], bool)
-    if any(map(holds_by_traits, bounds)):
+    if any(map(is_traits_check_that_holds_back, bounds)):
         clear &= np.array([not row.get(UNKNOWN_TRAITS) for row in rows], bool)
     nearest = np.full(len(rows), math.inf)
     for bound, line in highest:
@@ -141,10 +143,16 @@ def verdict_of_row(
     if row["error"] is not None or not row["sha256"]:
         reasons, kept = [make_reason("decode", "error", detail=row["error"] or "cannot be read")], None
     else:
-        kept = margin_in_spreads(row, bounds)
+        kept = smallest_margin_in_spreads(row, bounds)
         asked = [bound for bound in bounds if not (unreadable_reason and depends_on_readable_style(bound))]
-        judging = [without_review_line(bound) for bound in asked] if policy.calibrated_score == "margin" else asked
-        reasons = reasons_answered_by_head(verdict_and_reasons(row, judging)[1], row.get("aesthetic"), policy.learnt)
+        judging = (
+            [check_lines_without_review_line(bound) for bound in asked]
+            if policy.calibrated_score == "margin"
+            else asked
+        )
+        reasons = reasons_after_aesthetic_settles_reviews(
+            verdict_and_reasons(row, judging)[1], row.get("aesthetic"), policy.learnt
+        )
         add_details_to_reasons(reasons, row)
         if scores_without_references:
             reasons.append(
@@ -152,7 +160,7 @@ def verdict_of_row(
             )
         if unreadable_reason:
             reasons.append(make_reason(UNREADABLE, "review", detail=unreadable_reason))
-        if row.get(UNKNOWN_TRAITS) and any(map(holds_by_traits, asked)):
+        if row.get(UNKNOWN_TRAITS) and any(map(is_traits_check_that_holds_back, asked)):
             reasons.append(
                 make_reason(UNKNOWN_VALUE, "review", detail=f"no picture of the brand shows {row[UNKNOWN_TRAITS]}")
             )
@@ -160,14 +168,16 @@ def verdict_of_row(
         file=row["file"],
         sha256=row["sha256"],
         verdict=worst_verdict(reasons),
-        reasons=sorted_worst_first(reasons),
+        reasons=reasons_sorted_worst_first(reasons),
         margin=kept,
         policy_sha256=policy.sha256,
         waived=[],
     )
 
 
-def reasons_answered_by_head(reasons: list[Reason], value: float | None, learnt: Learnt | None) -> list[Reason]:
+def reasons_after_aesthetic_settles_reviews(
+    reasons: list[Reason], value: float | None, learnt: Learnt | None
+) -> list[Reason]:
     """The reasons of a picture. Those for review become `warn` where its aesthetic score, `value`, reaches
     `learnt.accept_from`, and `reject` where it is below `learnt.reject_below`.
 
@@ -183,7 +193,7 @@ def reasons_answered_by_head(reasons: list[Reason], value: float | None, learnt:
     else:
         return reasons
     detail = f"answered by what people decided before: aesthetic {value:.3g}"
-    return sorted_worst_first(
+    return reasons_sorted_worst_first(
         [
             make_reason(one.check, answer, one.score, one.threshold, detail)
             if one.verdict == "review" and one.check in READ_BY_HEAD
@@ -193,7 +203,7 @@ def reasons_answered_by_head(reasons: list[Reason], value: float | None, learnt:
     )
 
 
-def holds_by_traits(bound: ResolvedCheckLines) -> bool:
+def is_traits_check_that_holds_back(bound: ResolvedCheckLines) -> bool:
     """Whether a check asks for planned traits, and a picture without them is held back."""
     return bound.score == "traits" and any(LINES[name] != "warn" for name in bound.lines())
 
@@ -211,7 +221,7 @@ def add_details_to_reasons(reasons: Iterable[Reason], row: Mapping[str, Any]) ->
             reason.detail = row.get(DIFFERING_TRAITS) or ""
 
 
-def without_review_line(bound: ResolvedCheckLines) -> ResolvedCheckLines:
+def check_lines_without_review_line(bound: ResolvedCheckLines) -> ResolvedCheckLines:
     """The bounds of a check without its line for review: with a calibrated margin, labels set that line instead."""
     return ResolvedCheckLines(
         bound.score, bound.reject_below, None, bound.relative, bound.warn_below, bound.fail_batch_below, bound.spread

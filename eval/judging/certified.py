@@ -32,7 +32,7 @@ def certifiable_digests(verdicts: list[Verdict], is_planned_batch: bool) -> list
     return lot
 
 
-def audit_plan_and_reason(
+def audit_plan_and_why_this_order(
     out: Path, verdicts: list[Verdict], policy: Policy, is_planned_batch: bool, trusts_reviewers: bool = False
 ) -> tuple[AuditPlan, str]:
     """The plan of the audit of what may be exported, and in words why it asks in this order. Nothing is written.

@@ -21,7 +21,7 @@ from eval.judging.verdicts import (
 from eval.policy.lines import ResolvedCheckLines
 from eval.policy.model import Waiver
 from eval.promise.labels import StoredLabel
-from eval.promise.statements import statements_of
+from eval.promise.statements import trait_statements_of_picture
 from stylegate.words import counted
 
 
@@ -100,7 +100,7 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
     return notes
 
 
-def correct_traits_found_wrong(
+def correct_audited_traits_in_verdicts(
     verdicts: Iterable[Verdict], planned: Mapping[str, Mapping[str, str]], found: Mapping[str, StoredLabel]
 ) -> None:
     """Take statements of traits that an audit found wrong out of the verdicts, in place, or correct them.
@@ -111,12 +111,12 @@ def correct_traits_found_wrong(
     wrong = {sha256: label for sha256, label in found.items() if label.is_reject}
     for verdict in verdicts if wrong else ():
         traits = planned_traits_with_corrections(planned.get(verdict.file, {}), verdict.shown_traits)
-        for statement in statements_of(verdict.file, verdict.sha256, traits) if verdict.sha256 else ():
+        for statement in trait_statements_of_picture(verdict.file, verdict.sha256, traits) if verdict.sha256 else ():
             if label := wrong.get(statement.sha256):
                 verdict.shown_traits[statement.trait] = label.shown_traits.get(statement.trait, "")
 
 
-def review_rejects_of_other_policies(verdicts: Iterable[Verdict], rejects: Mapping[str, StoredLabel]) -> None:
+def send_formerly_rejected_to_review(verdicts: Iterable[Verdict], rejects: Mapping[str, StoredLabel]) -> None:
     """Send to review, in place, what somebody rejected under another policy or guideline (`rejects`, by sha256)."""
     for verdict in verdicts:
         if verdict.verdict in ("accept", "review") and (label := rejects.get(verdict.sha256)):

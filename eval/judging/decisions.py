@@ -13,7 +13,7 @@ from eval.promise.worksheet import (
     VERDICTS,
     WorksheetAnswer,
     WorksheetQuestion,
-    read_answers,
+    read_worksheet_answers,
     sha256_verdict_who_why,
     trait_and_value_shown,
     write_worksheet,
@@ -40,8 +40,8 @@ def store_decisions_from_table(path: Path, judged: JudgedLot) -> None:
         present.setdefault(verdict.sha256, set()).update(checks_that_caused_review(verdict))
     latest = {label.sha256: label for label in labels.read_stored_labels(out, "review")}
     counting = labels.valid_labels_by_sha256(out, "review", policy)
-    answers = read_answers(path, "review", out, judged.lot.sha256, policy)
-    shown = traits_shown_by_table(path, answers, judged.lot)
+    answers = read_worksheet_answers(path, "review", out, judged.lot.sha256, policy)
+    shown = traits_corrected_in_decisions_table(path, answers, judged.lot)
     new_ones: list[StoredLabel] = []
     for answer in answers:
         label, standing = answer.label, present[answer.label.sha256]
@@ -67,7 +67,9 @@ def store_decisions_from_table(path: Path, judged: JudgedLot) -> None:
     print(f"decisions: {counted(len(answers), 'row')} of {path} read ({listed}); {kept}")
 
 
-def traits_shown_by_table(path: Path, answers: Sequence[WorksheetAnswer], lot: Lot) -> dict[str, dict[str, str]]:
+def traits_corrected_in_decisions_table(
+    path: Path, answers: Sequence[WorksheetAnswer], lot: Lot
+) -> dict[str, dict[str, str]]:
     """By sha256 the traits that a person says a picture shows otherwise than planned, from the column `shows` of a
     table.
 

@@ -11,9 +11,9 @@ from eval.judging.changes import (
     apply_calibrated_check,
     apply_decisions,
     apply_waivers,
-    correct_traits_found_wrong,
-    review_rejects_of_other_policies,
+    correct_audited_traits_in_verdicts,
     send_accepted_to_review,
+    send_formerly_rejected_to_review,
 )
 from eval.judging.judged import JudgedLot
 from eval.judging.record import (
@@ -33,10 +33,10 @@ from eval.judging.rules import (
     results_of_lot_rules,
     slots_with_all_attempts_failed,
 )
-from eval.judging.verdicts import Verdict, exportable_verdicts, picture_counts_by_check, slots_with_verdict
+from eval.judging.verdicts import Verdict, exportable_verdicts, picture_counts_by_check, slot_numbers_with_verdict
 from eval.lot.batch import PLAN
-from eval.lot.compared import comparison_with_decisions
-from eval.lot.comparison import Comparison
+from eval.lot.compared import comparison_pictures_with_decided_ones
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.record import StyleReadability
 from eval.measuring.scores import LotScores, read_scores, scores_are_current, scores_key
@@ -59,7 +59,7 @@ from stylegate.errors import DataError
 def judge(
     config: Config,
     lot: Lot,
-    compared: Comparison | None = None,
+    compared: ComparisonPictures | None = None,
     quiet: bool = False,
     without: Purpose | None = None,
 ) -> JudgedLot:
@@ -72,34 +72,34 @@ def judge(
     does not count either, "traits" for that of the traits. Raises DataError for what cannot be read or computed.
     """
     policy = policyfile.read_policy(config.policy)
-    compared = compared or comparison_with_decisions(config, lot, policy)
+    compared = compared or comparison_pictures_with_decided_ones(config, lot, policy)
     calibration_path = str(calibration.calibration_path(config, lot)) if policy.calibrated_score and not quiet else None
     proofs = evidence_digests(lot.out, calibration_path)
     scores, bounds, left_out, verdicts, said = score_and_decide_by_policy(config, lot, compared, policy, quiet)
     given = [(name, lot.sha256[name]) for name, _ in lot.files]
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
 
-    notes = scores.record.notes + said + notes_on_judged_references(lot, compared)
+    notes = scores.record.notes + said + notes_on_references_in_lot(lot, compared)
     promise = PromiseState(state="none", says=NOT_ASKED_FOR)
     pool: dict[str, float] = {}
     line = None
     if config.calibration and not quiet:
         calibration.require_calibrated_check(policy)
     if policy.calibrated_score and not quiet:
-        pool = pool_scores_from_verdicts(verdicts, scores.rows, policy)
+        pool = calibrated_scores_of_accepted_pictures(verdicts, scores.rows, policy)
         line = calibration.calibration_result_for_lot(config, lot, compared, policy, pool)
         apply_calibrated_check(verdicts, policy.calibrated_score, line.bound, pool, line.rejects)
     if policy.calibrated_score and quiet:
         send_accepted_to_review(verdicts)
     if not quiet:
-        review_rejects_of_other_policies(verdicts, labels.rejects_under_other_policies(lot.out, policy))
+        send_formerly_rejected_to_review(verdicts, labels.rejects_under_other_policies(lot.out, policy))
         notes += apply_decisions(verdicts, labels.valid_labels_by_sha256(lot.out, "review", policy))
         notes += labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
         notes += notes_on_disagreements(lot.out, policy)
         if found := false_rejects(lot.out, verdicts, policy):
             notes.append(found.false_rejects_in_words())
         if without != "traits":
-            correct_traits_found_wrong(
+            correct_audited_traits_in_verdicts(
                 verdicts, lot.planned_traits(), labels.valid_labels_by_sha256(lot.out, "traits", policy)
             )
         if without != "audit":
@@ -148,7 +148,7 @@ class GateRecordParts(NamedTuple):
     verdicts_text: str  # the content of verdicts.jsonl
 
 
-def notes_on_judged_references(lot: Lot, compared: Comparison) -> list[str]:
+def notes_on_references_in_lot(lot: Lot, compared: ComparisonPictures) -> list[str]:
     """A list of one note that says how many pictures of the lot are references, byte for byte, so that their style is
     compared with itself; [] for none.
     """
@@ -207,7 +207,7 @@ def make_gate_record(
     rules = results_of_lot_rules(policy, lot_measures(verdicts, record.batch, lot))
     slots = None
     if lot.record:
-        accepted = len(slots_with_verdict(verdicts, "accept"))
+        accepted = len(slot_numbers_with_verdict(verdicts, "accept"))
         slots = SlotCounts(
             wanted=lot.record.wanted,
             accepted=accepted,
@@ -258,7 +258,7 @@ class VerdictsBeforePeople(NamedTuple):
 
 
 def score_and_decide_by_policy(
-    config: Config, lot: Lot, compared: Comparison, policy: Policy, quiet: bool = False
+    config: Config, lot: Lot, compared: ComparisonPictures, policy: Policy, quiet: bool = False
 ) -> VerdictsBeforePeople:
     """Compute and write scores where they are not at hand, and decide each picture by its scores and the policy's
     waivers alone.
@@ -279,14 +279,14 @@ def score_and_decide_by_policy(
         record.copies,
     )
     unreadable = (
-        unreadable_style_reason(record.readability) if any(depends_on_readable_style(bound) for bound in bounds) else ""
+        why_style_is_unreadable(record.readability) if any(depends_on_readable_style(bound) for bound in bounds) else ""
     )
     verdicts = verdicts_of_rows(scores.rows, bounds, policy, lacking, unreadable)
     said = apply_waivers(verdicts, policy.waivers, files.today_in_utc()) + ([unreadable] if unreadable else [])
     return VerdictsBeforePeople(scores, bounds, left_out, verdicts, said)
 
 
-def unreadable_style_reason(readability: StyleReadability | None) -> str:
+def why_style_is_unreadable(readability: StyleReadability | None) -> str:
     """A sentence that says why the brand's style cannot be read, and what would help; "" if it can be read."""
     if not readability or readability.readable:
         return ""
@@ -301,15 +301,17 @@ def unreadable_style_reason(readability: StyleReadability | None) -> str:
     )
 
 
-def score_calibration_pool(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, float]:
+def score_calibration_pool(config: Config, lot: Lot, compared: ComparisonPictures, policy: Policy) -> dict[str, float]:
     """By sha256 the score whose line comes from labels, of each picture that every other check accepts: a calibration
     samples from these. Computes and writes scores where they are not at hand.
     """
     found = score_and_decide_by_policy(config, lot, compared, policy)
-    return pool_scores_from_verdicts(found.verdicts, found.scores.rows, policy)
+    return calibrated_scores_of_accepted_pictures(found.verdicts, found.scores.rows, policy)
 
 
-def pool_scores_from_verdicts(verdicts: list[Verdict], rows: list[dict], policy: Policy) -> dict[str, float]:
+def calibrated_scores_of_accepted_pictures(
+    verdicts: list[Verdict], rows: list[dict], policy: Policy
+) -> dict[str, float]:
     """By sha256 the score whose line comes from labels, of the pictures that `verdicts` accept by every other check.
 
     A picture without the score is not in it: `apply_calibrated_check` leaves it to a person.

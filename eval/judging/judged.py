@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
-from eval.lot.comparison import Comparison
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot
 from eval.measuring.scores import LotScores
 from eval.policy.model import Policy
@@ -19,7 +19,7 @@ class JudgedLot:
     """
 
     lot: Lot
-    comparison: Comparison
+    comparison: ComparisonPictures
     policy: Policy
     scores: LotScores
     verdicts: list[Verdict]  # the lines of verdicts.jsonl

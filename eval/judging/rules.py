@@ -4,7 +4,7 @@ from collections import Counter
 from typing import cast
 
 from eval.judging.record import LotRuleResult, RuleLevel
-from eval.judging.verdicts import Verdict, slots_with_verdict
+from eval.judging.verdicts import Verdict, slot_numbers_with_verdict
 from eval.lot.attempts import failed_attempts_and_filled_slots
 from eval.lot.lot import Lot
 from eval.measuring.record import BatchMeasures
@@ -33,7 +33,7 @@ def planned_share_agreement(verdicts: list[Verdict], lot: Lot) -> float | None:
     It is 1 less the largest difference between a value's share of all planned slots, drawn or not, and its share of
     accepted slots. None without planned traits or without an accepted slot.
     """
-    filled = slots_with_verdict(verdicts, "accept") if lot.slots else set()
+    filled = slot_numbers_with_verdict(verdicts, "accept") if lot.slots else set()
     planned = {slot.slot: slot.traits for slot in lot.plan if slot.traits}
     there = [planned[slot] for slot in filled if slot in planned]
     if not there:
@@ -98,7 +98,7 @@ def planned_batch_exit_code(lot: Lot, verdicts: list[Verdict]) -> int:
     People can fill slots with a picture in review, and those whose attempts have all failed
     (`advice_on_exhausted_slots`).
     """
-    accepted, reviewed = slots_with_verdict(verdicts, "accept"), slots_with_verdict(verdicts, "review")
+    accepted, reviewed = slot_numbers_with_verdict(verdicts, "accept"), slot_numbers_with_verdict(verdicts, "review")
     missing = (lot.record.wanted if lot.record else 0) - len(accepted)
     if missing <= 0:
         return ExitCode.PASS

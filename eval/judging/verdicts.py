@@ -117,7 +117,7 @@ def worst_verdict(reasons: Iterable[Reason]) -> VerdictName:
     return cast(VerdictName, next((verdict for verdict in ORDER[:-1] if verdict in kinds), "accept"))
 
 
-def sorted_worst_first(reasons: list[Reason]) -> list[Reason]:
+def reasons_sorted_worst_first(reasons: list[Reason]) -> list[Reason]:
     """The reasons by their consequence, the worst one first; reasons of equal consequence keep their order."""
     return sorted(reasons, key=lambda found: ORDER.index(found.verdict))
 
@@ -126,7 +126,7 @@ def add_reason(verdict: Verdict, found: Reason) -> None:
     """Add a reason to a verdict, and set the verdict to the worst that its reasons ask for. Changes `verdict` in
     place.
     """
-    verdict.reasons = sorted_worst_first([*verdict.reasons, found])
+    verdict.reasons = reasons_sorted_worst_first([*verdict.reasons, found])
     verdict.verdict = worst_verdict(verdict.reasons)
 
 
@@ -159,7 +159,7 @@ def exportable_digests(verdicts: Iterable[Verdict], is_planned_batch: bool) -> l
     return [v.sha256 for v in going]
 
 
-def slots_with_verdict(verdicts: list[Verdict], wanted_verdict: str) -> set[int]:
+def slot_numbers_with_verdict(verdicts: list[Verdict], wanted_verdict: str) -> set[int]:
     """The numbers of the slots of a batch that have a picture with this verdict."""
     return {attempt_and_slot(v.file)[1] for v in verdicts if v.verdict == wanted_verdict}
 

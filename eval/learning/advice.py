@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.lot.comparison import Comparison
+from eval.lot.comparison import ComparisonPictures
 from eval.measuring.decided import DecidedPictures
 from eval.measuring.scores import LotScores
 from eval.policy.model import score_spread
@@ -18,7 +18,9 @@ FAR_BELOW = 4.0  # spreads below the median of the references: such a reference 
 FEW = 3  # words, traits and references that a sentence names
 
 
-def advice_beside_learning(compared: Comparison, decided: DecidedPictures, scores: LotScores) -> list[str]:
+def advice_on_captions_traits_references(
+    compared: ComparisonPictures, decided: DecidedPictures, scores: LotScores
+) -> list[str]:
     """Sentences on what would help beside learning: words in nearly all captions, traits that fail, references that
     disagree with the others.
     """
@@ -29,7 +31,7 @@ def advice_beside_learning(compared: Comparison, decided: DecidedPictures, score
     ]
 
 
-def advice_on_captions(compared: Comparison) -> list[str]:
+def advice_on_captions(compared: ComparisonPictures) -> list[str]:
     """A list of one sentence on words, beside the trigger, that stand in nearly all captions of the training pictures;
     empty if there are none.
     """
@@ -59,7 +61,7 @@ def advice_on_failing_traits(decided: DecidedPictures) -> list[str]:
     )
 
 
-def advice_on_odd_references(scores: LotScores, compared: Comparison) -> list[str]:
+def advice_on_odd_references(scores: LotScores, compared: ComparisonPictures) -> list[str]:
     """A list of one sentence on the references that the brand's reader finds least like the others; empty if there are
     none.
     """

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from eval.lot.comparison import Comparison
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot
 from eval.measuring.decided import (
     ARRAYS,
@@ -31,7 +31,7 @@ EVIDENCE = ("audit", "calibrate")  # purposes whose labels prove something
 
 
 def decided_pictures(
-    config: Config, lot: Lot, compared: Comparison, policy: Policy
+    config: Config, lot: Lot, compared: ComparisonPictures, policy: Policy
 ) -> tuple[DecidedPictures, list[str]]:
     """The pictures of the lot that people decided about under this policy, and those of the file that the policy names
     already; and notes on decisions that are left out. Scores are NaN for pictures of the lot.
@@ -44,8 +44,8 @@ def decided_pictures(
     encoder = load_encoder(encoder_name(config), hardware.set_threads_and_choose_device(config.hardware))
     earlier = read_decided_pictures(compared.decided) if compared.decided else None
     if earlier:
-        require_same_brand_and_encoder(earlier, compared.brand, compared.background, encoder.sha256_of_all)
-    evidence = pictures_with_evidence(lot)
+        require_same_brand_and_encoder(earlier, compared.brand, compared.background, encoder.sha256_of_all_encoders)
+    evidence = audit_and_calibration_picture_digests(lot)
     kept = [
         picture
         for picture in (earlier.record.pictures if earlier else ())
@@ -67,13 +67,13 @@ def decided_pictures(
         found,
         np.full((len(found.names), len(READ_BY_HEAD)), np.nan, np.float32),
     )
-    every = decisions_and_scores_joined(own, earlier, kept)
+    every = decided_pictures_merged_with_earlier(own, earlier, kept)
     record = DecisionsRecord(
         version=1,
         brand=compared.brand,
         background=compared.background,
         encoder=encoder_name(config),
-        encoder_sha256=encoder.sha256_of_all,
+        encoder_sha256=encoder.sha256_of_all_encoders,
         policy_sha256=policy.sha256,
         guideline=policy.guideline,
         labels_head=head or "",
@@ -85,7 +85,7 @@ def decided_pictures(
 def usable_decisions(lot: Lot, policy: Policy) -> tuple[dict[str, StoredLabel], list[str]]:
     """The decision about each picture of the lot that may be learned from, by sha256, and notes on the others."""
     given = labels.valid_labels_by_sha256(lot.out, "review", policy)
-    here, evidence = set(lot.sha256.values()), pictures_with_evidence(lot)
+    here, evidence = set(lot.sha256.values()), audit_and_calibration_picture_digests(lot)
     notes = labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
     elsewhere = [sha256 for sha256 in given if sha256 not in here]
     unsure = [sha256 for sha256, label in given.items() if label.verdict == "unsure"]
@@ -103,7 +103,7 @@ def usable_decisions(lot: Lot, policy: Policy) -> tuple[dict[str, StoredLabel], 
     return {sha256: label for sha256, label in given.items() if sha256 not in left_out}, notes
 
 
-def pictures_with_evidence(lot: Lot) -> set[str]:
+def audit_and_calibration_picture_digests(lot: Lot) -> set[str]:
     """The sha256 of every picture that an audit or a calibration labelled, under whatever policy."""
     return {
         label.sha256
@@ -147,11 +147,11 @@ def require_enough_decisions(pictures: list[DecidedPicture], notes: list[str], o
         )
 
 
-def decisions_and_scores_joined(
+def decided_pictures_merged_with_earlier(
     own: DecidedPictures, earlier: DecidedPictures | None, kept: list[DecidedPicture]
 ) -> DecidedPictures:
     """The pictures of the lot and those of an earlier file that are in `kept`, as one, in the order of their sha256."""
-    rows = earlier.rows_by_sha256() if earlier else {}
+    rows = earlier.row_indexes_by_sha256() if earlier else {}
     numbers = np.array([rows[picture.sha256] for picture in kept], int)
     both = [(own, np.arange(len(own.features.names)))] + ([(earlier, numbers)] if earlier and kept else [])
     pictures = [one.record.pictures[i] for one, some in both for i in some]

@@ -24,7 +24,7 @@ class DifferenceInterval(NamedTuple):
     high: float
 
 
-class ReaderGain(NamedTuple):
+class RankingGainByLearning(NamedTuple):
     """What one reader gains. Areas are under the ROC curve of accepted above rejected pictures; 0.5 is chance."""
 
     reader: str  # what is compared, in words
@@ -63,9 +63,9 @@ class ReaderGain(NamedTuple):
         return text
 
 
-def gains_of_readers(
+def ranking_gains_by_learning(
     decided: DecidedPictures, before: VerdictsBeforePeople, after: VerdictsBeforePeople, alpha: float
-) -> list[ReaderGain]:
+) -> list[RankingGainByLearning]:
     """How much three rankings of the lot's decided pictures improve by learning, in area under the ROC curve: the
     learnt aesthetic head against the margin of the gate; the reader of the brand, and the readers of traits, against
     themselves before.
@@ -86,8 +86,12 @@ def gains_of_readers(
     old, new = [row for _, _, row, _ in rows], [row for *_, row in rows]
     return [
         gain_of_ranking("the gate's ranking", good, margins, column(new, "aesthetic"), alpha),
-        gain_of_reader("the reader of the brand", good, off, column(old, "brand"), column(new, "brand")),
-        gain_of_reader("the readers of traits", good, wrong, column(old, "traits"), column(new, "traits")),
+        ranking_gain_of_one_classifier(
+            "the reader of the brand", good, off, column(old, "brand"), column(new, "brand")
+        ),
+        ranking_gain_of_one_classifier(
+            "the readers of traits", good, wrong, column(old, "traits"), column(new, "traits")
+        ),
     ]
 
 
@@ -96,9 +100,9 @@ def column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
     return np.array([row.get(name) for row in rows], np.float64)
 
 
-def gain_of_reader(
+def ranking_gain_of_one_classifier(
     name: str, good: NDArray[np.bool_], bad: NDArray[np.bool_], before: NDArray[np.float64], after: NDArray[np.float64]
-) -> ReaderGain:
+) -> RankingGainByLearning:
     """What one reader gains on accepted pictures (`good`) and on those that were rejected for what it reads (`bad`).
     All arrays are [n]; the scores `before` and `after` learning may be NaN.
     """
@@ -112,7 +116,7 @@ def gain_of_ranking(
     before: NDArray[np.float64],
     after: NDArray[np.float64],
     alpha: float | None = None,
-) -> ReaderGain:
+) -> RankingGainByLearning:
     """What the scores `after` gain on the scores `before`: areas, and with `alpha` yields; intervals by a bootstrap of
     the pictures. All arrays are [n]; `good` are accepted pictures.
 
@@ -120,7 +124,7 @@ def gain_of_ranking(
     """
     counts = int(good.sum()), int((~good).sum())
     if min(counts) < MIN_LABELS:
-        return ReaderGain(name, *counts)
+        return RankingGainByLearning(name, *counts)
     random = np.random.default_rng(0)
     kinds = np.flatnonzero(good), np.flatnonzero(~good)
     drawn = [np.concatenate([random.choice(kind, len(kind)) for kind in kinds]) for _ in range(BOOTSTRAPS)]
@@ -130,7 +134,7 @@ def gain_of_ranking(
         low, high = np.quantile(found, INTERVAL)
         return DifferenceInterval(measure(after, good) - measure(before, good), float(low), float(high))
 
-    gain = ReaderGain(
+    gain = RankingGainByLearning(
         name,
         *counts,
         area_under_roc_curve(before, good),
@@ -141,7 +145,7 @@ def gain_of_ranking(
         return gain
 
     def share(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
-        return acceptable_share(scores, good, alpha)
+        return largest_acceptable_share(scores, good, alpha)
 
     return gain._replace(yields=(share(before, good), share(after, good)), yield_change=change(share))
 
@@ -155,7 +159,7 @@ def area_under_roc_curve(scores: NDArray[np.float64], good: NDArray[np.bool_]) -
     return float(twice.mean() / (2 * len(others)))
 
 
-def acceptable_share(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha: float) -> float:
+def largest_acceptable_share(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha: float) -> float:
     """The largest share of the pictures that can be accepted, best scores first, while at most the share `alpha` of
     these is not good; 0 if there is none. Pictures with equal scores are accepted together.
     """
@@ -172,5 +176,5 @@ def lowest_acceptable_score(scores: Sequence[float], good: Sequence[bool], alpha
     there is none.
     """
     values, truth = np.asarray(scores, float), np.asarray(good, bool)
-    accepted = round(acceptable_share(values, truth, alpha) * len(values))
+    accepted = round(largest_acceptable_share(values, truth, alpha) * len(values))
     return float(np.sort(values)[-accepted]) if accepted else None

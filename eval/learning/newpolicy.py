@@ -35,7 +35,7 @@ def make_learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, sco
         kept = {name: check for name, check in content["checks"].items() if check != CALIBRATED}
         content["checks"] = {**kept, "aesthetic": CALIBRATED}
     else:
-        content["learnt"] |= thresholds_of_head(policy, decided, scores)
+        content["learnt"] |= thresholds_of_aesthetic_head(policy, decided, scores)
     stem = policy.name.partition("-learnt-")[0]
     heading = (
         f"# Written by stylegate learn, of the policy {policy.name} ({policy.sha256[:12]}...).\n"
@@ -45,7 +45,7 @@ def make_learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, sco
     return NewPolicyFile(f"{stem}-learnt-{decided.sha256[:8]}.yaml", text)
 
 
-def thresholds_of_head(policy: Policy, decided: DecidedPictures, scores: LotScores) -> dict[str, float]:
+def thresholds_of_aesthetic_head(policy: Policy, decided: DecidedPictures, scores: LotScores) -> dict[str, float]:
     """The thresholds of the learnt aesthetic head, by key of the policy's `learnt`.
 
     `accept_from` is the lowest value from which on at most alpha of the decided pictures were rejected; it is left out

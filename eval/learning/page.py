@@ -7,8 +7,8 @@ from typing import Any
 
 from eval.judging.judge import VerdictsBeforePeople
 from eval.judging.verdicts import ORDER, Verdict
-from eval.learning.gains import ReaderGain
-from eval.lot.comparison import Comparison
+from eval.learning.gains import RankingGainByLearning
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot
 from eval.report.galleries import PICTURES_SHOWN, WORDS
 from eval.report.thumbnails import SIDE, ReportThumbnails
@@ -18,12 +18,12 @@ from stylegate.charts import page_template
 STRICTNESS = (*ORDER[:3], "accept")  # verdicts, the strictest first
 
 
-def write_page(
+def write_learning_report_page(
     report: Path,
     lot: Lot,
-    compared: Comparison,
+    compared: ComparisonPictures,
     results: tuple[VerdictsBeforePeople, VerdictsBeforePeople],
-    gains: Sequence[ReaderGain],
+    gains: Sequence[RankingGainByLearning],
     advice: Sequence[str],
 ) -> Path:
     """Write the page and its pictures into the folder `report`, in place of an older one. Returns the path of
@@ -42,7 +42,7 @@ def write_page(
         recommended=gains[0].recommended,
         gains=[gain.sentence() for gain in gains],
         advice=advice,
-        sections=[flipped_verdicts_section(lot, pairs, kind, thumbnails) for kind in kinds],
+        sections=[template_data_of_flipped_verdicts(lot, pairs, kind, thumbnails) for kind in kinds],
         rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",
     )
     files.write_atomically(new / "index.html", text)
@@ -52,7 +52,7 @@ def write_page(
     return report / "index.html"
 
 
-def flipped_verdicts_section(
+def template_data_of_flipped_verdicts(
     lot: Lot, pairs: list[tuple[Verdict, Verdict, dict[str, Any]]], kind: tuple[str, str], thumbnails: ReportThumbnails
 ) -> dict[str, Any]:
     """A section of the page, as its template takes it: the pictures whose verdict changes from the first of `kind` to

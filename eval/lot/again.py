@@ -53,10 +53,12 @@ def with_arguments_of_batch(config: Config, typed: Collection[str] = ()) -> Conf
         "hardware": {"nf4": words.nf4},
     }
     named = {"family.name" if key == "family" else key for key in typed}  # family=sdxl
-    return filled_where_not_given(config, Config(), of_batch, named)
+    return config_with_unset_values_filled(config, Config(), of_batch, named)
 
 
-def filled_where_not_given(given: Part, usual: Part, values: Mapping[str, Any], typed: Collection[str]) -> Part:
+def config_with_unset_values_filled(
+    given: Part, usual: Part, values: Mapping[str, Any], typed: Collection[str]
+) -> Part:
     """A config, or a part of one, with these values by name, but for keys that are typed or have another value than the
     usual one. `typed` are dotted names, as in this part.
     """
@@ -65,7 +67,7 @@ def filled_where_not_given(given: Part, usual: Part, values: Mapping[str, Any], 
         now, default = getattr(given, name), getattr(usual, name)
         if isinstance(value, Mapping):
             inside = {key.removeprefix(f"{name}.") for key in typed if key.startswith(f"{name}.")}
-            changes[name] = filled_where_not_given(now, default, value, inside)
+            changes[name] = config_with_unset_values_filled(now, default, value, inside)
         elif now == default and name not in typed:
             changes[name] = value
     return replace(given, **changes)  # type: ignore[type-var]

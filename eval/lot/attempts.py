@@ -69,7 +69,7 @@ def due_attempts(slots: Iterable[PlanSlot], states: SlotAttempts, max_attempts: 
     return [(slot, attempt) for slot, attempt in sorted(due, key=lambda d: (d[1], d[0].slot)) if attempt < max_attempts]
 
 
-def checks_that_failed_slots(rows: Iterable[Mapping[str, Any]], stopped: Iterable[str]) -> dict[int, Counter[str]]:
+def failed_check_counts_by_slot(rows: Iterable[Mapping[str, Any]], stopped: Iterable[str]) -> dict[int, Counter[str]]:
     """For each slot how many of its failed attempts each check failed, by rows of verdicts.jsonl; "stopped early"
     counts the `stopped` attempts.
     """
@@ -87,7 +87,7 @@ def advice_on_exhausted_slots(
     exhausted: list[int], states: SlotAttempts, failed_by: Mapping[int, Counter[str]], name: str
 ) -> list[str]:
     """Lines that say why slots have no picture though all their attempts are used, and what a person can do about them;
-    none where there are none. `failed_by` is as `checks_that_failed_slots` gives it, `name` that of the batch.
+    none where there are none. `failed_by` is as `failed_check_counts_by_slot` gives it, `name` that of the batch.
     """
     if not exhausted:
         return []

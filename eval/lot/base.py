@@ -62,7 +62,7 @@ def keys_of_base_pictures(
     return keys
 
 
-def base_pictures_as_png(
+def draw_base_pictures_as_png(
     models: LoadedBaseModel,
     told: GenerateConfig,
     resolution: int,
@@ -75,7 +75,7 @@ def base_pictures_as_png(
     return [pictures.png_bytes(image) for image in drawn]
 
 
-def draw_base_pictures(
+def draw_and_write_base_pictures(
     models: LoadedBaseModel,
     facts: BatchFacts,
     slots: list[PlanSlot],
@@ -94,13 +94,15 @@ def draw_base_pictures(
     told = settings_with_few_steps(settings)
     keys = keys_of_base_pictures(models, facts.base, facts.family.content(), told, drawn_as, prompts)
 
-    def draw_pngs_at(some: list[int]) -> list[dict[str, NDArray]]:
+    def draw_pngs_of_prompt_indexes(some: list[int]) -> list[dict[str, NDArray]]:
         """Rows for the cache: the bytes of the PNG that is drawn of each prompt `prompts[i]`, for i in `some`."""
-        drawn = base_pictures_as_png(models, told, drawn_as[0], [prompts[i] for i in some], [keys[i] for i in some])
+        drawn = draw_base_pictures_as_png(
+            models, told, drawn_as[0], [prompts[i] for i in some], [keys[i] for i in some]
+        )
         return [{"png": np.frombuffer(content, np.uint8)} for content in drawn]
 
     with progress.progress_bar("base", len(keys)) as tick:
-        kept = ArrayCache().get_or_compute(keys, settings.batch_size, draw_pngs_at, tick)
+        kept = ArrayCache().get_or_compute(keys, settings.batch_size, draw_pngs_of_prompt_indexes, tick)
     write_base_pictures(folder, {key: row["png"].tobytes() for key, row in zip(keys, kept, strict=True) if row})
 
 

@@ -25,7 +25,7 @@ from eval.lot.record import (
     SamplerTrial,
 )
 from stylegate import brandset, files
-from stylegate.basename import base_that_draws
+from stylegate.basename import base_name_for_drawing
 from stylegate.config import Config, config_as_dict, run_name
 from stylegate.errors import ConfigError, DataError
 from stylegate.records import Record, validation_problems
@@ -68,7 +68,7 @@ class PlanSlot(Record):
         """The name of the picture's file for one attempt, such as 00012-0.png for slot 12."""
         return attempt_file_name(self.slot, attempt)
 
-    def draws_as(self, other: "PlanSlot | None") -> bool:
+    def draws_same_pictures_as(self, other: "PlanSlot | None") -> bool:
         """Whether the pictures of the other slot are pictures of this one: all but the name is the same."""
         return other is not None and self == other.model_copy(update={"name": self.name})
 
@@ -92,19 +92,19 @@ def is_attempt_file_name(file: str) -> bool:
     return found is not None and file == attempt_file_name(int(found[2]), int(found[3]), bool(found[1]))
 
 
-def attempt_names(images: Path) -> list[str]:
+def names_of_attempts_with_picture(images: Path) -> list[str]:
     """The names below images/ of the attempts that have a picture: first attempts first, each in the order of slots.
 
     Where the picture of an attempt lies in images/ and in its subfolder, the one in the subfolder counts.
     """
-    places = [images, *(path for path in files.entries_named(images, "[0-9]*") if path.is_dir())]
-    paths = [path for place in places for path in files.entries_named(place, "*.png")]
+    places = [images, *(path for path in files.sorted_paths_matching_pattern(images, "[0-9]*") if path.is_dir())]
+    paths = [path for place in places for path in files.sorted_paths_matching_pattern(place, "*.png")]
     names = [path.relative_to(images).as_posix() for path in paths]
     found = {attempt_and_slot(name): name for name in names if is_attempt_file_name(name)}
     return [found[key] for key in sorted(found)]
 
 
-def has_picture(images: Path, slot: PlanSlot, attempt: int) -> bool:
+def has_picture_of_attempt(images: Path, slot: PlanSlot, attempt: int) -> bool:
     """Whether an attempt at a slot has a picture in images/, in its subfolder or beside it."""
     return any((images / attempt_file_name(slot.slot, attempt, place)).exists() for place in (True, False))
 
@@ -124,7 +124,7 @@ def batch_folder_and_facts(
     again. Raises ModelError if no LoRA has been trained by the same words, ConfigError if `batch=` names a folder that
     was made from other facts.
     """
-    configured = configured_facts(config)
+    configured = batch_facts_from_config(config)
     facts = facts_with_trial_settings(config, configured)
     named = config.batch or f"{run_name(config)}-{files.canonical_sha256(facts.content())[:8]}"
     folder = files.BATCHES / named
@@ -159,7 +159,7 @@ def changed_fact_in_words(name: str, was: Any, now: Any) -> str:
     return f"{name}: was {was}, is {now}"
 
 
-def configured_facts(config: Config) -> BatchFacts:
+def batch_facts_from_config(config: Config) -> BatchFacts:
     """What the pictures of these arguments depend on, with steps and guidance as the configuration says, whatever a
     trial chose. Reads and hashes base and LoRA.
 
@@ -170,7 +170,7 @@ def configured_facts(config: Config) -> BatchFacts:
 
     lora = lorafile.lora_file_for_drawing(config)
     family = FAMILIES[config.family.name]
-    base = pipelines.weights_digest(family.base_folder(base_that_draws(config)))
+    base = pipelines.weights_digest(family.base_folder(base_name_for_drawing(config)))
     settings = config_as_dict(config.generate)
     del settings["by_trial"]
     trained_on = pipelines.weights_digest(family.base_folder(config.base)) if config.draw_base else ""
@@ -237,7 +237,7 @@ def write_batch_record(folder: Path, facts: BatchFacts, config: Config) -> None:
         facts=facts,
         words=BatchConfigWords(
             brand=config.brand,
-            base=base_that_draws(config),
+            base=base_name_for_drawing(config),
             training_base=config.base if config.draw_base else "",
             run=run,
             nf4=config.hardware.nf4,

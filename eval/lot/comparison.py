@@ -12,7 +12,7 @@ from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.listing import list_folder, mask_files
-from stylegate.words import plain_spelling
+from stylegate.words import name_without_case_and_accents
 
 FEWEST_FOREIGN = 8  # pictures that show a style
 BASE, FEWEST_OF_BASE = "base", 16  # folder of the base's own pictures in a batch's; of fewer, too little is known
@@ -20,7 +20,7 @@ BASE, FEWEST_OF_BASE = "base", 16  # folder of the base's own pictures in a batc
 Name = TypeVar("Name")
 
 
-class DecidedFile(NamedTuple):
+class DecidedPicturesFile(NamedTuple):
     """Path and sha256 of the file of decided pictures that a policy names; the gate's readers learn from them."""
 
     path: Path
@@ -28,7 +28,7 @@ class DecidedFile(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ComparisonPictures:
     """What a lot is compared with: references, which show the style; training and exported pictures, for copies."""
 
     references: list[tuple[str, Path]]
@@ -43,10 +43,10 @@ class Comparison:
     notes: tuple[str, ...] = ()  # on files that are no references, and on packages that are left aside
     brand: str = ""  # name of the brand that the lot is of; "" where none is known
     foreign: dict[str, list[tuple[str, Path]]] = field(default_factory=dict)  # by style; the base's own are one
-    decided: DecidedFile | None = None  # pictures that people decided about, where the policy names such a file
+    decided: DecidedPicturesFile | None = None  # pictures that people decided about, where the policy names such a file
 
 
-def comparison_without_decisions(config: Config, lot: Lot) -> Comparison:
+def comparison_pictures_without_decided_ones(config: Config, lot: Lot) -> ComparisonPictures:
     """What a lot is compared with, but for decided pictures: references (references=, else the brand's test/), training
     pictures, pictures of earlier packages, other styles.
 
@@ -91,14 +91,14 @@ def comparison_without_decisions(config: Config, lot: Lot) -> Comparison:
     foreign |= base_pictures_as_foreign_set(lot.out / BASE) if lot.record else {}
     planned = [slot.traits for slot in (lot.slots or {}).values()]
     traits, learned = traits_spelled_as_planned(traits, planned), traits_spelled_as_planned(learned, planned)
-    return Comparison(
+    return ComparisonPictures(
         references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name, foreign
     )
 
 
 def base_pictures_as_foreign_set(folder: Path) -> dict[str, list[tuple[str, Path]]]:
     """The pictures in a folder as the foreign set OF_BASE; no set if there are fewer than FEWEST_OF_BASE."""
-    named = [(path.name, path) for path in files.entries_named(folder, "*.png")]
+    named = [(path.name, path) for path in files.sorted_paths_matching_pattern(folder, "*.png")]
     return {OF_BASE: named} if len(named) >= FEWEST_OF_BASE else {}
 
 
@@ -153,17 +153,17 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
     """(name, path) of the pictures in earlier packages that must not come again, and notes on packages that are left
     out.
 
-    Packages of another brand are left out. In a package of this lot (`made_from_same_pictures`), pictures with the
+    Packages of another brand are left out. In a package of this lot (`is_package_of_same_lot`), pictures with the
     same bytes are the same pictures and not copies. Raises DataError for a damaged package, unless it is known to be
     of another brand.
     """
     found: list[tuple[str, Path]] = []
     notes, problems, ours = [], [], set(lot.sha256.values())
-    for package in filter(Path.is_dir, files.entries_named(files.EXPORTS, "[!.]*-v[0-9]*")):
+    for package in filter(Path.is_dir, files.sorted_paths_matching_pattern(files.EXPORTS, "[!.]*-v[0-9]*")):
         if not any(package.iterdir()):
             notes.append(f"{files.display_path(package)} is empty: there is nothing to compare with")
             continue
-        made_for, pictures_there, problem = read_package_pictures(package)
+        made_for, pictures_there, problem = read_package_brand_and_digests(package)
         if brand and made_for and made_for != brand:
             notes += [f"{problem}; it is of another brand ({made_for}) and is left aside"] if problem else []
         elif problem:
@@ -172,7 +172,7 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
             # Our lot may hold the files that were judged, or those that left, which have marks.
             known = {name: left if left in ours else judged for name, (left, judged) in pictures_there.items()}
             theirs = set(known.values())
-            same = ours & theirs if made_from_same_pictures(ours, theirs) else set()
+            same = ours & theirs if is_package_of_same_lot(ours, theirs) else set()
             found += [
                 (f"{package.name}/{name}", payload_folder(package) / IMAGES / name)
                 for name, sha256 in known.items()
@@ -183,7 +183,7 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
     return found, notes
 
 
-def made_from_same_pictures(lot: set[str], package: set[str]) -> bool:
+def is_package_of_same_lot(lot: set[str], package: set[str]) -> bool:
     """Whether a package was made from this lot, or the lot from the package. Both are sets of the pictures' sha256.
 
     True if more than half of the package is in the lot, or all of the lot is in the package. A single picture that
@@ -193,7 +193,7 @@ def made_from_same_pictures(lot: set[str], package: set[str]) -> bool:
     return bool(both) and (both == lot or 2 * len(both) > len(package))
 
 
-def read_package_pictures(package: Path) -> tuple[str, dict[str, tuple[str, str]], str]:
+def read_package_brand_and_digests(package: Path) -> tuple[str, dict[str, tuple[str, str]], str]:
     """(the brand that a package names, "" for none; by a picture's name the sha256 of its file in the package and of
     the file that was judged, before it got marks; what is damaged, "" for nothing).
 
@@ -232,7 +232,7 @@ def pictures_and_traits_of_split(folder: Path, part: str) -> tuple[list[tuple[st
     return [(name, path) for name, (_, path) in sorted(found.items())], traits
 
 
-def planned_trait_values(lot: Lot, compared: Comparison) -> dict[str, list[str]]:
+def planned_trait_values(lot: Lot, compared: ComparisonPictures) -> dict[str, list[str]]:
     """By planned trait, all its values in the plan and in what is known of the brand's pictures, sorted."""
     values: dict[str, set[str]] = {}
     for slot in (lot.slots or {}).values():
@@ -254,11 +254,11 @@ def traits_spelled_as_planned(
     values: dict[tuple[str, str], str] = {}
     for traits in planned:
         for trait, value in traits.items():
-            names[plain_spelling(trait)] = trait
-            values[trait, plain_spelling(value)] = value
+            names[name_without_case_and_accents(trait)] = trait
+            values[trait, name_without_case_and_accents(value)] = value
 
     def respelled(traits: Mapping[str, str]) -> dict[str, str]:
-        named = ((names.get(plain_spelling(trait), trait), value) for trait, value in traits.items())
-        return {trait: values.get((trait, plain_spelling(value)), value) for trait, value in named}
+        named = ((names.get(name_without_case_and_accents(trait), trait), value) for trait, value in traits.items())
+        return {trait: values.get((trait, name_without_case_and_accents(value)), value) for trait, value in named}
 
     return {name: respelled(traits) for name, traits in known.items()}

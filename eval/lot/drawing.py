@@ -9,22 +9,22 @@ import torch
 from PIL import Image
 
 from eval.engines.parts import Row
-from eval.lot.base import base_pictures_as_png, keys_of_base_pictures, settings_with_few_steps
+from eval.lot.base import draw_base_pictures_as_png, keys_of_base_pictures, settings_with_few_steps
 from eval.lot.record import BatchRecord
 from stylegate import brandset, hardware, lorafile, pictures, sample
-from stylegate.basename import base_that_draws
+from stylegate.basename import base_name_for_drawing
 from stylegate.config import Config, config_as_dict
 from stylegate.configgroups import FamilyConfig, GenerateConfig
 from stylegate.embedded import encode_each_prompt_once
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES, LoadedBaseModel, pipelines
 from stylegate.files import is_path
-from stylegate.watermark import load_watermark, watermark_bits, watermark_weights_digest
+from stylegate.watermark import load_watermark, watermark_bit_string, watermark_weights_digest
 
 
 def settings_of_drawing(config: Config, record: BatchRecord, generate: GenerateConfig) -> dict[str, Any]:
     """The arguments of `DrawPictures` as JSON data. Paths are absolute, since a worker may start in another folder."""
-    base, facts = base_that_draws(config), record.facts
+    base, facts = base_name_for_drawing(config), record.facts
     brand = brandset.read_brand_file(brandset.brand_folder(config.brand)) if config.brand else None
     lora = lorafile.lora_file_for_drawing(config)
     return {
@@ -127,7 +127,7 @@ class DrawPictures:
             drawn = sample.draw_pictures(models, prompts, seeds, self.generate, self.resolution, negatives)
         if not self.mark:
             return drawn
-        bits = [watermark_bits(self.base_sha256, self.lora_sha256, seed) for seed in seeds]
+        bits = [watermark_bit_string(self.base_sha256, self.lora_sha256, seed) for seed in seeds]
         return [self.mark.embed_bits(image, some) for image, some in zip(drawn, bits, strict=True)]
 
     def draw_base(self, prompts: Sequence[tuple[str, str]]) -> dict[str, bytes]:
@@ -141,7 +141,7 @@ class DrawPictures:
         with hardware.autocast_to_bf16(self.device, self.precision):
             for i in range(0, len(keys), size):
                 some = slice(i, i + size)
-                found += base_pictures_as_png(models, told, self.resolution, prompts[some], keys[some])
+                found += draw_base_pictures_as_png(models, told, self.resolution, prompts[some], keys[some])
         return dict(zip(keys, found, strict=True))
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> Mapping[str, Row]:

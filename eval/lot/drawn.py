@@ -7,13 +7,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.lot.batch import attempt_names
+from eval.lot.batch import names_of_attempts_with_picture
 from stylegate import files
 
 DRAWN = "drawn.jsonl"
 
 
-def start_drawn_file(folder: Path, of_earlier_version: bool) -> None:
+def start_drawn_digests_file(folder: Path, of_earlier_version: bool) -> None:
     """Make drawn.jsonl, or cut off its torn last line. One process does it, before any draws.
 
     The pictures that stand in a batch of an earlier version, which wrote no such file, are taken for drawn ones.
@@ -23,7 +23,7 @@ def start_drawn_file(folder: Path, of_earlier_version: bool) -> None:
         files.write_jsonl(path, files.read_jsonl(path, "file", "sha256"))
         return
     images = folder / "images"
-    there = attempt_names(images) if of_earlier_version else []
+    there = names_of_attempts_with_picture(images) if of_earlier_version else []
     files.write_jsonl(path, [{"file": name, "sha256": files.sha256(images / name)} for name in there])
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from eval.lot.batch import DAMAGED_PLAN, attempt_and_slot, attempt_names
+from eval.lot.batch import DAMAGED_PLAN, attempt_and_slot, names_of_attempts_with_picture
 from eval.lot.record import DrawingFacts
 from stylegate import files
 from stylegate.records import Record
@@ -50,9 +50,9 @@ class Preview(Record):
     stopped: bool = False
     """The attempt ended here: hope was below the line. There is no picture of it."""
 
-    def is_unseen(self) -> bool:
+    def is_exempt_from_stopping(self) -> bool:
         """Whether it was finished without a look at any line."""
-        return self.hope is None or finished_unseen(self.seed)
+        return self.hope is None or is_seed_exempt_from_stopping(self.seed)
 
 
 class Round(Record):
@@ -93,23 +93,23 @@ class Round(Record):
             return CERTAIN
         return float(np.dot(np.array(values, float), self.weights) + self.offset)
 
-    def line_of(self, file: str) -> float | None:
+    def stop_line_of_attempt(self, file: str) -> float | None:
         """The line for the attempt whose picture has this name; None for none."""
         return self.line if attempt_and_slot(file)[0] == 0 else self.later_line
 
     def would_stop(self, one: Preview) -> bool:
         """Whether the attempt's hope is below its line, so that it ends there unless it is finished unseen."""
-        line = self.line_of(one.file)
+        line = self.stop_line_of_attempt(one.file)
         return line is not None and self.hope(one.scores) < line
 
     def preview_with_decision(self, file: str, seed: int, scored: str, scores: dict[str, float | None]) -> Preview:
         """The row of an attempt of this round, with its hope and whether it ends here. An attempt whose preview was
         scored in another way than the round says goes on.
         """
-        if self.line_of(file) is None or scored != self.scored:
+        if self.stop_line_of_attempt(file) is None or scored != self.scored:
             return Preview(file=file, seed=seed, round=self.round, scored=scored, scores=scores)
         one = Preview(file=file, seed=seed, round=self.round, scored=scored, scores=scores, hope=self.hope(scores))
-        return one.model_copy(update={"stopped": self.would_stop(one) and not finished_unseen(seed)})
+        return one.model_copy(update={"stopped": self.would_stop(one) and not is_seed_exempt_from_stopping(seed)})
 
 
 def steps_of_preview(drawing: DrawingFacts) -> int | None:
@@ -121,17 +121,17 @@ def steps_of_preview(drawing: DrawingFacts) -> int | None:
     return max(1, round(drawing.stop_early_at * drawing.num_inference_steps))
 
 
-def finished_unseen(seed: int) -> bool:
+def is_seed_exempt_from_stopping(seed: int) -> bool:
     """Whether the attempt with this seed is finished without a look at the line: one in UNSEEN."""
     return seed % UNSEEN == 0
 
 
-def is_teaching_seed(seed: int) -> bool:
+def is_seed_in_fitting_half(seed: int) -> bool:
     """Whether an attempt that was finished unseen is one of the half that teaches; the other half sets the line."""
     return seed // UNSEEN % 2 == 0
 
 
-def rank_of_line(accepted: int, lost: float) -> int:
+def rank_of_early_stop_line(accepted: int, lost: float) -> int:
     """The rank of the line among the hopes of `accepted` pictures, the lowest being 1; 0 where they are too few.
 
     Of pictures that are accepted like these, a share below the k-th lowest hope is stopped which has the distribution
@@ -144,7 +144,7 @@ def rank_of_line(accepted: int, lost: float) -> int:
     return int((bdtr(ranks - 1, accepted, lost) <= 1 - CONFIDENCE).sum())
 
 
-def learn_line_of_round(
+def round_with_learnt_stop_line(
     empty: Round, previews: Iterable[Preview], accepted: Mapping[str, bool], earlier: Sequence[Round]
 ) -> Round:
     """The round `empty` with the line that is learnt from all that is known when it begins; without one where too
@@ -153,14 +153,18 @@ def learn_line_of_round(
     `accepted` says of each picture that is accepted or rejected which it is, by the name of its file. What stands in
     review or in error says nothing. `earlier` are the rounds before it, in order.
     """
-    known = [one for one in previews if one.is_unseen() and one.scored == empty.scored and one.file in accepted]
+    known = [
+        one for one in previews if one.is_exempt_from_stopping() and one.scored == empty.scored and one.file in accepted
+    ]
     checked = [one for one in known if one.hope is not None and accepted[one.file]]
     lost = sum(earlier[one.round].would_stop(one) for one in checked)
     found = empty.model_copy(update={"checked": len(checked), "lost": lost})
-    teaching, others = ([one for one in known if is_teaching_seed(one.seed) == wanted] for wanted in (True, False))
+    teaching, others = (
+        [one for one in known if is_seed_in_fitting_half(one.seed) == wanted] for wanted in (True, False)
+    )
     setting = [one for one in others if accepted[one.file]]
     verdicts = np.array([accepted[one.file] for one in teaching], bool)
-    rank, later = rank_of_line(len(setting), LOST), rank_of_line(len(setting), LATER * LOST)
+    rank, later = rank_of_early_stop_line(len(setting), LOST), rank_of_early_stop_line(len(setting), LATER * LOST)
     if not rank or verdicts.all() or not verdicts.any():
         return found
     names = [name for name in teaching[0].scores if all(one.scores.get(name) is not None for one in teaching)]
@@ -214,7 +218,7 @@ def names_of_stopped_attempts(folder: Path, before: int | None = None) -> list[s
 
     Those that a person has put a picture under are left out.
     """
-    there = {attempt_and_slot(name) for name in attempt_names(folder / "images")}
+    there = {attempt_and_slot(name) for name in names_of_attempts_with_picture(folder / "images")}
     return [
         name
         for name, one in read_previews(folder).items()

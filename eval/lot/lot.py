@@ -12,8 +12,8 @@ from typing import Any
 from eval.lot.batch import (
     PlanSlot,
     attempt_and_slot,
-    attempt_names,
     batch_folder_and_facts,
+    names_of_attempts_with_picture,
     read_batch_record_or_name_others,
     read_plan,
 )
@@ -101,7 +101,7 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     """
     record = read_batch_record_or_name_others(folder)
     images = folder / "images"
-    found = attempt_names(images)
+    found = names_of_attempts_with_picture(images)
     if not found:
         raise DataError(
             f"{files.display_path(folder)} has no pictures", next_step="stylegate generate with the same arguments."
@@ -202,7 +202,7 @@ def sha256_by_name(named: list[tuple[str, Path]], remember: bool = True) -> dict
     return {name: digest for (name, _), digest in zip(named, found, strict=True)}
 
 
-def lot_origin(lot: Lot) -> dict[str, Any]:
+def origin_digests_of_lot(lot: Lot) -> dict[str, Any]:
     """Digests and settings that say where the pictures come from, by name, for provenance; None for what does not
     apply.
 

@@ -10,7 +10,7 @@ from eval.lot.batch import (
     RECORD,
     PlanSlot,
     attempt_and_slot,
-    attempt_names,
+    names_of_attempts_with_picture,
     read_existing_batch_record,
     read_plan,
 )
@@ -73,12 +73,14 @@ def read_batch_progress(folder: Path, max_attempts: int, before_round: int | Non
     )
 
 
-def unfinished_parts(due: list[Attempt], size: int, folder: Path, stopped: Collection[str] = ()) -> list[list[Attempt]]:
+def attempts_in_unfinished_parts(
+    due: list[Attempt], size: int, folder: Path, stopped: Collection[str] = ()
+) -> list[list[Attempt]]:
     """The attempts in parts of `size`, without the parts that are done: every one has a picture, or is `stopped`.
 
     A part is drawn whole, however many of its pictures are there: the number drawn together can change last bits.
     """
-    done = {attempt_and_slot(name) for name in (*attempt_names(folder / "images"), *stopped)}
+    done = {attempt_and_slot(name) for name in (*names_of_attempts_with_picture(folder / "images"), *stopped)}
     parts = [due[i : i + size] for i in range(0, len(due), size)]
     return [part for part in parts if not all((attempt, slot.slot) in done for slot, attempt in part)]
 
@@ -98,12 +100,12 @@ def next_round(folder: Path, size: int, max_attempts: int) -> NextRound | None:
     are at most as many as it has judged, so that the line is learnt anew while most of a batch is still to be drawn.
     """
     rounds, verdicts = early.read_rounds(folder), verdicts_digest(folder)
-    there, stopped = set(attempt_names(folder / "images")), early.names_of_stopped_attempts(folder)
+    there, stopped = set(names_of_attempts_with_picture(folder / "images")), early.names_of_stopped_attempts(folder)
 
     def unfinished_round(number: int, attempts: int) -> NextRound | None:
         """The round with this number, of at most `attempts`; None where all of it is drawn."""
         due = read_batch_progress(folder, max_attempts, number).due[:attempts]
-        parts = unfinished_parts(due, size, folder, stopped)
+        parts = attempts_in_unfinished_parts(due, size, folder, stopped)
         return NextRound(number, attempts, parts) if parts else None
 
     if (
@@ -127,7 +129,7 @@ def recorded_or_new_round(folder: Path, found: NextRound, scored: str) -> Round:
     rows = files.read_jsonl(folder / VERDICTS, "file", "verdict")
     accepted = {row["file"]: row["verdict"] == "accept" for row in rows if row["verdict"] in ("accept", "reject")}
     empty = Round(round=found.number, verdicts_sha256=verdicts_digest(folder), attempts=found.attempts, scored=scored)
-    return early.learn_line_of_round(empty, early.read_previews(folder).values(), accepted, rounds)
+    return early.round_with_learnt_stop_line(empty, early.read_previews(folder).values(), accepted, rounds)
 
 
 def verdicts_digest(folder: Path) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from eval.engines.parts import Row
 from eval.engines.run import Work
-from eval.lot.comparison import Comparison
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encodername
 from eval.measuring.encoder import LoadedEncoder
@@ -20,7 +20,9 @@ A_PART, A_PART_SENT = 1024, 128  # pictures; fewer where they are sent to an obj
 KILLED = "each worker that read it died (engine): give a copy that was saved anew, or leave it out"
 
 
-def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: LoadedEncoder, quiet: bool) -> None:
+def encode_on_engine_workers(
+    config: Config, lot: Lot, compared: ComparisonPictures, encoder: LoadedEncoder, quiet: bool
+) -> None:
     """Have the engine's workers encode the pictures of the lot, its references and its training pictures that the cache
     does not hold; the features go into the cache.
 
@@ -51,7 +53,7 @@ def encode_ahead(config: Config, lot: Lot, compared: Comparison, encoder: Loaded
         digests = lot.sha256 if named is lot.files else sha256_by_name(named)
         paths |= {digests[name]: path for name, path in named if digests[name]}
     with work.locked():
-        work.take_finished(store)
+        work.hand_over_finished_results(store)
         shas = list(paths)
         there = cache.get_all([f"{prefix}:{sha256}" for sha256 in shas])
         rows = [

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eval.lot.comparison import Comparison, planned_trait_values
+from eval.lot.comparison import ComparisonPictures, planned_trait_values
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring import encodername
-from eval.measuring.ahead import encode_ahead
+from eval.measuring.ahead import encode_on_engine_workers
 from eval.measuring.decided import read_decided_pictures, require_same_brand_and_encoder
 from eval.measuring.domain import in_domain_flags_and_warning
 from eval.measuring.encoder import LoadedEncoder
@@ -20,7 +20,11 @@ from eval.measuring.foreign import given_foreign_sets, shipped_foreign_sets, wit
 from eval.measuring.head import aesthetic_head_and_notes, refuse_second_head
 from eval.measuring.measured import ForeignSet, MeasuredLot, PictureFeatures
 from eval.measuring.record import BatchMeasures, EncodingConditions, ReferencesUsed, ScoreRecord
-from eval.measuring.redrawn import encoded_at_foreign_size, encoded_redrawn_copies, with_views_of_other_encoders
+from eval.measuring.redrawn import (
+    encode_copies_degraded_like_drawings,
+    encoded_at_foreign_size,
+    with_embeddings_of_other_encoders,
+)
 from eval.measuring.scores import (
     DETECTED,
     DIFFERING_TRAITS,
@@ -43,7 +47,7 @@ from stylegate.words import counted
 FEW_REFERENCES = 16  # of fewer, spreads and quantiles are rough
 
 
-def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, quiet: bool = False) -> None:
+def compute_and_write_scores(config: Config, lot: Lot, compared: ComparisonPictures, quiet: bool = False) -> None:
     """Encode the pictures that were not encoded before, compute every score, and write scores.parquet,
     references.parquet and score.json into the lot's folder.
 
@@ -55,7 +59,7 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
         hardware.set_threads_and_choose_device(hardware.hardware_of_this_process(config)),
     )
     if config.engine.name != "local":
-        encode_ahead(config, lot, compared, encoder, quiet)
+        encode_on_engine_workers(config, lot, compared, encoder, quiet)
     measured, broken = measure_lot_and_comparison(config, lot, compared, encoder, quiet)
     compute_score_columns(measured)
     inside, hint = in_domain_flags_and_warning(measured.pictures, measured.references, encoder.domain)
@@ -69,7 +73,7 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
         key=scores_key(config, lot, compared),  # now that the encoder's weights are at hand
         tables=score_table_digests(lot.out),
         encoder=encodername.encoder_name(config),
-        encoder_sha256=encoder.sha256_of_all,
+        encoder_sha256=encoder.sha256_of_all_encoders,
         computed=EncodingConditions(precision="fp32", device=encoder.device.type, threads=num_torch_threads()),
         references=ReferencesUsed(
             name=compared.references_name,
@@ -92,7 +96,7 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: Comparison, qui
 def measure_lot_and_comparison(
     config: Config,
     lot: Lot,
-    compared: Comparison,
+    compared: ComparisonPictures,
     encoder: LoadedEncoder,
     quiet: bool,
     pictures: PictureFeatures | None = None,
@@ -129,7 +133,7 @@ def measure_lot_and_comparison(
     decided = read_decided_pictures(compared.decided) if compared.decided else None
     if decided:
         refuse_second_head(config)
-        require_same_brand_and_encoder(decided, compared.brand, compared.background, encoder.sha256_of_all)
+        require_same_brand_and_encoder(decided, compared.brand, compared.background, encoder.sha256_of_all_encoders)
     head, notes = (
         aesthetic_head_and_notes(config, encoder, pictures.embeddings.shape[1], quiet) if pictures.names else (None, [])
     )
@@ -149,10 +153,14 @@ def measure_lot_and_comparison(
         exported=exported,
         known=encoder.domain.known if encoder.domain else None,
         foreign_sets=sets,
-        redrawn=with_views_of_other_encoders(encoded_redrawn_copies(references.signatures, encoder), encoder)
+        redrawn=with_embeddings_of_other_encoders(
+            encode_copies_degraded_like_drawings(references.signatures, encoder), encoder
+        )
         if enough
         else None,
-        at_foreign_size=lambda shown: with_views_of_other_encoders(encoded_at_foreign_size(shown, encoder), encoder),
+        at_foreign_size=lambda shown: with_embeddings_of_other_encoders(
+            encoded_at_foreign_size(shown, encoder), encoder
+        ),
         head=head,
         decided=decided,
         encode_texts=cached_text_encoder(encoder) if encoder.tokenizer else None,
@@ -170,7 +178,7 @@ def measure_lot_and_comparison(
 
 
 def shipped_and_given_foreign_sets(
-    config: Config, compared: Comparison, references: PictureFeatures, encoder: LoadedEncoder, read: Callable
+    config: Config, compared: ComparisonPictures, references: PictureFeatures, encoder: LoadedEncoder, read: Callable
 ) -> tuple[list[ForeignSet], list[str]]:
     """The foreign sets that the brand is told from, those of foreign= and the shipped ones, and notes on sets that are
     left aside.
@@ -188,11 +196,11 @@ def shipped_and_given_foreign_sets(
     # Sets are told apart by their names, and a folder may be called as a shipped set is.
     shipped = [one._replace(name=f"{one.name} (shipped)") if one.name in compared.foreign else one for one in shipped]
     return [
-        with_views_of_other_encoders(one, encoder) for one in (*given_foreign_sets(given, encoder), *shipped)
+        with_embeddings_of_other_encoders(one, encoder) for one in (*given_foreign_sets(given, encoder), *shipped)
     ], notes
 
 
-def notes_on_number_of_references(compared: Comparison, count: int) -> list[str]:
+def notes_on_number_of_references(compared: ComparisonPictures, count: int) -> list[str]:
     """A list of one sentence if few references can be used, or too few; else an empty list."""
     if compared.references and count < MIN_REFERENCES:
         return [f"{counted(count, 'reference')} can be used; style needs at least {MIN_REFERENCES}"]

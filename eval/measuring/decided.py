@@ -18,7 +18,7 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from eval.lot.comparison import DecidedFile
+from eval.lot.comparison import DecidedPicturesFile
 from eval.measuring.measured import PictureFeatures
 from eval.measuring.record import READ_BY_HEAD
 from eval.promise.label import Sha256
@@ -84,7 +84,7 @@ class DecidedPictures(NamedTuple):
         """[n] whether a person rejected the picture, and gave as reason that it is not in the brand's style."""
         return np.array([picture.off_style for picture in self.record.pictures], bool)
 
-    def rows_by_sha256(self) -> dict[str, int]:
+    def row_indexes_by_sha256(self) -> dict[str, int]:
         """The row of each picture in the arrays, by sha256."""
         return {sha256: i for i, sha256 in enumerate(self.features.sha256)}
 
@@ -108,7 +108,7 @@ class DecidedPictures(NamedTuple):
         return save(arrays, {"record": rfc8785.dumps(self.record.content()).decode()})
 
 
-def read_decided_pictures(file: DecidedFile) -> DecidedPictures:
+def read_decided_pictures(file: DecidedPicturesFile) -> DecidedPictures:
     """Read the file that a policy names. Raises DataError if it is missing, damaged, or another than was named."""
     place = files.display_path(file.path)
     try:

@@ -24,7 +24,7 @@ class EncoderDomain(NamedTuple):
     max_distance: float  # cosine distance to the nearest known picture; beyond it a picture is foreign
     known: NDArray[np.float32]  # [k, d] unit embeddings of known pictures
 
-    def contains_pictures(self, features: PictureFeatures) -> NDArray[np.bool_]:
+    def in_domain_flags(self, features: PictureFeatures) -> NDArray[np.bool_]:
         """[n] whether each picture has `side` pixels a side, and an embedding within `max_distance` of a known
         picture's.
         """
@@ -56,7 +56,7 @@ def in_domain_flags_and_warning(
     """
     if domain is None:
         return np.full(len(pictures.names), np.nan, np.float32), ""
-    inside = domain.contains_pictures(references)
+    inside = domain.in_domain_flags(references)
     if references.names and (~inside).mean() > OUTSIDE_SHARE:
         other = references.sizes[~(references.sizes == domain.side).all(1)]
         sizes = sorted({f"{w} x {h}" for w, h in other.tolist()})
@@ -65,5 +65,5 @@ def in_domain_flags_and_warning(
         shown = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
         count = f"{len(names)} of {len(inside)} references ({shown})"
         hint = f"{count} look unlike all pictures that the encoder was trained on{side}; no verdict depends on it"
-        return domain.contains_pictures(pictures).astype(np.float32), hint
-    return domain.contains_pictures(pictures).astype(np.float32), ""
+        return domain.in_domain_flags(pictures).astype(np.float32), hint
+    return domain.in_domain_flags(pictures).astype(np.float32), ""

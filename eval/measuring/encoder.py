@@ -46,7 +46,7 @@ class LoadedEncoder(NamedTuple):
     others: tuple["LoadedEncoder", ...] = ()  # what the reader of the brand sees too (eval/scorers/brand.py)
 
     @property
-    def sha256_of_all(self) -> str:
+    def sha256_of_all_encoders(self) -> str:
         """The digest of the weights and preprocessing of this encoder and of the others."""
         every = [self.sha256, *(one.sha256 for one in self.others)]
         return files.canonical_sha256(every) if self.others else self.sha256
@@ -150,7 +150,7 @@ def load_image_tower(name: str) -> tuple[Any, None]:
         return towers.load_style_tower(weights), None
     kind = architecture.removeprefix("timm:")
     if not weights:
-        weights = towers.timm_weights(kind)
+        weights = towers.find_or_download_timm_weights(kind)
         record_checkpoint_location(name, weights)
     return towers.load_timm_tower(kind, weights), None
 

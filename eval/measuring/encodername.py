@@ -103,11 +103,11 @@ def encoder_name_without_folders(name: str) -> str:
     to.
     """
 
-    def without_folder(one: str) -> str:
+    def single_name_without_folder(one: str) -> str:
         found = re.fullmatch(WITH_FILE, one)
         return f"{found[1]}:{Path(found[2]).name}" if found else Path(one).name if files.is_path(one) else one
 
-    return "+".join(map(without_folder, split_encoder_names(name)))
+    return "+".join(map(single_name_without_folder, split_encoder_names(name)))
 
 
 def encoder_digest(name: str) -> str:
@@ -162,7 +162,7 @@ def encoder_folder(name: str) -> Path | None:
         return None
     raise ModelError(
         f"encoder={name} is neither a shipped name, nor an open_clip folder, nor MODEL:PRETRAINED",
-        next_step=files.path_advice(name)
+        next_step=files.advice_to_write_dot_slash(name)
         or "encoder=miniature, ./FOLDER, ViT-L-14-quickgelu:openai, MODEL:./FILE.safetensors, timm:NAME, or "
         "csd:./FILE.safetensors.",
     )
@@ -239,7 +239,7 @@ def picture_transform_of(name: str) -> Any:
         if architecture != "csd":
             return towers.timm_transform(architecture.removeprefix("timm:"))
         assert weights is not None
-        settings, side = {}, towers.style_tower_sizes(weights)[0]
+        settings, side = {}, towers.style_tower_image_and_patch_size(weights)[0]
     else:
         model, settings = open_clip_configs(name)
         side = (model.get("vision_cfg") or {}).get("image_size", 224)

@@ -25,7 +25,11 @@ from eval.measuring.features import (
     replace_pixels_by_embeddings,
 )
 from eval.measuring.measured import ForeignSet, PictureFeatures
-from eval.measuring.redrawn import encoded_at_foreign_size, encoded_redrawn_copies, redrawn_copy
+from eval.measuring.redrawn import (
+    copy_degraded_like_model_drawing,
+    encode_copies_degraded_like_drawings,
+    encoded_at_foreign_size,
+)
 from stylegate import files, similarity
 from stylegate.cache import ArrayCache
 
@@ -46,7 +50,11 @@ class ForeignPictureOnBackground(NamedTuple):
         """The picture, decoded and laid on its ground, as RGB; with `redrawn` its redrawn copy, 64 pixels a side."""
         picture = Image.open(io.BytesIO(self.png)).convert("RGBA")
         whole = Image.alpha_composite(Image.new("RGBA", picture.size, self.ground), picture).convert("RGB")
-        return Image.fromarray(redrawn_copy(similarity.signature_of_picture(whole))) if self.redrawn else whole
+        return (
+            Image.fromarray(copy_degraded_like_model_drawing(similarity.signature_of_picture(whole)))
+            if self.redrawn
+            else whole
+        )
 
 
 def shipped_pictures_on_backgrounds(
@@ -128,7 +136,7 @@ def given_foreign_sets(features: PictureFeatures, encoder: LoadedEncoder) -> lis
     seen = encoded_at_foreign_size(features, encoder)
     for name in dict.fromkeys(sets.tolist()):
         of = np.flatnonzero(sets == name)
-        plain, redrawn = of[::2], encoded_redrawn_copies(features.signatures[of[1::2]], encoder)
+        plain, redrawn = of[::2], encode_copies_degraded_like_drawings(features.signatures[of[1::2]], encoder)
         found.append(
             ForeignSet(
                 name,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.lot.comparison import Comparison
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot
 from eval.measuring.record import StyleReadability
 
@@ -36,7 +36,7 @@ class PictureSignatures(NamedTuple):
     signatures: NDArray[np.uint8]  # [n, 64, 64, 3] small copies in sRGB
 
 
-class EncodedViews(NamedTuple):
+class EncodedPictures(NamedTuple):
     """Pictures as the brand's reader sees them, with what the encoder computes; row i of every array is
     of picture i.
     """
@@ -63,15 +63,15 @@ class MeasuredLot:
     """What a scorer is given: features of all pictures (read), columns of scores and facts (written)."""
 
     lot: Lot
-    compared: Comparison
+    compared: ComparisonPictures
     pictures: PictureFeatures  # n, of the lot
     references: PictureFeatures  # r
     training: PictureFeatures
     exported: PictureSignatures
     known: NDArray[np.float32] | None  # [k, d] unit embeddings of pictures in other styles; None: none are known
     foreign_sets: list[ForeignSet]  # what a reader of the brand is fitted on; empty without enough references
-    redrawn: EncodedViews | None  # the references as an image model draws them; None without enough of them
-    at_foreign_size: Callable[[PictureFeatures], EncodedViews]  # pictures as the brand's reader sees them
+    redrawn: EncodedPictures | None  # the references as an image model draws them; None without enough of them
+    at_foreign_size: Callable[[PictureFeatures], EncodedPictures]  # pictures as the brand's reader sees them
     head: tuple[NDArray, float] | None  # weight [d] and bias of the aesthetic head
     decided: Any = None  # eval.measuring.decided.DecidedPictures; None where the policy names none
     encode_texts: Callable[[list[str]], NDArray] | None  # unit embeddings [n, d] of n texts; None: it reads none
@@ -89,11 +89,11 @@ class MeasuredLot:
     readability: StyleReadability | None = None  # of the style; None with too few references
     areas: dict[str, float] = field(default_factory=dict)  # how well each trait can be read: area under the ROC curve
 
-    def rows_of_decided_pictures(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def row_indexes_of_decided_pictures(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where the lot's decoded pictures are that people decided about: ([k] rows in `pictures`, [k] rows of the same
         pictures in `decided`).
         """
-        rows = self.decided.rows_by_sha256() if self.decided else {}
+        rows = self.decided.row_indexes_by_sha256() if self.decided else {}
         pairs = [(i, rows[sha256]) for i, sha256 in enumerate(self.pictures.sha256) if sha256 in rows]
         return tuple(np.array(pairs, np.int64).reshape(-1, 2).T)  # type: ignore[return-value]
 

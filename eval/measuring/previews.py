@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from eval.lot.batch import PlanSlot, read_existing_batch_record, read_plan
-from eval.lot.compared import comparison_with_decisions
+from eval.lot.compared import comparison_pictures_with_decided_ones
 from eval.lot.lot import Lot
 from eval.measuring import encoder as encoding
 from eval.measuring import encodername
@@ -31,7 +31,7 @@ class PreviewScorer:
     def __init__(self, config: Config, folder: Path, device: torch.device) -> None:
         self.config, self.plan = config, {slot.file(0): slot for slot in read_plan(folder)}
         self.lot = Lot(folder / "images", folder, [], {}, self.plan, read_existing_batch_record(folder))
-        self.compared = comparison_with_decisions(config, self.lot)
+        self.compared = comparison_pictures_with_decided_ones(config, self.lot)
         self.encoder = encoding.load_encoder(encodername.encoder_name(config), device)
         self.measured: MeasuredLot | None = None  # of the pictures that were scored last
         unplanned = replace(self.lot, slots=None)  # another plan changes no score of a slot that stays

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from eval.measuring.encoder import LoadedEncoder, encode_pictures
-from eval.measuring.measured import EncodedViews, ForeignSet, PictureFeatures
+from eval.measuring.measured import EncodedPictures, ForeignSet, PictureFeatures
 from stylegate.cache import ArrayCache
 from stylegate.similarity import SIDE
 
@@ -22,10 +22,10 @@ UNEVEN, WIDE = 4.0, 2.0  # levels of 255 that flat areas vary by, and how wide i
 TINT = 5.0  # levels, standard deviation: what is added to a channel
 DRIFT = 12.0  # levels, at most: what a colour moves by, whatever other colours do
 TOGETHER = 128  # pictures that are encoded at once
-Shown = TypeVar("Shown", EncodedViews, ForeignSet)
+Shown = TypeVar("Shown", EncodedPictures, ForeignSet)
 
 
-def redrawn_copy(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def copy_degraded_like_model_drawing(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A redrawn copy of one signature, uint8 [64, 64, 3]; always the same one of the same signature."""
     random = np.random.default_rng(list(hashlib.sha256(signature.tobytes()).digest()))
     soft = ndimage.gaussian_filter(signature.astype(np.float32), (SOFTENED, SOFTENED, 0), mode="nearest")
@@ -36,12 +36,12 @@ def redrawn_copy(signature: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.rint(drawn).clip(0, 255).astype(np.uint8)
 
 
-def encoded_redrawn_copies(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> EncodedViews:
+def encode_copies_degraded_like_drawings(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> EncodedPictures:
     """Redrawn copies of signatures [n, 64, 64, 3], with what the encoder computes of them."""
-    return encode_signatures(np.stack([redrawn_copy(one) for one in signatures]), encoder)
+    return encode_signatures(np.stack([copy_degraded_like_model_drawing(one) for one in signatures]), encoder)
 
 
-def encode_signatures(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> EncodedViews:
+def encode_signatures(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> EncodedPictures:
     """Signatures [n, 64, 64, 3] with what the encoder computes of them. Each is encoded once, and kept in the cache."""
     keys = [f"signature-1:{encoder.sha256}:{hashlib.sha256(one.tobytes()).hexdigest()}" for one in signatures]
 
@@ -51,12 +51,12 @@ def encode_signatures(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> 
         return [{"embedding": embedding, "patches": patches} for embedding, patches in made]
 
     rows = [row for row in ArrayCache().get_or_compute(keys, TOGETHER, encode_images) if row is not None]
-    return EncodedViews(
+    return EncodedPictures(
         np.stack([row["embedding"] for row in rows]), np.stack([row["patches"] for row in rows]), signatures
     )
 
 
-def encoded_at_foreign_size(shown: PictureFeatures, encoder: LoadedEncoder) -> EncodedViews:
+def encoded_at_foreign_size(shown: PictureFeatures, encoder: LoadedEncoder) -> EncodedPictures:
     """Pictures as the reader of the brand sees them: no sharper than the shipped foreign pictures are.
 
     Those have SIDE pixels a side. An encoder whose input is larger would know them by their blur, so it is shown the
@@ -64,11 +64,11 @@ def encoded_at_foreign_size(shown: PictureFeatures, encoder: LoadedEncoder) -> E
     """
     side = max(encoder.preprocessing.pixels(Image.new("RGB", (SIDE, SIDE))).shape)
     if side <= SIDE or (shown.sizes == SIDE).all():
-        return EncodedViews(shown.embeddings, shown.patches, shown.signatures)
+        return EncodedPictures(shown.embeddings, shown.patches, shown.signatures)
     return encode_signatures(shown.signatures, encoder)
 
 
-def with_views_of_other_encoders(shown: Shown, encoder: LoadedEncoder) -> Shown:
+def with_embeddings_of_other_encoders(shown: Shown, encoder: LoadedEncoder) -> Shown:
     """The same pictures, where `others` holds what the further encoders of `encoder` compute of their signatures."""
     made = (encode_signatures(shown.signatures, one) for one in encoder.others)
     return shown._replace(others=tuple((views.embeddings, views.patches) for views in made))

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eval.lot.batch import require_file
-from eval.lot.comparison import Comparison
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.encodername import encoder_digest, encoder_name
 from eval.measuring.record import ScoreRecord, ScoreTableDigests
@@ -27,7 +27,7 @@ UNKNOWN_TRAITS = "unknown_traits"  # in words: planned values that no picture of
 VERSION = "scores-22"  # raise it when a score's computation changes
 
 
-def scores_key(config: Config, lot: Lot, compared: Comparison) -> str:
+def scores_key(config: Config, lot: Lot, compared: ComparisonPictures) -> str:
     """The digest of everything that the scores depend on; computed without loading the encoder.
 
     Raises ConfigError or DataError if the aesthetic head or the labels that the config names do not exist. While the

@@ -85,7 +85,7 @@ def timm_transform(architecture: str) -> Any:
     return create_transform(**settings, is_training=False)
 
 
-def timm_weights(architecture: str) -> Path:
+def find_or_download_timm_weights(architecture: str) -> Path:
     """The file of a timm model's weights, downloaded from the hub if it is not here yet. Raises ModelError where
     the hub has none.
     """
@@ -110,7 +110,7 @@ def load_timm_tower(architecture: str, weights: Path) -> TimmTower:
     return TimmTower(model)
 
 
-def style_tower_sizes(weights: Path) -> tuple[int, int]:
+def style_tower_image_and_patch_size(weights: Path) -> tuple[int, int]:
     """(side, patch): the side in pixels of the pictures that a file of CSD's weights was made for, and of their
     patches. Raises ModelError for other weights.
     """
@@ -132,7 +132,7 @@ def load_style_tower(weights: Path) -> StyleTower:
     """CSD's tower with the weights of a file; its sizes are those of the tensors. Raises ModelError for
     other weights.
     """
-    side, patch = style_tower_sizes(weights)
+    side, patch = style_tower_image_and_patch_size(weights)
     tensors = {name.removeprefix("module."): tensor.float() for name, tensor in read_weight_tensors(weights).items()}
     inside = {name.removeprefix(BACKBONE): tensor for name, tensor in tensors.items() if name.startswith(BACKBONE)}
     width = inside["conv1.weight"].shape[0]

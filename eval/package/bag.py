@@ -49,7 +49,9 @@ def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]], judged: M
     write_or_link_to_earlier(package / INCLUSION, files.json_lines_text(proven))
 
 
-def write_proofs_of_bag(package: Path, collection: str, key: PrivateKey | None, provenance: Provenance | None) -> None:
+def write_bag_manifests_and_signatures(
+    package: Path, collection: str, key: PrivateKey | None, provenance: Provenance | None
+) -> None:
     """Write what a bag needs beside its pictures and metadata in data/: verify.py, the statement of its provenance,
     manifests, signatures.
     """

@@ -31,7 +31,7 @@ OFFLINE = {  # c2pa's settings
 }
 
 
-class CredentialState(NamedTuple):
+class ContentCredentialsOfPicture(NamedTuple):
     """The content credentials of a picture's file."""
 
     state: str = ""  # "" for none; else as C2PA says: Trusted, Valid (whole, by a signer that is not known), Invalid
@@ -46,7 +46,7 @@ class CredentialState(NamedTuple):
         return self.state in ("Trusted", "Valid") or (bool(self.why) and set(self.why.split(", ")) <= ENDED)
 
 
-class CredentialSigner:
+class C2paPictureSigner:
     """Signs pictures with one certificate, from several threads at once."""
 
     def __init__(self, certificate: SigningCertificate) -> None:
@@ -122,7 +122,7 @@ def c2pa_context(trust: dict[str, str]) -> Any:
     return c2pa.Context.from_dict(OFFLINE | {"trust": {"trust_config": "\n".join(USES)} | trust})
 
 
-def credential_manifest(source_type: str, drawn_here: bool, made_from: dict[str, Any]) -> dict[str, Any]:
+def c2pa_manifest_to_sign(source_type: str, drawn_here: bool, made_from: dict[str, Any]) -> dict[str, Any]:
     """The C2PA manifest that is signed: the source type (an address of IPTC), and what the picture was made from.
 
     `drawn_here` also names stylegate as the program that made it.
@@ -139,30 +139,30 @@ def credential_manifest(source_type: str, drawn_here: bool, made_from: dict[str,
     }
 
 
-def read_credentials(content: bytes, context: Any) -> CredentialState:
+def read_c2pa_credentials_of_picture(content: bytes, context: Any) -> ContentCredentialsOfPicture:
     """The content credentials of a picture's file, as C2PA's library reads and checks them."""
     import c2pa
 
     if b"c2pa" not in content:  # the label of every manifest store
-        return CredentialState()
+        return ContentCredentialsOfPicture()
     try:
         reader = c2pa.Reader.try_create(media_type_of(content), io.BytesIO(content), context=context)
         if reader is None:
-            return CredentialState()
+            return ContentCredentialsOfPicture()
         with reader:
             manifest, results = reader.get_active_manifest() or {}, reader.get_validation_results() or {}
             state = str(reader.get_validation_state())
     except (c2pa.C2paError, UnmarkableError) as error:
-        return CredentialState("Invalid", why=str(error))
+        return ContentCredentialsOfPicture("Invalid", why=str(error))
     failed = [str(entry["code"]) for entry in results.get("activeManifest", {}).get("failure", [])]
     signer = manifest.get("signature_info", {}).get("issuer", "")
     why = ", ".join(dict.fromkeys(failed)) if state == "Invalid" else ""
     assertions = manifest.get("assertions", [])
     made_from = next((a.get("data") for a in assertions if a.get("label") == MADE_FROM), None)
-    return CredentialState(state, signer, stated_source_types(manifest), why, made_from or {})
+    return ContentCredentialsOfPicture(state, signer, source_types_in_c2pa_manifest(manifest), why, made_from or {})
 
 
-def stated_source_types(manifest: dict[str, Any]) -> tuple[str, ...]:
+def source_types_in_c2pa_manifest(manifest: dict[str, Any]) -> tuple[str, ...]:
     """The digital source types (addresses of IPTC) that the actions of a C2PA manifest name, each once."""
     data = [a.get("data") for a in manifest.get("assertions", []) if a.get("label", "").startswith("c2pa.actions")]
     actions = [action for entry in data if isinstance(entry, dict) for action in entry.get("actions", [])]

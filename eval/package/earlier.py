@@ -20,7 +20,7 @@ class EarlierPackage(NamedTuple):
     signed: dict[str, str]
     """sha256 by name of every file in data/ that its manifest lists; empty if this key did not sign the manifest."""
 
-    def signed_content(self, name: str) -> bytes | None:
+    def file_bytes_if_signed_or_none(self, name: str) -> bytes | None:
         """The bytes of a file below data/, if they are those that this key signed; else None."""
         path = self.package / "data" / name
         if (listed := self.signed.get(f"data/{name}")) is None or path.is_symlink() or not path.is_file():
@@ -32,12 +32,12 @@ class EarlierPackage(NamedTuple):
         """Whether this key signed a record of this item and judged file, and a file `name` in data/
         with this content.
         """
-        record = json.loads(self.signed_content(f"records/{item}.json") or b"{}")
+        record = json.loads(self.file_bytes_if_signed_or_none(f"records/{item}.json") or b"{}")
         judged = record.get("judged_sha256", record.get("sha256"))
         return judged == judged_sha256 and self.signed.get(f"data/{name}") == hashlib.sha256(content).hexdigest()
 
 
-def signed_earlier_package(package: Path | None, key: PrivateKey | None) -> EarlierPackage | None:
+def earlier_package_with_signed_digests(package: Path | None, key: PrivateKey | None) -> EarlierPackage | None:
     """An earlier package with the digests of its files that `key` signed; None without a package.
 
     If another key or nobody signed it, it has no such files.

@@ -125,13 +125,15 @@ def write_pictures_with_marks(
     """
     paths, weights = dict(lot.files), {"base_sha256": made_from.base_sha256, "lora_sha256": made_from.lora_sha256}
     known = {name: digest for name, digest in weights.items() if digest}
-    unmarked = [PictureToMark(item, paths[item.verdict.file], facts_for_credentials(item, known)) for item in items]
+    unmarked = [
+        PictureToMark(item, paths[item.verdict.file], facts_in_content_credentials(item, known)) for item in items
+    ]
     found = write_marked_pictures(unmarked, data, marks, earlier)
     written = [replace(item, sha256=picture.sha256) for item, picture in zip(items, found, strict=True)]
     return written, marks_report(found)
 
 
-def facts_for_credentials(item: PackageItem, weights: dict[str, str]) -> dict[str, str | int | None] | None:
+def facts_in_content_credentials(item: PackageItem, weights: dict[str, str]) -> dict[str, str | int | None] | None:
     """What the content credentials of a picture state: digests of the weights, and its seed or that it was retouched.
 
     None for a picture that was not drawn here.
@@ -162,7 +164,8 @@ def write_metadata_and_records(
         record = make_item_record(item, described, made_from, scores[item.verdict.file], detected[item.verdict.file])
         name = f"records/{item.id}.json"
         texts[name] = (
-            reusable_earlier_record(record, earlier and earlier.signed_content(name)) or record.file_content().encode()
+            reusable_earlier_record(record, earlier and earlier.file_bytes_if_signed_or_none(name))
+            or record.record_file_text().encode()
         )
         for name, text in texts.items():
             write_or_link_to_earlier(data / name, text, before and before / name)
@@ -180,7 +183,7 @@ def reusable_earlier_record(record: ItemRecord, before: bytes | None) -> bytes |
         found = ItemRecord.of_json(before, "the record of the package before")
     except DataError:  # of another version of stylegate
         return None
-    return before if found.fields_that_identify() == record.fields_that_identify() else None
+    return before if found.identifying_fields_of_item_record() == record.identifying_fields_of_item_record() else None
 
 
 def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[PackageItem]) -> None:
@@ -199,7 +202,7 @@ def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[PackageItem])
         package / verify_traits.RARITY, files.json_lines_text(sorted(rows, key=lambda row: (row["rank"], row["id"])))
     )
     if (lot.out / commitment.COMMITMENT).exists() and (lot.out / commitment.PLAN_TEXT).exists():
-        commitment.check_commitment(lot.out / commitment.COMMITMENT)
+        commitment.verify_commitment_in_words(lot.out / commitment.COMMITMENT)
         for name in (verify_traits.COMMITMENT, verify_traits.SALT, verify_traits.PLAN):
             write_or_link_to_earlier(package / name, (lot.out / Path(name).name).read_bytes())
 

@@ -111,7 +111,7 @@ class ItemRecord(Record):
     verdict: Verdict
     """The verdict. People stand in it by an id: the first 8 digits of the sha256 of their name."""
 
-    def fields_that_identify(self) -> dict[str, Any]:
+    def identifying_fields_of_item_record(self) -> dict[str, Any]:
         """What makes it the record of this item: all but what was measured, the verdict's details, and the plan or
         folder.
         """
@@ -119,7 +119,7 @@ class ItemRecord(Record):
         known = self.model_dump(mode="json", exclude={"scores": True, "verdict": True} | of_lot)
         return known | {"policy": self.verdict.policy_sha256, "verdict": self.verdict.verdict}
 
-    def file_content(self) -> str:
+    def record_file_text(self) -> str:
         """The content of its file."""
         return json.dumps(self.content(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -39,7 +39,7 @@ def last_label_row_hashes(outcome: GateRecord) -> LabelRowHashes | None:
     return found if found.content() else None
 
 
-def read_named_label_store(words: Sequence[str]) -> list[store.StoredRow] | None:
+def read_label_rows_from_argument(words: Sequence[str]) -> list[store.StoredRow] | None:
     """The rows of the labels.sqlite that a word `labels=FILE` names; None without one.
 
     Raises ConfigError if there is no such file, and DataError if it is damaged or was changed.

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from eval.lot.lot import Lot
 from eval.package.provenance import LicenceLink
 from stylegate import brandset, files, licence
-from stylegate.basename import base_model_folder, parse_hub_id
+from stylegate.basename import local_base_folder_path, parse_hub_id
 from stylegate.config import Config
 from stylegate.errors import ConfigError, StylegateError
 
@@ -39,7 +39,7 @@ def licence_chain(config: Config, lot: Lot) -> list[LicenceLink]:
 def licence_of_base(lot: Lot, base: str) -> str:
     """The licence of a base of the batch, named as in its record; "unknown" where it is no longer at hand."""
     assert lot.record is not None
-    folder = base_model_folder(base, lot.record.facts.family.name)
+    folder = local_base_folder_path(base, lot.record.facts.family.name)
     try:
         return (
             licence.look_up_licence_of_base(base, folder) if folder.is_dir() or parse_hub_id(base) else licence.UNKNOWN

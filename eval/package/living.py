@@ -144,7 +144,7 @@ def verdicts_without_burned(
 
 def exported_unburned_items(package: Path) -> set[int]:
     """The numbers of the items that a package has, and of those that it or a version before left out."""
-    return {*items_of_package(package), *left_out_so_far(package)}
+    return {*picture_and_metadata_digests_by_item(package), *left_out_so_far(package)}
 
 
 def burned_so_far(package: Path | None) -> set[int]:
@@ -195,7 +195,7 @@ def files_changed_since_export(package: Path) -> list[str]:
     return changed + [signature.name] * unsigned
 
 
-def items_of_package(package: Path) -> dict[int, tuple[str, str]]:
+def picture_and_metadata_digests_by_item(package: Path) -> dict[int, tuple[str, str]]:
     """(sha256 of the picture, sha256 of the metadata in canonical JSON) of each item, by its number."""
     rows = files.read_jsonl(package / INCLUSION, "id", "image_sha256", "metadata_sha256")
     return {row["id"]: (row["image_sha256"], row["metadata_sha256"]) for row in rows}
@@ -216,7 +216,7 @@ def changes_between(before: Path, after: Path, told: BurnRequest) -> ChangesSinc
     """The content of changes.json for the package `after`, which follows `before`: items that are new, burned, drawn
     again, merged, or have other traits. `told` is what burn= and merge= ask for.
     """
-    old, new = items_of_package(before), items_of_package(after)
+    old, new = picture_and_metadata_digests_by_item(before), picture_and_metadata_digests_by_item(after)
     old_traits, new_traits = traits_of_package(before), traits_of_package(after)
     both = sorted(old.keys() & new.keys())
     changed = [item for item in both if old[item] != new[item]]
@@ -227,7 +227,7 @@ def changes_between(before: Path, after: Path, told: BurnRequest) -> ChangesSinc
     gone = told.items_to_remove() - burned
     merged = {into: sorted({*items} - burned) for into, items in sorted(told.merged.items())}
     return ChangesSinceVersion(
-        before=version_as_named_by_next(before),
+        before=earlier_version_with_digests(before),
         new=sorted(new.keys() - old.keys()),
         drawn_again=[item for item in changed if item not in evolved and item not in renamed],
         evolved=[ItemWithNewTraits(id=i, traits=changed_traits(old_traits[i], new_traits[i])) for i in evolved],
@@ -245,13 +245,13 @@ def numbered_versions(collection: Path) -> list[tuple[Path, int]]:
     """The packages of a collection and their numbers, the oldest first."""
     found = [
         (path, int(tail))
-        for path in files.entries_named(collection.parent, f"{glob.escape(collection.name)}-v*")
+        for path in files.sorted_paths_matching_pattern(collection.parent, f"{glob.escape(collection.name)}-v*")
         if re.fullmatch("[1-9][0-9]*", tail := path.name.removeprefix(f"{collection.name}-v"))
     ]
     return sorted(found, key=lambda version: version[1])
 
 
-def version_as_named_by_next(package: Path) -> EarlierVersion:
+def earlier_version_with_digests(package: Path) -> EarlierVersion:
     """The entry of changes.json by which the next version names this package: number, digest and Merkle root."""
     return EarlierVersion(
         version=int(package.name.rpartition("-v")[2]),
@@ -285,7 +285,7 @@ def traits_of_plan(package: Path) -> dict[int, dict[str, str]]:
     return {row["slot"]: row["traits"] for row in map(json.loads, rows)}
 
 
-def traits_in_circulation(versions: Sequence[Path], package: Path, burned: Collection[int]) -> Traits:
+def planned_traits_of_unburned_items(versions: Sequence[Path], package: Path, burned: Collection[int]) -> Traits:
     """The planned traits of each item that exists and is not `burned`, by its number: of the items of `package` as its
     plan has them, of those that it leaves out as the last of `versions` had them. What a person corrected is no supply.
     """
@@ -332,7 +332,7 @@ def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: B
     for version in filter(is_bag, versions):
         require_unchanged_since_export(version)
     changes = changes_between(newest, package, told)
-    items = traits_in_circulation(versions, package, {*changes.burned, *changes.burned_before})
+    items = planned_traits_of_unburned_items(versions, package, {*changes.burned, *changes.burned_before})
     if problems := problems_beyond_declared_supply(versions, items) or problems_beyond_declared_supply(
         versions, traits_of_plan(package)
     ):
@@ -341,7 +341,7 @@ def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: B
             problems[:NAMED] + ([f"and {len(problems) - NAMED} more"] if len(problems) > NAMED else []),
             "plan within the supply, burn items (burn=NUMBERS), or give another collection another name=.",
         )
-    if gone := sorted({group.into for group in changes.merged} - items_of_package(package).keys()):
+    if gone := sorted({group.into for group in changes.merged} - picture_and_metadata_digests_by_item(package).keys()):
         raise DataError(
             f"merge=: {', '.join(map(str, gone))} would live on, and is not among the accepted pictures",
             next_step="export again when it is; or burn the others (burn=NUMBERS).",

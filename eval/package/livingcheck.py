@@ -10,10 +10,10 @@ from eval.package.living import (
     changes_between,
     exported_unburned_items,
     files_changed_since_export,
-    items_of_package,
+    picture_and_metadata_digests_by_item,
+    planned_traits_of_unburned_items,
     problems_beyond_declared_supply,
     require_unchanged_since_export,
-    traits_in_circulation,
     traits_of_plan,
     version_that_declares_supply,
 )
@@ -30,7 +30,10 @@ def verify_changes_file(package: Path) -> tuple[list[str], list[str], list[str]]
     if not (package / CHANGES).is_file():
         return [], [], []
     try:
-        found, items = ChangesSinceVersion.read(package / CHANGES, "the changes"), items_of_package(package)
+        found, items = (
+            ChangesSinceVersion.read(package / CHANGES, "the changes"),
+            picture_and_metadata_digests_by_item(package),
+        )
     except DataError as error:
         return [], [], error.problems or [str(error)]
     back = sorted({*found.burned, *found.burned_before} & items.keys())
@@ -47,11 +50,13 @@ def verify_changes_file(package: Path) -> tuple[list[str], list[str], list[str]]
     never = set(found.burned) - exported_unburned_items(before) or merged.keys() - items.keys()
     if never or changes_between(before, package, BurnRequest(frozenset(alone), merged)) != found:
         wrong.append(f"{CHANGES}: it does not say what is other than in {before.name}")
-    kept, unknown, beyond = check_supply(package, {*found.burned, *found.burned_before})
+    kept, unknown, beyond = check_items_within_declared_supply(package, {*found.burned, *found.burned_before})
     return [f"since {before.name} {changes_in_words(found)}", *kept], unknown, wrong + beyond
 
 
-def check_supply(package: Path, burned: Collection[int]) -> tuple[list[str], list[str], list[str]]:
+def check_items_within_declared_supply(
+    package: Path, burned: Collection[int]
+) -> tuple[list[str], list[str], list[str]]:
     """(proven, not proven, wrong): sentences on whether a later version keeps to what the first one declared.
 
     The versions before must lie beside it, each of them the one that the next one names.
@@ -67,7 +72,9 @@ def check_supply(package: Path, burned: Collection[int]) -> tuple[list[str], lis
             require_unchanged_since_export(here)
             versions.insert(0, here)
         first = version_that_declares_supply(versions)
-        problems = problems_beyond_declared_supply(versions, traits_in_circulation(versions, package, burned))
+        problems = problems_beyond_declared_supply(
+            versions, planned_traits_of_unburned_items(versions, package, burned)
+        )
         problems = problems or problems_beyond_declared_supply(versions, traits_of_plan(package))
     except DataError as error:
         return [], [f"that no more was made than was declared at first: {error}"], []

@@ -23,16 +23,16 @@ from eval.package import xmp
 from eval.package.bag import write_or_link_to_earlier
 from eval.package.credentials import (
     ByteReplacement,
-    CredentialSigner,
-    CredentialState,
+    C2paPictureSigner,
+    ContentCredentialsOfPicture,
     c2pa_context,
-    credential_manifest,
-    read_credentials,
+    c2pa_manifest_to_sign,
+    read_c2pa_credentials_of_picture,
     shortest_replacement,
 )
 from eval.package.earlier import EarlierPackage
 from eval.package.items import PackageItem
-from eval.package.marks import MarksOfPicture, holds_watermark, read_marks
+from eval.package.marks import MarksOfPicture, holds_watermark, read_picture_marks
 from eval.package.signing_certificate import NEXT, signing_certificate
 from eval.package.xmp import UnmarkableError
 from stylegate import __version__, files, pictures
@@ -60,7 +60,7 @@ class ExportMarks:
 
     kinds: str = "none"  # all, xmp or none
     source_type: str | None = None  # IPTC's code that somebody stated for pictures that were not drawn here
-    signer: CredentialSigner | None = None  # of all
+    signer: C2paPictureSigner | None = None  # of all
     watermark: Watermark | None = None  # that the pictures were drawn with; it is read, never put in here
 
 
@@ -72,7 +72,7 @@ class PictureToMark(NamedTuple):
     made_from: dict[str, Any] | None  # what its credentials state; None for a picture that was not drawn here
 
 
-class WrittenPicture(NamedTuple):
+class MarksAndCacheRowOfPicture(NamedTuple):
     """A marked file in the package, and what the cache shall keep of it, where it was signed now."""
 
     carries: MarksOfPicture
@@ -85,10 +85,10 @@ def requested_marks(config: Config) -> ExportMarks:
     """
     if config.marks != "all":
         return ExportMarks(config.marks, config.source_type)
-    signer = CredentialSigner(signing_certificate(config))
+    signer = C2paPictureSigner(signing_certificate(config))
     try:
         signer.sign(
-            pictures.png_bytes(Image.new("RGB", (16, 16))), credential_manifest(xmp.SOURCE_TYPES + AI_MADE, True, {})
+            pictures.png_bytes(Image.new("RGB", (16, 16))), c2pa_manifest_to_sign(xmp.SOURCE_TYPES + AI_MADE, True, {})
         )
     except UnmarkableError as error:
         raise ConfigError(f"no picture can be signed: {error}", next_step=NEXT) from None
@@ -128,7 +128,9 @@ def write_marked_pictures(
     cache = ArrayCache(files.CACHE / STORE) if marks.signer else None
     context = c2pa_context({})
 
-    def write_or_record_problem(one: PictureToMark, kept: Row | None) -> WrittenPicture | None:
+    def write_marked_picture_or_collect_problem(
+        one: PictureToMark, kept: Row | None
+    ) -> MarksAndCacheRowOfPicture | None:
         try:
             return write_marked_picture(one, kept, data, marks, earlier, context)
         except UnmarkableError as error:
@@ -140,7 +142,7 @@ def write_marked_pictures(
             some = unmarked[start : start + AT_ONCE]
             keys = [signature_cache_key(one, marks) for one in some]
             rows = list(cache.get_all(keys)) if cache else [None] * len(some)
-            done = list(pool.map(write_or_record_problem, some, rows))
+            done = list(pool.map(write_marked_picture_or_collect_problem, some, rows))
             found += [entry.carries for entry in done if entry]
             if cache:
                 cache.put({key: entry.row for key, entry in zip(keys, done, strict=True) if entry and entry.row})
@@ -165,7 +167,7 @@ def write_marked_picture(
     marks: ExportMarks,
     earlier: EarlierPackage | None,
     context: Any,
-) -> WrittenPicture:
+) -> MarksAndCacheRowOfPicture:
     """Write one picture's file with its marks, and read it back; `kept` is its signature, if it was signed before.
 
     A file that an earlier package holds for the same judged picture, and that this key signed, was proven then. The
@@ -183,20 +185,22 @@ def write_marked_picture(
         if kept and (signed := signed_file_from_cache(marked, kept)):
             marked = signed
         else:
-            signed = marks.signer.sign(marked, credential_manifest(source_type, one.made_from is not None, stated))
+            signed = marks.signer.sign(marked, c2pa_manifest_to_sign(source_type, one.made_from is not None, stated))
             marked, row = signed, signature_cache_row(marked, signed)
     write_or_link_to_earlier(target, marked, before)
     known = earlier is not None and earlier.has_signed_picture(
         item.id, item.verdict.sha256, item.image_path_in_data, marked
     )
     if known and marks.signer and source_type and not row:
-        state = CredentialState("Valid", marks.signer.certificate.name)
+        state = ContentCredentialsOfPicture("Valid", marks.signer.certificate.name)
         code = source_type.removeprefix(xmp.SOURCE_TYPES)
         carried = MarksOfPicture(
             hashlib.sha256(marked).hexdigest(), (code,), state, has_own_watermark(marked, one, marks)
         )
-        return WrittenPicture(carried, None)
-    carries = read_marks(target.read_bytes(), context)._replace(watermarked=has_own_watermark(marked, one, marks))
+        return MarksAndCacheRowOfPicture(carried, None)
+    carries = read_picture_marks(target.read_bytes(), context)._replace(
+        watermarked=has_own_watermark(marked, one, marks)
+    )
     if marks.kinds != "none" and (problem := credentials_or_source_type_problem(carries, marks)):
         raise UnmarkableError(problem)
     if not known and not decodes_to_same_picture(content, target.read_bytes()):
@@ -205,7 +209,7 @@ def write_marked_picture(
         raise UnmarkableError(f"it names {', '.join(carries.source_types)} as its source type")
     if source_type and marks.signer and carries.credentials.made_from != stated:
         raise UnmarkableError("its content credentials are of another picture, seed or model")
-    return WrittenPicture(carries, row)
+    return MarksAndCacheRowOfPicture(carries, row)
 
 
 def has_own_watermark(content: bytes, one: PictureToMark, marks: ExportMarks) -> bool:
@@ -229,12 +233,12 @@ def with_source_type_in_xmp(content: bytes, one: PictureToMark, marks: ExportMar
 
     A picture with content credentials stays as it is, since they would break; the address is then "".
     """
-    if marks.kinds == "none" or read_credentials(content, context).state:
+    if marks.kinds == "none" or read_c2pa_credentials_of_picture(content, context).state:
         return content, ""
     code = marks.source_type if one.made_from is None else AI_MADE
     if code:
         return xmp.with_source_type(content, code, one.made_from is not None), xmp.SOURCE_TYPES + code
-    named = xmp.source_types_in_packet(xmp.read_xmp_packet(content))
+    named = xmp.source_types_in_xmp_packet(xmp.read_xmp_packet(content))
     if len(named) != 1:
         raise UnmarkableError("nobody said how it came to be" if not named else "it names several source types")
     return content, named.pop()
@@ -267,7 +271,7 @@ def signed_file_from_cache(before: bytes, row: Row) -> bytes:
     return after if hashlib.sha256(after).digest() == row["sha256"].tobytes() else b""
 
 
-def chunks_without_marks(content: bytes) -> list[bytes]:
+def png_chunks_without_marks(content: bytes) -> list[bytes]:
     """The chunks of a PNG, without those of XMP and content credentials that are whole; [] for any other file."""
     return [chunk for kind, chunk in pictures.png_chunks(content) if not is_mark_chunk(kind, chunk)]
 
@@ -283,7 +287,7 @@ def decodes_to_same_picture(one: bytes, other: bytes) -> bool:
 
     Of a PNG no pixel depends on the chunks that hold marks, so nothing is decoded where all others are the same bytes.
     """
-    if one == other or chunks_without_marks(one) == chunks_without_marks(other) != []:
+    if one == other or png_chunks_without_marks(one) == png_chunks_without_marks(other) != []:
         return True
     for background in ("#ffffff", "#000000"):  # between the two, alpha is what differs
         first, second = (pictures.decode_picture(content, background) for content in (one, other))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from cryptography import x509
 
-from eval.package.credentials import CredentialState, c2pa_context, read_credentials
+from eval.package.credentials import ContentCredentialsOfPicture, c2pa_context, read_c2pa_credentials_of_picture
 from eval.package.items import ItemRecord
 from eval.package.layout import payload_folder
 from eval.package.signing_certificate import TEST_NAME
@@ -20,7 +20,7 @@ from eval.package.xmp import SOURCE_TYPES, source_types_in_file
 from stylegate.errors import ConfigError
 from stylegate.pictures import CORES, decode_picture
 from stylegate.records import Record
-from stylegate.watermark import Watermark, load_watermark, watermark_bits
+from stylegate.watermark import Watermark, load_watermark, watermark_bit_string
 
 MARKS = "proof/marks.json"
 NOTHING_KNOWN: Mapping[Path, Mapping[str, Any]] = {}
@@ -49,11 +49,11 @@ class MarksOfPicture(NamedTuple):
 
     sha256: str
     source_types: tuple[str, ...]  # IPTC's codes, from its XMP and its content credentials
-    credentials: CredentialState
+    credentials: ContentCredentialsOfPicture
     watermarked: bool = False  # its own watermark was read in its pixels; False also where nobody looked
 
 
-def read_marks(
+def read_picture_marks(
     content: bytes, context: Any, watermark: Watermark | None = None, made_from: Mapping[str, Any] | None = None
 ) -> MarksOfPicture:
     """What the file of a picture carries, by its content; `context` is c2pa's (credentials.c2pa_context).
@@ -61,7 +61,7 @@ def read_marks(
     `watermark` is looked for where `made_from` says what the picture was drawn with: base_sha256, lora_sha256 and seed.
     """
     holds = watermark is not None and made_from is not None and holds_watermark(content, watermark, made_from)
-    credentials = read_credentials(content, context)
+    credentials = read_c2pa_credentials_of_picture(content, context)
     named = {*source_types_in_file(content), *credentials.source_types}
     codes = tuple(sorted(name.removeprefix(SOURCE_TYPES) for name in named))
     return MarksOfPicture(hashlib.sha256(content).hexdigest(), codes, credentials, holds)
@@ -70,12 +70,12 @@ def read_marks(
 def holds_watermark(content: bytes, watermark: Watermark, made_from: Mapping[str, Any]) -> bool:
     """Whether a picture's pixels hold the watermark of what it was made from: base_sha256, lora_sha256 and seed."""
     image = decode_picture(content).image
-    return watermark.read_bits(image) == watermark_bits(
+    return watermark.read_bits(image) == watermark_bit_string(
         made_from.get("base_sha256"), made_from.get("lora_sha256"), made_from["seed"]
     )
 
 
-def read_all_marks(
+def read_marks_of_each_picture(
     paths: Iterable[Path],
     trust: bytes = b"",
     watermark: Watermark | None = None,
@@ -88,7 +88,7 @@ def read_all_marks(
     context = c2pa_context({"user_anchors": trust.decode()} if trust else {})
 
     def read_marks_of_path(path: Path) -> MarksOfPicture:
-        return read_marks(path.read_bytes(), context, watermark, made_from.get(path))
+        return read_picture_marks(path.read_bytes(), context, watermark, made_from.get(path))
 
     with ThreadPoolExecutor(CORES) as pool:
         return list(pool.map(read_marks_of_path, paths))
@@ -114,13 +114,13 @@ def drawing_facts_by_path(package: Path, watermark: Watermark) -> dict[Path, dic
     return found
 
 
-def named_watermark(words: Sequence[str]) -> Watermark | None:
+def load_watermark_from_argument(words: Sequence[str]) -> Watermark | None:
     """The watermark whose weights a word `watermark=FILE` names; None without one. Raises ConfigError."""
     given = [word.removeprefix("watermark=") for word in words if word.startswith("watermark=")]
     return load_watermark(given[-1]) if given else None
 
 
-def trusted_certificates(words: Sequence[str]) -> bytes:
+def trusted_certificates_pem_from_argument(words: Sequence[str]) -> bytes:
     """The content of the PEM file that a word `trust=FILE` names; b"" without one. Raises ConfigError."""
     given = [word.removeprefix("trust=") for word in words if word.startswith("trust=")]
     if not given:
@@ -179,7 +179,7 @@ def check_marks_of_package(
 
     Raises DataError for a report that is no report, ConfigError for another watermark than that of the package.
     """
-    found = read_all_marks(
+    found = read_marks_of_each_picture(
         paths, trust, watermark, drawing_facts_by_path(package, watermark) if watermark else NOTHING_KNOWN
     )
     counted = marks_report(found)

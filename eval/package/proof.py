@@ -15,7 +15,7 @@ from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload_folder
 from eval.package.livingcheck import verify_changes_file
 from eval.package.provenance import PackageCounts, Provenance
 from eval.package.signature import is_signed_file
-from eval.package.statement import statement_problem
+from eval.package.statement import in_toto_statement_problem
 from eval.package.verify_marks import SEEN
 from eval.policy.model import VERDICTS
 from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE, certified_digests, read_certificate
@@ -68,7 +68,7 @@ def problems_with_promise(package: Path, provenance: Provenance, rows: list[dict
     """
     promise, pictures = provenance.judged_by.promise, [str(row["judged_sha256"]) for row in rows]
     if promise.state == "certified" or (package / CERTIFICATE).exists():
-        return problems_with_certificate(package, provenance, pictures)
+        return problems_with_promise_certificate(package, provenance, pictures)
     if promise.state == "valid":
         return problems_with_calibration(package, provenance.judged_by.policy.sha256, set(pictures))
     if promise != PromiseState(state="none", says=promise.says):
@@ -76,7 +76,9 @@ def problems_with_promise(package: Path, provenance: Provenance, rows: list[dict
     return [], ""
 
 
-def problems_with_certificate(package: Path, provenance: Provenance, pictures: list[str]) -> tuple[list[str], str]:
+def problems_with_promise_certificate(
+    package: Path, provenance: Provenance, pictures: list[str]
+) -> tuple[list[str], str]:
     """(problems, claim): sentences on why the certificate does not prove the promise for `pictures` (sha256), and what
     it proves, in words; "" where it is missing or damaged.
     """
@@ -113,7 +115,7 @@ def problems_between_parts(package: Path) -> list[str]:
             return ["the names and digests of the pictures must be text"]
         problems, _ = problems_with_promise(payload_folder(package), provenance, rows)
         if is_bag(package):
-            wrong = problems + problems_with_statement(package) + problems_with_ssh_key(package)
+            wrong = problems + problems_with_in_toto_statement(package) + problems_with_ssh_key(package)
             return wrong + problems_with_items(package / "data", provenance, rows) + check_trait_certificate(package)[1]
         return problems + problems_with_old_rows(package, provenance.counts, rows)
     except DataError as error:
@@ -159,14 +161,14 @@ def problems_with_ssh_key(package: Path) -> list[str]:
     return [] if same else [f"{SSH_SIGNER}: not the key in {receiver.SIGNER}"]
 
 
-def problems_with_statement(package: Path) -> list[str]:
+def problems_with_in_toto_statement(package: Path) -> list[str]:
     """A list with one sentence if the in-toto statement of a bag is not of this bag or not signed by
     its key; else [].
     """
     if not (package / STATEMENT).exists():
         return []
     envelope = files.read_json(package / STATEMENT, "the statement", "payload", "signatures")
-    problem = statement_problem(envelope, package / receiver.MANIFEST, package / receiver.SIGNER)
+    problem = in_toto_statement_problem(envelope, package / receiver.MANIFEST, package / receiver.SIGNER)
     return [f"{STATEMENT}: {problem}"] if problem else []
 
 

@@ -16,7 +16,7 @@ from eval.judging.record import (
     ReferencesUsed,
     VerdictCounts,
 )
-from eval.lot.lot import Lot, lot_origin
+from eval.lot.lot import Lot, origin_digests_of_lot
 from eval.measuring.encodername import encoder_name_without_folders
 from stylegate import __version__, files
 from stylegate.records import Record
@@ -111,14 +111,14 @@ def provenance_of_package(
     return Provenance(
         stylegate=__version__,
         brand=outcome.brand,
-        made_from=MadeFrom(**lot_origin(lot)),
+        made_from=MadeFrom(**origin_digests_of_lot(lot)),
         judged_by=JudgedBy(
             policy=outcome.policy,
             thresholds=outcome.thresholds,
             left_out=outcome.left_out,
             encoder=encoder_name_without_folders(outcome.encoder),
             encoder_sha256=outcome.encoder_sha256,
-            references=references.model_copy(update={"name": without_path(references.name)}),
+            references=references.model_copy(update={"name": last_part_if_path(references.name)}),
             promise=outcome.promise,
             batch=outcome.batch,
             verdicts_sha256=outcome.verdicts_sha256,
@@ -128,7 +128,7 @@ def provenance_of_package(
     )
 
 
-def without_path(name: str) -> str:
+def last_part_if_path(name: str) -> str:
     """The last part of a name that has the form of a path (files.is_path); any other name as it is."""
     return Path(name).name if files.is_path(name) else name
 

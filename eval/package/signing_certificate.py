@@ -82,7 +82,7 @@ def signing_certificate(config: Config) -> SigningCertificate:
     """
     path = Path(config.credentials).expanduser() if config.credentials else OWN
     if not config.credentials and not OWN.exists():
-        write_secret_once(OWN, make_test_certificate())
+        write_secret_once(OWN, new_test_certificate_pem())
     what = f"credentials={config.credentials or files.display_path(OWN)}"
     command = shlex.split(config.credentials_command or "")
     try:
@@ -146,7 +146,7 @@ def private_key_pem(key: Any) -> bytes:
     return key.private_bytes(*form)
 
 
-def make_test_certificate() -> bytes:
+def new_test_certificate_pem() -> bytes:
     """A new key and its certificate, by an authority whose key nobody keeps, as one PEM file. Its name says what it is.
 
     The profile is the one that C2PA asks for.

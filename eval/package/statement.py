@@ -79,7 +79,7 @@ def make_dsse_envelope(statement: dict[str, Any], key: PrivateKey | None) -> dic
     }
 
 
-def statement_problem(envelope: dict[str, Any], manifest: Path, signer: Path) -> str:
+def in_toto_statement_problem(envelope: dict[str, Any], manifest: Path, signer: Path) -> str:
     """What is wrong with a statement in its envelope; "" if it is of this manifest and signed by this key, if any.
 
     A package without a key has a statement without a signature.

@@ -12,8 +12,11 @@ from pathlib import Path
 CERTIFICATE, INCLUSION = "data/certificate.json", "proof/inclusion.jsonl"
 REVIEWERS = runpy.run_path(str(Path(__file__).with_name("verify_reviewers.py")))  # it lies beside this file
 known_rejects_in_words, missed_by_reviewer = REVIEWERS["known_rejects_in_words"], REVIEWERS["missed_by_reviewer"]
-largest_miss_rate, fewest_noticed_rejects = REVIEWERS["largest_miss_rate"], REVIEWERS["fewest_noticed_rejects"]
-is_reject, problems_with_terms = REVIEWERS["is_reject"], REVIEWERS["problems_with_terms"]
+upper_bound_on_miss_rate, fewest_noticed_rejects = (
+    REVIEWERS["upper_bound_on_miss_rate"],
+    REVIEWERS["fewest_noticed_rejects"],
+)
+is_reject, problems_with_audit_terms = REVIEWERS["is_reject"], REVIEWERS["problems_with_audit_terms"]
 
 
 def check_certificate(folder, wrong):
@@ -40,7 +43,7 @@ def check_certificate(folder, wrong):
 def certificate_problems(found):
     """Sentences on what in a certificate does not follow from its lot, its terms and its labels."""
     lot, design, given = found["lot"]["pictures"], found.get("design"), found["labels"]
-    terms, problems = found["promise"], problems_with_terms(found)
+    terms, problems = found["promise"], problems_with_audit_terms(found)
     if problems:
         return problems
     if len(set(lot)) < len(lot) or canonical_json_sha256(lot) != found["lot"]["sha256"]:
@@ -58,7 +61,9 @@ def certificate_problems(found):
     answered = [(row["who"], row["sha256"]) for row in found.get("known_answers", [])]
     if set(known) & set(lot) or len(set(answered)) < len(answered):
         problems.append("a known reject is a picture of the lot, or was answered twice")
-    eyes = (largest_miss_rate(missed_by_reviewer(found), len(known), 0.2 * delta), 0.05 * delta) if known else None
+    eyes = (
+        (upper_bound_on_miss_rate(missed_by_reviewer(found), len(known), 0.2 * delta), 0.05 * delta) if known else None
+    )
     if not abs(part.get("miss_rate", 0) - (eyes or (0,))[0]) <= 1e-5:  # NaN too
         problems.append("what the reviewers miss does not follow from their answers to known rejects")
     goal = 0.75 * delta if known else delta
@@ -115,11 +120,11 @@ def labels_until_proven(labels, size, alpha, delta, weights, design, eyes=None):
     for _, bad in labels:
         found += bad
         numbers.append(found)
-    if wealth_reached_goal(labels, size, bets, found, weights, design, 1 / delta)[-1:] == [True]:
+    if betting_wealth_reached_after_each_label(labels, size, bets, found, weights, design, 1 / delta)[-1:] == [True]:
         return None  # every number of rejects is ruled out: that proves nothing
     for already in sorted({0, *numbers}):
         rejects = math.floor(alpha * (size - already) + 1e-9) + already + 1
-        sure = wealth_reached_goal(
+        sure = betting_wealth_reached_after_each_label(
             labels, size, bets, fewest_noticed_rejects(rejects, eyes), weights, design, 1 / delta
         )
         for count, number in enumerate(numbers, start=1):
@@ -128,7 +133,7 @@ def labels_until_proven(labels, size, alpha, delta, weights, design, eyes=None):
     return None
 
 
-def wealth_reached_goal(labels, size, alpha, rejects, weights, design, goal):
+def betting_wealth_reached_after_each_label(labels, size, alpha, rejects, weights, design, goal):
     """After each label, whether the wealth of a gambler against that number of rejects has ever reached the goal."""
     rates = (0.0, alpha / 3)  # without a design: the rates for which the two bets grow fastest
     bets = [min((alpha - rate) / (alpha * (1 - alpha)), 0.95) for rate in rates]

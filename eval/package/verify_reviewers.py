@@ -34,7 +34,7 @@ def missed_by_reviewer(found):
     return {who: len(left) for who, left in missed.items()}
 
 
-def largest_miss_rate(missed, shown, delta):
+def upper_bound_on_miss_rate(missed, shown, delta):
     """The largest chance that one of the reviewers misses a reject; they share delta: a half, a fourth, and so on."""
     rates = [
         clopper_pearson_upper_bound(count, shown, delta / 2 ** (number + 1))
@@ -73,7 +73,7 @@ def is_reject(row):
     return row["verdict"] != "accept"
 
 
-def problems_with_terms(found):
+def problems_with_audit_terms(found):
     """Sentences on terms under which the labels would prove nothing, and on a promise in words that is not theirs."""
     terms, design, ladder = found["promise"], found.get("design"), found["promise"]["ladder"]
     shares = all(0.0005 <= terms[name] <= 0.5 for name in ("alpha", "delta"))

@@ -11,7 +11,7 @@ from pathlib import Path
 STATEMENT, MANIFEST, SIGNER = "proof/statement.dsse.json", "manifest-sha256.txt", "signer.pub.pem"
 
 
-def check_statement(folder: Path, wrong: list) -> list:
+def check_in_toto_statement(folder: Path, wrong: list) -> list:
     """Compare the statement with the manifest, and its signature with the key. Returns sentences on what is proven.
 
     Sentences on what is wrong are appended to `wrong`.

@@ -44,7 +44,7 @@ def with_source_type(content: bytes, code: str, drawn_here: bool) -> bytes:
     names another source type.
     """
     packet = read_xmp_packet(content)
-    found = source_types_in_packet(packet)
+    found = source_types_in_xmp_packet(packet)
     if found == {SOURCE_TYPES + code}:
         return content
     if found:
@@ -66,7 +66,7 @@ def xmp_description_element(code: str, drawn_here: bool) -> str:
     return f' <r:Description xmlns:r="{RDF}" xmlns:Iptc4xmpExt="{IPTC}" r:about="">\n{lines} </r:Description>\n'
 
 
-def source_types_in_packet(packet: bytes) -> set[str]:
+def source_types_in_xmp_packet(packet: bytes) -> set[str]:
     """Every digital source type that an XMP packet names. Raises UnmarkableError for one that is no XML."""
     if not packet:
         return set()
@@ -87,7 +87,7 @@ def source_types_in_packet(packet: bytes) -> set[str]:
 def source_types_in_file(content: bytes) -> set[str]:
     """Every digital source type that the XMP of a picture's file names; none where it cannot be read."""
     try:
-        return source_types_in_packet(read_xmp_packet(content))
+        return source_types_in_xmp_packet(read_xmp_packet(content))
     except UnmarkableError:
         return set()
 
@@ -122,7 +122,7 @@ def with_xmp_packet(content: bytes, packet: bytes) -> bytes:
         mark = b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data
         return b"".join([content[:2], *parts[:first], mark, *parts[first:], rest])
     if is_webp(content):
-        return webp_with_packet(content, packet)
+        return webp_with_xmp_packet(content, packet)
     raise UnmarkableError("it is no PNG, JPEG or WebP")
 
 
@@ -170,7 +170,7 @@ def webp_chunks(content: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def webp_with_packet(content: bytes, packet: bytes) -> bytes:
+def webp_with_xmp_packet(content: bytes, packet: bytes) -> bytes:
     """A WebP with this packet. A file of the simple form, which is one chunk, becomes one of the extended form."""
     chunks = [(kind, data) for kind, data in webp_chunks(content) if kind != WEBP_KIND]
     if chunks[0][0] != b"VP8X":

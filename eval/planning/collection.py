@@ -174,7 +174,9 @@ def valid_trait_name_from(text: str, taken: Sequence[str] = ()) -> str:
     return plain
 
 
-def one_value_per_trait(found: CollectionItems) -> tuple[list[dict[str, str]], dict[str, list[str]], list[str]]:
+def items_with_one_value_per_trait(
+    found: CollectionItems,
+) -> tuple[list[dict[str, str]], dict[str, list[str]], list[str]]:
     """(for each item one value of each trait, `none` where it has none; tallies, trait -> traits that it counts; notes
     for people).
 

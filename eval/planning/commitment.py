@@ -66,7 +66,7 @@ def write_plan_text_and_commitment(folder: Path, slots: Sequence[PlanSlot]) -> N
     )
 
 
-def check_commitment(path: Path) -> str:
+def verify_commitment_in_words(path: Path) -> str:
     """Compute a commitment again from the plan and the salt beside it; returns a sentence on what it proves. Raises
     DataError if the plan or the salt beside it is another.
     """

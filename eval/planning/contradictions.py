@@ -4,8 +4,8 @@ from collections import Counter
 from string import Formatter
 from typing import Any
 
-from eval.planning.traits import WHOLE, TraitRules, TraitsFile, TraitValue, valid_value_name
-from stylegate.words import plain_spelling
+from eval.planning.traits import WHOLE, TraitRules, TraitsFile, TraitValue, require_valid_value_name
+from stylegate.words import name_without_case_and_accents
 
 
 def problems_between_parts(file: TraitsFile, written: dict[str, set[str]]) -> list[str]:
@@ -57,7 +57,7 @@ def problems_of_names_that_look_alike(place: str, names: Any) -> list[str]:
     """
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(plain_spelling(name), []).append(name)
+        groups.setdefault(name_without_case_and_accents(name), []).append(name)
     return [f"{place}: {' and '.join(same)} look alike; use one name" for same in groups.values() if len(same) > 1]
 
 
@@ -79,7 +79,7 @@ def circular_requirement_problems(rules: TraitRules) -> list[str]:
         for start in [(trait, name) for trait, names in rule.when.items() for name in names]:
             leads.setdefault(start, set()).update(then)
 
-    def cycle_through(start: tuple[str, str]) -> list[tuple[str, str]] | None:
+    def requirement_cycle_from(start: tuple[str, str]) -> list[tuple[str, str]] | None:
         """The values (trait, value) from `start` to the last one before it comes again; None if there is no cycle."""
         open_, seen = [[start]], set()
         while open_:
@@ -95,7 +95,7 @@ def circular_requirement_problems(rules: TraitRules) -> list[str]:
     done: set[tuple[str, str]] = set()
     problems = []
     for start in leads:
-        if start not in done and (path := cycle_through(start)):
+        if start not in done and (path := requirement_cycle_from(start)):
             done |= set(path)
             words = " -> ".join(f"{trait}: {name}" for trait, name in [*path, start])
             problems.append(f"rules.require: runs in a circle: {words}")
@@ -129,14 +129,14 @@ def one_of_one_problems(file: TraitsFile) -> list[str]:
                 problems.append(f"{place}: there is no trait {trait}")
                 continue
             try:
-                valid_value_name(value)
+                require_valid_value_name(value)
             except ValueError as error:
                 problems.append(f"{place}.traits.{trait}: {error}")
             if value not in file.traits[trait]:
                 twins = problems_of_names_that_look_alike(f"{place}.traits.{trait}", [*file.traits[trait], value])
                 problems += [text for text in twins if value in text]
         if one.prompt is not None:
-            problems += template_problems(one.prompt, {"trigger", *file.traits}, f"{place}.prompt")
+            problems += prompt_template_problems(one.prompt, {"trigger", *file.traits}, f"{place}.prompt")
         problems += [f"{place}: breaks rules.{rule}" for rule in broken_rules(file.rules, one.traits)]
     for what, told in (
         ("slot", [str(one.slot) for one in file.one_of_ones if one.slot is not None]),
@@ -151,19 +151,20 @@ def one_of_one_problems(file: TraitsFile) -> list[str]:
 def broken_rules(rules: TraitRules, traits: dict[str, str]) -> list[str]:
     """The rules that these traits break whatever the other traits are, by name, such as "forbid[0]"."""
 
-    def traits_meet(condition: dict[str, list[str]]) -> bool:
+    def traits_meet_condition(condition: dict[str, list[str]]) -> bool:
         """Whether each trait of the condition has one of its values."""
         return all(traits.get(trait) in names for trait, names in condition.items())
 
-    broken = [f"forbid[{i}]" for i, condition in enumerate(rules.forbid) if traits_meet(condition)]
+    broken = [f"forbid[{i}]" for i, condition in enumerate(rules.forbid) if traits_meet_condition(condition)]
     return broken + [
         f"require[{i}]"
         for i, rule in enumerate(rules.require)
-        if traits_meet(rule.when) and any(traits.get(t) not in (*names, None) for t, names in rule.then.items())
+        if traits_meet_condition(rule.when)
+        and any(traits.get(t) not in (*names, None) for t, names in rule.then.items())
     ]
 
 
-def template_problems(prompt: str, names: set[str], where: str = "prompt") -> list[str]:
+def prompt_template_problems(prompt: str, names: set[str], where: str = "prompt") -> list[str]:
     """Problems of a prompt template, which may hold {name} of one of `names` and nothing else of
     str.format's language.
     """

@@ -6,7 +6,7 @@ that leave as many faults as before are taken too: without them the dealing gets
 
 import numpy as np
 
-from eval.planning.problem import OPEN, CombinationLimit, PlanProblem
+from eval.planning.problem import OPEN, CombinationLimit, PlanConstraints
 
 ROUNDS = 1500  # rounds of swaps; a plan that has room needs 10 to 300
 PATIENCE = 250  # rounds without fewer faults after which the dealing is given up
@@ -20,13 +20,15 @@ class PlanUnderRepair:
     combination.
     """
 
-    def __init__(self, problem: PlanProblem, random: np.random.Generator):
+    def __init__(self, problem: PlanConstraints, random: np.random.Generator):
         self.problem, self.random = problem, random
         self.free = problem.given == OPEN
-        self.marks = random_value_marks(problem, random)
+        self.marks = random_hash_of_each_value(problem, random)
         self.excluded = np.sort(row_hash_sums(problem.excluded, self.marks))
         self.rows = self.random_plan_with_exact_counts()
-        self.limits = np.array([limit.rows_with_combination(self.rows).sum() for limit in problem.limits], np.int64)
+        self.limits = np.array(
+            [limit.mask_of_rows_with_combination(self.rows).sum() for limit in problem.limits], np.int64
+        )
 
     def random_plan_with_exact_counts(self) -> np.ndarray:
         """[slots, traits] the given cells, and the other values dealt at random so that every count is kept."""
@@ -46,13 +48,13 @@ class PlanUnderRepair:
         """
         found = np.zeros(len(rows), np.int64)
         for rule in self.problem.forbidden:
-            found += rule.rows_with_combination(rows)
+            found += rule.mask_of_rows_with_combination(rows)
         for rule in self.problem.tally_rules:
             found += rule.rows_distance_from_rule(rows)
         return found + is_in_sorted(self.excluded, sums)
 
 
-def random_value_marks(problem: PlanProblem, random: np.random.Generator) -> list[np.ndarray]:
+def random_hash_of_each_value(problem: PlanConstraints, random: np.random.Generator) -> list[np.ndarray]:
     """For each trait a random 64-bit number for each of its values, from which `row_hash_sums` are made."""
     return [random.integers(0, 2**64, len(names), np.uint64) for names in problem.values]
 
@@ -68,7 +70,9 @@ def row_hash_sums(rows: np.ndarray, marks: list[np.ndarray]) -> np.ndarray:
     return total
 
 
-def fill_by_swaps(problem: PlanProblem, random: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray | None:
+def find_plan_by_random_swaps(
+    problem: PlanConstraints, random: np.random.Generator, rounds: int = ROUNDS
+) -> np.ndarray | None:
     """A plan, found by random swaps: each trait's values are dealt to the slots at random with exact counts, then pairs
     of slots exchange values until every rule is kept. Returns value numbers [slots, traits]; None after `rounds`
     rounds, or after PATIENCE rounds in a row without fewer broken rules.
@@ -124,10 +128,10 @@ def do_one_round_of_swaps(table: PlanUnderRepair, sums: np.ndarray, held: np.nda
     change = after - faults[first] - faults[second]
     moved = np.zeros((len(first), len(table.problem.limits)), np.int64)
     for i, limit in enumerate(table.problem.limits):
-        moved[:, i] = sum(part.astype(np.int64) for part in map(limit.rows_with_combination, new))
-        moved[:, i] -= limit.rows_with_combination(rows[first]).astype(np.int64) + limit.rows_with_combination(
-            rows[second]
-        )
+        moved[:, i] = sum(part.astype(np.int64) for part in map(limit.mask_of_rows_with_combination, new))
+        moved[:, i] -= limit.mask_of_rows_with_combination(rows[first]).astype(
+            np.int64
+        ) + limit.mask_of_rows_with_combination(rows[second])
     limits = table.problem.limits
     total = (
         change
@@ -190,7 +194,7 @@ def swaps_away_from_combination(
     `beyond` times too often. Not every one helps: the caller keeps those that do.
     """
     random, traits = table.random, list(limit.masks)
-    inside = np.flatnonzero(limit.rows_with_combination(table.rows))
+    inside = np.flatnonzero(limit.mask_of_rows_with_combination(table.rows))
     first = random.choice(inside, min(len(inside), 4 * beyond + 16)).repeat(8)
     return first, random.integers(0, len(table.rows), len(first)), random.choice(traits, len(first))
 

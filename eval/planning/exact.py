@@ -14,8 +14,8 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from eval.planning.deal import fill_by_swaps
-from eval.planning.problem import OPEN, PlanProblem
+from eval.planning.deal import find_plan_by_random_swaps
+from eval.planning.problem import OPEN, PlanConstraints
 
 MOST_LISTED = 400_000  # combinations that are all listed; of more, those that the programme asks for
 MOST_PRICED = 50_000_000  # combinations that are all looked at for those that help
@@ -55,7 +55,7 @@ class DualPrices(NamedTuple):
 
 
 def solve_by_linear_programme(
-    problem: PlanProblem, random: np.random.Generator
+    problem: PlanConstraints, random: np.random.Generator
 ) -> tuple[np.ndarray | None, RelaxedSolution]:
     """(a plan [slots, traits] that keeps every count and rule, or None; what the linear programme says of it)."""
     found = solve_relaxation(problem, random)
@@ -63,14 +63,14 @@ def solve_by_linear_programme(
         return None, found
     rows = found.combinations[random.permutation(np.flatnonzero(found.taken > NEAR_ONE))]
     for freed in FREED:
-        placed = assign_to_slots(problem, rows[freed:], random)
+        placed = assign_combinations_to_slots(problem, rows[freed:], random)
         full = (placed != OPEN).all(axis=1)
         if full.all():
             return placed, found
-        part = plan_problem_of_open_slots(problem, placed, full)
+        part = plan_constraints_of_open_slots(problem, placed, full)
         if part is None:
             continue
-        dealt = fill_by_swaps(part, random, ROUNDS_OF_REST)
+        dealt = find_plan_by_random_swaps(part, random, ROUNDS_OF_REST)
         if dealt is None:
             dealt = solve_rest_by_branch_and_bound(part, allowed_combinations(part, found.combinations), random)
         if dealt is not None:
@@ -79,7 +79,7 @@ def solve_by_linear_programme(
     return None, found
 
 
-def assign_to_slots(problem: PlanProblem, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def assign_combinations_to_slots(problem: PlanConstraints, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A plan [slots, traits] with these combinations in slots that they fit: first in slots with given cells, then in
     free ones.
     """
@@ -96,7 +96,7 @@ def assign_to_slots(problem: PlanProblem, rows: np.ndarray, random: np.random.Ge
 
 
 def solve_rest_by_branch_and_bound(
-    problem: PlanProblem, rows: np.ndarray, random: np.random.Generator
+    problem: PlanConstraints, rows: np.ndarray, random: np.random.Generator
 ) -> np.ndarray | None:
     """A plan for the few slots that are left, made of these combinations by HiGHS' branch and bound.
 
@@ -119,11 +119,11 @@ def solve_rest_by_branch_and_bound(
     )
     if answer.x is None:
         return None
-    placed = assign_to_slots(problem, rows[answer.x > 0.5], random)
+    placed = assign_combinations_to_slots(problem, rows[answer.x > 0.5], random)
     return placed if (placed != OPEN).all() else None
 
 
-def value_incidence_matrix(problem: PlanProblem, rows: np.ndarray) -> Any:
+def value_incidence_matrix(problem: PlanConstraints, rows: np.ndarray) -> Any:
     """Sparse matrix [values of all traits, n]: 1 where a combination has a value, else 0."""
     bounds = np.cumsum([0, *(len(count) for count in problem.counts)])
     entries = (rows + bounds[:-1]).ravel()
@@ -131,7 +131,9 @@ def value_incidence_matrix(problem: PlanProblem, rows: np.ndarray) -> Any:
     return sparse.csr_matrix((np.ones(entries.size), (entries, which)), shape=(bounds[-1], len(rows)))
 
 
-def plan_problem_of_open_slots(problem: PlanProblem, rows: np.ndarray, settled: np.ndarray) -> PlanProblem | None:
+def plan_constraints_of_open_slots(
+    problem: PlanConstraints, rows: np.ndarray, settled: np.ndarray
+) -> PlanConstraints | None:
     """What the slots that are not `settled` [slots] must be; None if the settled rows use more than counts and limits
     allow.
     """
@@ -145,8 +147,8 @@ def plan_problem_of_open_slots(problem: PlanProblem, rows: np.ndarray, settled: 
     limits = [
         replace(
             limit,
-            low=max(0, limit.low - int(limit.rows_with_combination(done).sum())),
-            high=limit.high - int(limit.rows_with_combination(done).sum()),
+            low=max(0, limit.low - int(limit.mask_of_rows_with_combination(done).sum())),
+            high=limit.high - int(limit.mask_of_rows_with_combination(done).sum()),
         )
         for limit in problem.limits
     ]
@@ -162,7 +164,7 @@ def plan_problem_of_open_slots(problem: PlanProblem, rows: np.ndarray, settled: 
     )
 
 
-def solve_relaxation(problem: PlanProblem, random: np.random.Generator) -> RelaxedSolution:
+def solve_relaxation(problem: PlanConstraints, random: np.random.Generator) -> RelaxedSolution:
     """How often each combination is taken, as fractions of a slot (the linear relaxation). Looks at all combinations
     if they are few, else at those that help.
     """
@@ -190,12 +192,12 @@ def solve_relaxation(problem: PlanProblem, random: np.random.Generator) -> Relax
     return found
 
 
-def allowed_combinations(problem: PlanProblem, rows: np.ndarray) -> np.ndarray:
+def allowed_combinations(problem: PlanConstraints, rows: np.ndarray) -> np.ndarray:
     """Those of `rows` [n, traits] that break no rule of a single row and are not excluded, each once."""
     rows = np.unique(rows, axis=0)
     bad = np.zeros(len(rows), bool)
     for rule in problem.forbidden:
-        bad |= rule.rows_with_combination(rows)
+        bad |= rule.mask_of_rows_with_combination(rows)
     for rule in problem.tally_rules:
         bad |= rule.rows_distance_from_rule(rows) > 0
     if len(problem.excluded):
@@ -206,7 +208,7 @@ def allowed_combinations(problem: PlanProblem, rows: np.ndarray) -> np.ndarray:
     return rows[~bad]
 
 
-def random_candidate_combinations(problem: PlanProblem, random: np.random.Generator) -> np.ndarray:
+def random_candidate_combinations(problem: PlanConstraints, random: np.random.Generator) -> np.ndarray:
     """[n, traits] random combinations to begin with, drawn by the shares of the values, and by shares nearer to equal
     ones so that rare values occur; and some with the values of each slot that is given in part or whole.
     """
@@ -225,7 +227,7 @@ def random_candidate_combinations(problem: PlanProblem, random: np.random.Genera
 
 
 def solve_programme_over_combinations(
-    problem: PlanProblem, rows: np.ndarray, complete: bool, random: np.random.Generator
+    problem: PlanConstraints, rows: np.ndarray, complete: bool, random: np.random.Generator
 ) -> tuple[RelaxedSolution, DualPrices | None]:
     """Solve the programme over `rows`: how often each of them is taken, and the prices that say which other combination
     would help; None for prices that are not known or not needed.
@@ -264,7 +266,7 @@ def solve_programme_over_combinations(
     return found, DualPrices(of_values, answer.ineqlin.marginals if lines is not None else np.zeros(0))
 
 
-def improving_combinations(problem: PlanProblem, listed: np.ndarray, prices: DualPrices, number: int) -> np.ndarray:
+def improving_combinations(problem: PlanConstraints, listed: np.ndarray, prices: DualPrices, number: int) -> np.ndarray:
     """The `number` combinations [n, traits] of highest worth above 0 that rules allow and that are not listed yet.
 
     None of them is passed over: where there is none, the programme over the listed ones has the answer of all.
@@ -286,7 +288,7 @@ def improving_combinations(problem: PlanProblem, listed: np.ndarray, prices: Dua
     return np.array(np.unravel_index(np.concatenate(found)[best], shape), np.int32).T
 
 
-def worth_of_all_combinations(problem: PlanProblem, prices: DualPrices, first_value: int) -> np.ndarray:
+def worth_of_all_combinations(problem: PlanConstraints, prices: DualPrices, first_value: int) -> np.ndarray:
     """The worth of all combinations of which the first trait has the value `first_value`: [1, values of trait 1, ...].
 
     It is the sum of the prices of a combination's values and of the limits that it falls under; -inf where a rule for
@@ -322,7 +324,7 @@ def worth_of_all_combinations(problem: PlanProblem, prices: DualPrices, first_va
     return grid
 
 
-def limits_as_inequalities(problem: PlanProblem, rows: np.ndarray) -> tuple[Any, np.ndarray]:
+def limits_as_inequalities(problem: PlanConstraints, rows: np.ndarray) -> tuple[Any, np.ndarray]:
     """(a, b) of the inequalities `a x <= b` that say the limits, where x [n] is how often each of `rows` is taken.
 
     a [m, n] is sparse, or None if there are no limits. A slot that is partly given is a limit too: some row must fit
@@ -330,7 +332,7 @@ def limits_as_inequalities(problem: PlanProblem, rows: np.ndarray) -> tuple[Any,
     """
     lines, most = [], []
     for limit in problem.limits:
-        holds = sparse.csr_matrix(limit.rows_with_combination(rows).astype(float))
+        holds = sparse.csr_matrix(limit.mask_of_rows_with_combination(rows).astype(float))
         lines += [holds, -holds]
         most += [limit.high, -limit.low]
     given = problem.given[(problem.given != OPEN).any(axis=1)]
@@ -343,7 +345,7 @@ def limits_as_inequalities(problem: PlanProblem, rows: np.ndarray) -> tuple[Any,
 
 
 def most_valuable_combinations(
-    problem: PlanProblem, worth: list[np.ndarray], number: int
+    problem: PlanConstraints, worth: list[np.ndarray], number: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `number` combinations with the highest sum of worths, `worth[t]` of each value of trait t, and these sums.
 
@@ -360,7 +362,7 @@ def most_valuable_combinations(
         bad = np.zeros(len(rows), bool)
         for rule in problem.forbidden:
             if max(rule.masks) == trait:
-                bad |= rule.rows_with_combination(rows)
+                bad |= rule.mask_of_rows_with_combination(rows)
         rows, sums = rows[~bad], sums[~bad]
     for rule in problem.tally_rules:
         fine = rule.rows_distance_from_rule(rows) == 0

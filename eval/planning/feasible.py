@@ -13,13 +13,13 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from eval.planning.problem import CombinationLimit, PlanProblem
+from eval.planning.problem import CombinationLimit, PlanConstraints
 
 MAX_CELLS = 64  # of a joint table
 NODES = 1000  # of the search for the nearest counts
 
 
-def entropy_margin_in_bits(problem: PlanProblem) -> float:
+def entropy_margin_in_bits(problem: PlanConstraints) -> float:
     """The entropies of the traits, less log2 of the slots. Below 0 no plan of different combinations exists.
 
     A slot of the plan, taken at random, has traits of these entropies; as a whole it has at most their sum, and log2
@@ -30,7 +30,7 @@ def entropy_margin_in_bits(problem: PlanProblem) -> float:
 
 
 def groups_of_linked_traits(
-    problem: PlanProblem, rules: list[CombinationLimit]
+    problem: PlanConstraints, rules: list[CombinationLimit]
 ) -> list[tuple[tuple[int, ...], list[CombinationLimit]]]:
     """Groups of traits that rules link, each with its rules. Groups that share a trait become one while their table
     is small.
@@ -50,7 +50,7 @@ def groups_of_linked_traits(
 
 
 def interchangeable_values(
-    problem: PlanProblem, trait: int, rules: list[CombinationLimit]
+    problem: PlanConstraints, trait: int, rules: list[CombinationLimit]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values of a trait that the rules do not tell apart: the class of each value, and one value of each class."""
     masks = [rule.masks[trait] for rule in rules if trait in rule.masks]
@@ -59,7 +59,7 @@ def interchangeable_values(
     return classes.ravel(), examples
 
 
-def fewest_count_changes(problem: PlanProblem, rules: list[CombinationLimit]) -> list[np.ndarray] | None:
+def fewest_count_changes(problem: PlanConstraints, rules: list[CombinationLimit]) -> list[np.ndarray] | None:
     """For each trait and value the change of its count that makes the rules feasible: the fewest slots in all.
 
     All are 0 where the counts are feasible as they are. None if no counts of this many slots are.
@@ -82,7 +82,7 @@ def fewest_count_changes(problem: PlanProblem, rules: list[CombinationLimit]) ->
         for i, trait in enumerate(traits):
             examples[:, trait] = [classes[i][1][cell[i]] for cell in cells]
         for rule in inside:
-            holds = rule.rows_with_combination(examples)
+            holds = rule.mask_of_rows_with_combination(examples)
             if rule.high == 0:
                 most[holds] = 0
             else:
@@ -128,13 +128,13 @@ def solve_for_fewest_changes(
     return milp(cost, constraints=held, bounds=bounds, integrality=whole, options={"node_limit": NODES}).x
 
 
-def is_feasible(problem: PlanProblem, rules: list[CombinationLimit]) -> bool:
+def is_feasible(problem: PlanConstraints, rules: list[CombinationLimit]) -> bool:
     """Whether the counts can keep these rules as they are (`fewest_count_changes`); False if it is not known."""
     changes = fewest_count_changes(problem, rules)
     return changes is not None and not any(change.any() for change in changes)
 
 
-def irreducible_conflicting_rules(problem: PlanProblem, rules: list[CombinationLimit]) -> list[CombinationLimit]:
+def irreducible_conflicting_rules(problem: PlanConstraints, rules: list[CombinationLimit]) -> list[CombinationLimit]:
     """A set of rules that conflicts with the counts and is irreducible: without any one of them the rest are feasible.
     There may be smaller ones.
 

@@ -18,14 +18,14 @@ from typing import Any
 
 from eval.planning import picture, rarity
 from eval.planning.collection import (
+    items_with_one_value_per_trait,
     json_files_below,
     notes_on_equal_items,
     notes_on_values_like_none,
-    one_value_per_trait,
     read_collection,
 )
 from eval.planning.layers import traits_content_of_layers
-from eval.planning.traits import MAX_VALUES, NONE, valid_value_name
+from eval.planning.traits import MAX_VALUES, NONE, require_valid_value_name
 from eval.planning.traitsfile import read_traits_file
 from stylegate import brandset, files
 from stylegate.config import Config
@@ -57,10 +57,10 @@ def import_collection(config: Config) -> int:
     else:
         there = read_collection(source)
         places = there.places
-        items, tally, more = one_value_per_trait(there)
+        items, tally, more = items_with_one_value_per_trait(there)
         if config.keep_items:
             items, places = without_equal_items(items, places)
-        found = traits_file_of_counts(items, tally)
+        found = traits_file_content_from_items(items, tally)
         notes = [*there.notes, *notes_on_equal_items(there), *more]
         notes += notes_on_values_like_none({trait: list(values) for trait, values in found["traits"].items()})
     command = f"stylegate plan import={source.name}{' keep_items=true' if config.keep_items else ''}"
@@ -150,7 +150,7 @@ def print_next_step(target: Path, size: int, brand: str | None) -> None:
             print(f"      {item.text}")
 
 
-def traits_file_of_counts(items: Sequence[Mapping[str, str]], tally: dict[str, list[str]]) -> dict[str, Any]:
+def traits_file_content_from_items(items: Sequence[Mapping[str, str]], tally: dict[str, list[str]]) -> dict[str, Any]:
     """The content of a traits file with the exact number of items of each value.
 
     `tally` names the traits whose value is a number, and for each the traits that it counts; they become rules.tally
@@ -164,7 +164,7 @@ def traits_file_of_counts(items: Sequence[Mapping[str, str]], tally: dict[str, l
             problems.append(f"{trait} has {len(counts)} values, at most {MAX_VALUES} are read")
         for value, _ in counts[: MAX_VALUES + 1]:
             try:
-                valid_value_name(value)
+                require_valid_value_name(value)
             except ValueError as error:
                 problems.append(f"{trait}: {value[:40]!r}: {error}")
         traits[trait] = dict(counts)
@@ -184,7 +184,7 @@ def traits_file_text(content: dict[str, Any], command: str, size: int, kept: Seq
         """A text as YAML writes it in double quotes."""
         return json.dumps(text, ensure_ascii=False)
 
-    def number_and_phrase(value: str, number: float) -> str:
+    def number_and_phrase_as_yaml(value: str, number: float) -> str:
         """What stands behind a value: its number, and words for the prompt where an underscore stands for a space."""
         words = " ".join(value.replace("_", " ").split())
         return f"{{{key}: {number}, phrase: {in_double_quotes(words)}}}" if "_" in value and words else str(number)
@@ -200,7 +200,8 @@ def traits_file_text(content: dict[str, Any], command: str, size: int, kept: Seq
     for trait, values in content["traits"].items():
         lines.append(f"  {in_double_quotes(trait)}:")
         lines += [
-            f"    {in_double_quotes(value)}: {number_and_phrase(value, number)}" for value, number in values.items()
+            f"    {in_double_quotes(value)}: {number_and_phrase_as_yaml(value, number)}"
+            for value, number in values.items()
         ]
     if tally := content.get("rules", {}).get("tally"):
         lines += ["rules:", "  tally:"]

@@ -22,7 +22,7 @@ def traits_content_of_layers(folder: Path) -> tuple[dict[str, Any], list[str]]:
     40.
     """
     found = [path for path in folder.iterdir() if path.is_dir() and not listing.is_hidden(path.name)]
-    layers = sorted(found, key=lambda path: order_of_layer(path.name))
+    layers = sorted(found, key=lambda path: sort_key_of_layer_folder(path.name))
     traits: dict[str, dict[str, Any]] = {}
     problems, others, unreadable = [], [], []
     for layer, name in zip(layers, trait_names_of_layers([layer.name for layer in layers]), strict=True):
@@ -68,7 +68,7 @@ def traits_content_of_layers(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return {"prompt": "{trigger}, " + ", ".join(f"{{{trait}}}" for trait in traits), "traits": traits}, notes
 
 
-def order_of_layer(name: str) -> tuple[float, str]:
+def sort_key_of_layer_folder(name: str) -> tuple[float, str]:
     """A sort key for folders of layers: by the number in front (`2 Body` before `10 Hat`), those without one last."""
     number = NUMBER.match(name)
     return (int(number[0]) if number else math.inf, name)

@@ -51,8 +51,8 @@ def rarity_intervals(
         else:
             there = np.zeros(len(items), bool)
             there[random.permutation(len(items))[: random.integers(wanted, len(items) + 1)]] = True
-        scores[end, there], ranks[end, there] = scores_and_ranks(columns[there])
-        scores[end, ~there], ranks[end, ~there] = scores_and_ranks_if_added(columns[there], columns[~there])
+        scores[end, there], ranks[end, there] = rarity_scores_and_ranks(columns[there])
+        scores[end, ~there], ranks[end, ~there] = rarity_scores_and_ranks_if_added(columns[there], columns[~there])
     low, high = (np.quantile(scores, share, axis=0) for share in WITHIN)
     best, worst = (np.quantile(ranks, share, axis=0) for share in WITHIN)
     return [
@@ -74,7 +74,7 @@ def value_number_table(items: Sequence[Mapping[str, str]]) -> np.ndarray:
     return np.array(columns, np.int64).T
 
 
-class ItemInformation(NamedTuple):
+class ItemInformationContent(NamedTuple):
     """Information content of n items, and the entropy of the collection that each belongs to, in bits: what
     OpenRarity's scores are computed from.
     """
@@ -88,7 +88,7 @@ class ItemInformation(NamedTuple):
         return self.bits / np.where(self.entropy > 1e-12, self.entropy, 1.0)
 
 
-def information_of_items(columns: np.ndarray) -> ItemInformation:
+def information_content_of_items(columns: np.ndarray) -> ItemInformationContent:
     """The information content of items in one collection, from their `value_number_table` [n, traits]."""
     size = len(columns)
     bits, unique, entropy = np.zeros(size), np.zeros(size, np.int64), np.zeros(())
@@ -98,15 +98,15 @@ def information_of_items(columns: np.ndarray) -> ItemInformation:
         entropy = entropy - (shares * np.log2(shares)).sum()
         bits += np.log2(size / counts[column])
         unique += (counts[column] == 1) & (column != 0)
-    return ItemInformation(bits, unique, np.asarray(entropy))
+    return ItemInformationContent(bits, unique, np.asarray(entropy))
 
 
-def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rarity_scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """([n] scores, [n] ranks) by OpenRarity of items with `value_number_table` [n, traits].
 
     It is eval/planning/rarity.py for many items at once.
     """
-    found, size = information_of_items(columns), len(columns)
+    found, size = information_content_of_items(columns), len(columns)
     scores, unique = found.scores(), found.unique
     order = np.lexsort((-scores, -unique))
     ordered = scores[order]
@@ -117,7 +117,7 @@ def scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return scores, ranks
 
 
-def scores_and_ranks_if_added(columns: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rarity_scores_and_ranks_if_added(columns: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The score and rank that each of `others` [m, traits] would have as the only one added to `columns` [n, traits].
 
     Both hold value numbers. Scores are exact. For ranks, `columns` are taken to be as rare as before: an item gains
@@ -132,10 +132,10 @@ def scores_and_ranks_if_added(columns: np.ndarray, others: np.ndarray) -> tuple[
         entropy += np.log2(size) - (each.sum() - each + more)[of_others] / size
         bits += np.log2(size / (counts[of_others] + 1))
         unique += (counts[of_others] == 0) & (of_others != 0)
-    before = information_of_items(columns)
+    before = information_content_of_items(columns)
     keys = np.sort(before.unique * UNIQUE_FIRST + before.bits)
     above = len(keys) - np.searchsorted(keys, unique * UNIQUE_FIRST + bits + TIED, side="right")
-    return ItemInformation(bits, unique, entropy).scores(), 1.0 + above
+    return ItemInformationContent(bits, unique, entropy).scores(), 1.0 + above
 
 
 def counts_times_log2(counts: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ class CombinationLimit:
     low: int = 0
     high: int = 0
 
-    def rows_with_combination(self, rows: np.ndarray) -> np.ndarray:
+    def mask_of_rows_with_combination(self, rows: np.ndarray) -> np.ndarray:
         """[n] Whether each of `rows` [n, traits] has the combination; a row with an open cell in one of its traits
         has not.
         """
@@ -55,7 +55,7 @@ class TallyRule:
 
 
 @dataclass(kw_only=True, slots=True)
-class PlanProblem:
+class PlanConstraints:
     """What the slots of a plan must be. Rows are (slots, traits) arrays of numbers of values."""
 
     size: int
@@ -89,14 +89,14 @@ class PlanProblem:
         never = [*self.forbidden, *(limit for limit in self.limits if limit.high == 0)]
         there = {self.traits.index(trait) for trait in traits}
         tallied = any(rule.trait in there and there & rule.counted.keys() for rule in self.tally_rules)
-        return tallied or any(rule.rows_with_combination(row)[0] for rule in never)
+        return tallied or any(rule.mask_of_rows_with_combination(row)[0] for rule in never)
 
     def traits_of_row(self, row: np.ndarray) -> dict[str, str]:
         """The traits (trait -> value) of a row [traits] of numbers."""
         return {trait: self.values[t][row[t]] for t, trait in enumerate(self.traits)}
 
 
-def make_plan_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[str, str]] = ()) -> PlanProblem:
+def make_plan_constraints(file: TraitsFile, size: int, excluded: Iterable[Mapping[str, str]] = ()) -> PlanConstraints:
     """The problem of a traits file for `size` slots. Raises DataError if counts do not add up or slots do not exist."""
     problems = [
         f"one_of_ones[{i}].slot: {one.slot} is beyond the {size} slots of the plan"
@@ -126,7 +126,7 @@ def make_plan_problem(file: TraitsFile, size: int, excluded: Iterable[Mapping[st
                 "(write weight: for count: where there is a phrase)"
             )
         raise DataError(f"a plan of {size} slots cannot be made:", problems, f"{step}.")
-    problem = PlanProblem(
+    problem = PlanConstraints(
         size=size,
         traits=list(file.traits),
         values=names,

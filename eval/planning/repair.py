@@ -11,17 +11,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.planning.deal import fill_by_swaps, is_in_sorted, random_value_marks, row_hash_sums
-from eval.planning.exact import plan_problem_of_open_slots
-from eval.planning.problem import OPEN, PlanProblem
+from eval.planning.deal import find_plan_by_random_swaps, is_in_sorted, random_hash_of_each_value, row_hash_sums
+from eval.planning.exact import plan_constraints_of_open_slots
+from eval.planning.problem import OPEN, PlanConstraints
 from eval.planning.solve import solve_plan
 from stylegate.errors import DataError
 
 FREED = 8  # filled slots that are freed first, where exchanges of one value do not suffice; then twice as many
 
 
-def plan_rows_with_other_combinations(
-    problem: PlanProblem, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
+def plan_rows_with_slots_repaired(
+    problem: PlanConstraints, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
 ) -> NDArray[np.int32]:
     """The rows of a plan in which the slots `broken` have other combinations than before, which no other slot gets.
 
@@ -48,13 +48,13 @@ def plan_rows_with_other_combinations(
 
 
 def plan_rows_with_slots_redealt(
-    problem: PlanProblem, rows: NDArray[np.int32], free: Sequence[int], seed: int
+    problem: PlanConstraints, rows: NDArray[np.int32], free: Sequence[int], seed: int
 ) -> NDArray[np.int32] | None:
     """The rows with other combinations in the slots `free`; None if the dealing does not come to any."""
     settled = np.ones(len(rows), bool)
     settled[list(free)] = False
-    part = plan_problem_of_open_slots(problem, np.where(settled[:, None], rows, problem.given), settled)
-    dealt = fill_by_swaps(part, np.random.default_rng([seed, len(free)])) if part else None
+    part = plan_constraints_of_open_slots(problem, np.where(settled[:, None], rows, problem.given), settled)
+    dealt = find_plan_by_random_swaps(part, np.random.default_rng([seed, len(free)])) if part else None
     if dealt is None:
         return None
     found = rows.copy()
@@ -63,7 +63,7 @@ def plan_rows_with_slots_redealt(
 
 
 def cheapest_repairing_exchange(
-    problem: PlanProblem, rows: NDArray[np.int32], broken: list[int], filled: Collection[int]
+    problem: PlanConstraints, rows: NDArray[np.int32], broken: list[int], filled: Collection[int]
 ) -> tuple[int, int, int] | None:
     """(slot, other slot, trait) whose exchange repairs the first of `broken` at the least cost; None if none does."""
     first = broken[0]
@@ -73,43 +73,43 @@ def cheapest_repairing_exchange(
     best: tuple[int, int, int, int] | None = None
     for trait in np.flatnonzero(problem.given[first] == OPEN):
         others = np.flatnonzero((problem.given[:, trait] == OPEN) & (rows[:, trait] != rows[first, trait]))
-        for second in others[allowed_exchanges(problem, rows, first, others, int(trait))]:
+        for second in others[mask_of_allowed_exchanges(problem, rows, first, others, int(trait))]:
             option = (int(cost[second]), int(second), first, int(trait))
             best = option if best is None else min(best, option)
     return None if best is None else (first, best[1], best[3])
 
 
-def allowed_exchanges(
-    problem: PlanProblem, rows: NDArray[np.int32], first: int, others: NDArray[np.int64], trait: int
+def mask_of_allowed_exchanges(
+    problem: PlanConstraints, rows: NDArray[np.int32], first: int, others: NDArray[np.int64], trait: int
 ) -> NDArray[np.bool_]:
     """[n] whether the slot `first` and each of `others` may exchange their values of one trait."""
     mine, theirs = np.repeat(rows[first][None], len(others), axis=0), rows[others].copy()
     mine[:, trait], theirs[:, trait] = rows[others, trait], rows[first, trait]
     good = np.ones(len(others), bool)
-    marks = random_value_marks(problem, np.random.default_rng(0))
+    marks = random_hash_of_each_value(problem, np.random.default_rng(0))
     taken = np.sort(row_hash_sums(np.concatenate([problem.excluded, rows]), marks))
     for new in (mine, theirs):
         good &= ~is_in_sorted(taken, row_hash_sums(new, marks))
         for rule in problem.forbidden:
-            good &= ~rule.rows_with_combination(new)
+            good &= ~rule.mask_of_rows_with_combination(new)
         for rule in problem.tally_rules:
             good &= rule.rows_distance_from_rule(new) == 0
     good &= (mine != theirs).any(axis=1)
     for limit in problem.limits:
-        before = limit.rows_with_combination(rows)
+        before = limit.mask_of_rows_with_combination(rows)
         count = (
             before.sum()
             - int(before[first])
             - before[others]
-            + limit.rows_with_combination(mine)
-            + limit.rows_with_combination(theirs)
+            + limit.mask_of_rows_with_combination(mine)
+            + limit.mask_of_rows_with_combination(theirs)
         )
         good &= (limit.low <= count) & (count <= limit.high)
     return good
 
 
 def repair_by_freeing_more_slots(
-    problem: PlanProblem, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
+    problem: PlanConstraints, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
 ) -> NDArray[np.int32]:
     """The plan's rows with other combinations in the slots `broken`, which no drawing fills: more and more other slots
     are dealt anew with them, first those without a picture. For where single exchanges do not suffice.

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from eval.lot.batch import PlanSlot
-from eval.planning.problem import OPEN, PlanProblem, make_plan_problem, value_with_tier_weight
-from eval.planning.repair import plan_rows_with_other_combinations
+from eval.planning.problem import OPEN, PlanConstraints, make_plan_constraints, value_with_tier_weight
+from eval.planning.repair import plan_rows_with_slots_repaired
 from eval.planning.solve import solve_plan
 from eval.planning.traits import OneOfOne, TraitsFile
 from stylegate.brandset import Brand
@@ -36,7 +36,7 @@ def slots_from_traits(
 
     `kept`: traits that slots of an earlier plan must keep. Raises DataError if there is no such plan.
     """
-    problem = make_plan_problem(
+    problem = make_plan_constraints(
         file, plan.num_images, sorted(map(dict, excluded), key=lambda traits: sorted(traits.items()))
     )
     ones = place_one_of_ones(problem, file.one_of_ones, plan.seed, kept or {})
@@ -100,7 +100,7 @@ def repaired_slots(
     `filled` are the slots whose pictures would be lost if they changed. Raises DataError if the plan is not one of this
     traits file, or if no such plan exists.
     """
-    problem = make_plan_problem(file, len(earlier), map(dict, excluded))
+    problem = make_plan_constraints(file, len(earlier), map(dict, excluded))
     kept = {slot.slot: slot.traits for slot in earlier}
     ones = place_one_of_ones(problem, file.one_of_ones, plan.seed, kept)
     rows = np.array([problem.row_of_traits(slot.traits) for slot in earlier], np.int32)
@@ -110,7 +110,7 @@ def repaired_slots(
             "the plan's counts are not those of the traits file, which was changed since",
             next_step="stylegate plan with the same arguments without repair=; then repair what is left.",
         )
-    found = plan_rows_with_other_combinations(problem, rows, broken, filled, plan.seed)
+    found = plan_rows_with_slots_repaired(problem, rows, broken, filled, plan.seed)
     changed = (found != rows).any(axis=1)
     return [
         make_slot_from_traits(file, brand, plan, slot.slot, problem.traits_of_row(row), ones.get(slot.slot))
@@ -121,7 +121,7 @@ def repaired_slots(
 
 
 def place_one_of_ones(
-    problem: PlanProblem, ones: Sequence[OneOfOne], seed: int, kept: Mapping[int, dict[str, str]]
+    problem: PlanConstraints, ones: Sequence[OneOfOne], seed: int, kept: Mapping[int, dict[str, str]]
 ) -> dict[int, OneOfOne]:
     """Give each one-of-one its slot: its own, that of an earlier plan, or one at random. Fills `problem.given`."""
     placed = {one.slot: one for one in ones if one.slot is not None}
@@ -157,7 +157,7 @@ def traits_of_slots_to_keep(
 
     Slots with pictures (`drawn`) come first, also in the order of the answer.
     """
-    problem = make_plan_problem(file, plan.num_images, map(dict, excluded))
+    problem = make_plan_constraints(file, plan.num_images, map(dict, excluded))
     fixed = {one.slot: problem.row_of_traits(one.traits) for one in file.one_of_ones if one.slot is not None}
     whole = {tuple(row): slot for slot, row in fixed.items() if OPEN not in row}
     waiting = [problem.row_of_traits(one.traits) for one in file.one_of_ones if one.slot is None]
@@ -181,9 +181,9 @@ def traits_of_slots_to_keep(
             and any(pair in own for pair in slot.traits.items())
             and not is_one_of_one_without_fixed_slot(file, slot)
         )
-        wrong |= any(rule.rows_with_combination(row[None])[0] for rule in problem.forbidden)
+        wrong |= any(rule.mask_of_rows_with_combination(row[None])[0] for rule in problem.forbidden)
         wrong |= any(rule.rows_distance_from_rule(row[None])[0] for rule in problem.tally_rules)
-        inside = [i for i, limit in enumerate(problem.limits) if limit.rows_with_combination(row[None])[0]]
+        inside = [i for i, limit in enumerate(problem.limits) if limit.mask_of_rows_with_combination(row[None])[0]]
         taken = [(t, v) for t, v in enumerate(row) if given[t] == OPEN]
         if wrong or any(left[t][v] == 0 for t, v in taken) or any(highs[i] == 0 for i in inside):
             continue

@@ -3,16 +3,16 @@
 import numpy as np
 
 from eval.planning import exact
-from eval.planning.deal import fill_by_swaps
+from eval.planning.deal import find_plan_by_random_swaps
 from eval.planning.feasible import entropy_margin_in_bits, fewest_count_changes, irreducible_conflicting_rules
-from eval.planning.problem import PlanProblem
+from eval.planning.problem import PlanConstraints
 from stylegate.errors import DataError
 
 DEALS = 3  # dealings, each from a new start, before the linear programme is asked
 NAMED = 12  # changes of counts that a message names
 
 
-def solve_plan(problem: PlanProblem, seed: int) -> np.ndarray:
+def solve_plan(problem: PlanConstraints, seed: int) -> np.ndarray:
     """[slots, traits] the number of each slot's value, with exact counts, no combination twice, every rule kept; the
     same for the same seed.
 
@@ -20,7 +20,7 @@ def solve_plan(problem: PlanProblem, seed: int) -> np.ndarray:
     """
     room = entropy_margin_if_feasible(problem)
     for start in range(DEALS):
-        if (rows := fill_by_swaps(problem, np.random.default_rng([seed, start]))) is not None:
+        if (rows := find_plan_by_random_swaps(problem, np.random.default_rng([seed, start]))) is not None:
             return rows
     rows, found = exact.solve_by_linear_programme(problem, np.random.default_rng([seed, DEALS]))
     if rows is not None:
@@ -42,7 +42,7 @@ def solve_plan(problem: PlanProblem, seed: int) -> np.ndarray:
     )
 
 
-def entropy_margin_if_feasible(problem: PlanProblem) -> float:
+def entropy_margin_if_feasible(problem: PlanConstraints) -> float:
     """The bits of room of a plan (feasible.entropy_margin_in_bits), if counts and rules do not exclude each other.
 
     Raises DataError where they do, with the rules that conflict and the nearest counts that do not.
@@ -67,7 +67,7 @@ def entropy_margin_if_feasible(problem: PlanProblem) -> float:
     return room
 
 
-def changed_counts_in_words(problem: PlanProblem, changes: list[np.ndarray] | None) -> list[str]:
+def changed_counts_in_words(problem: PlanConstraints, changes: list[np.ndarray] | None) -> list[str]:
     """A line for each trait of which counts would have to change so that a plan exists: these values and their counts
     now.
     """
@@ -78,7 +78,7 @@ def changed_counts_in_words(problem: PlanProblem, changes: list[np.ndarray] | No
     return lines
 
 
-def feasible_counts_next_step(problem: PlanProblem, changes: list[np.ndarray] | None) -> str:
+def feasible_counts_next_step(problem: PlanConstraints, changes: list[np.ndarray] | None) -> str:
     """The sentence of an error that says how a plan becomes possible: by these counts, or else by other rules."""
     if changes is None:
         return "take away one of the rules: no counts of this many slots keep them all."

@@ -39,14 +39,14 @@ def parse_count(written: Any) -> Any:
     return int(written)
 
 
-def valid_trait_name(name: str) -> str:
+def require_valid_trait_name(name: str) -> str:
     """The name if a trait can have it. Raises ValueError otherwise."""
     if not NAME.fullmatch(name) or name == "trigger" or len(name) > MAX_TEXT:
         raise ValueError("a trait's name is of letters, digits, _ and single spaces, and not `trigger`")
     return name
 
 
-def valid_value_name(name: str) -> str:
+def require_valid_value_name(name: str) -> str:
     """The name if a value can have it. Raises ValueError otherwise."""
     if not name.strip() or name != name.strip() or len(name) > MAX_TEXT:
         raise ValueError(f"a value has 1 to {MAX_TEXT} characters, without spaces around them; `none` is for absence")
@@ -55,7 +55,7 @@ def valid_value_name(name: str) -> str:
     return name
 
 
-def valid_file_name(name: str) -> str:
+def require_valid_file_name(name: str) -> str:
     """The name if a file can have it on any machine. Raises ValueError otherwise."""
     if not re.fullmatch(r"\w[\w. -]*", name) or ".." in name or len(name) > MAX_TEXT:
         raise ValueError("a name is of letters, digits, spaces, . _ and -, and begins with a letter or a digit")
@@ -118,7 +118,7 @@ def require_value_mapping(values: Any) -> Any:
 
 
 Values = Annotated[
-    dict[Annotated[str, AfterValidator(valid_value_name)], TraitValue],
+    dict[Annotated[str, AfterValidator(require_valid_value_name)], TraitValue],
     BeforeValidator(require_value_mapping, json_schema_input_type=dict[str, float | TraitValue]),
 ]
 
@@ -163,7 +163,7 @@ class OneOfOne(Record):
     """Its values; one that the trait does not list exists for the one-of-ones alone."""
     slot: Count | None = None
     """The slot that it takes, from 0; left out: one at random."""
-    name: Annotated[str, AfterValidator(valid_file_name)] | None = None
+    name: Annotated[str, AfterValidator(require_valid_file_name)] | None = None
     """What people call it."""
     prompt: str | None = None
     """Its own prompt, in place of that of the file."""
@@ -183,7 +183,7 @@ class TraitsFile(Record):
     tiers: dict[str, Weight] = Field(default_factory=dict)
     """Weights with a name, as `rare: 1` and `common: 10`, which values take by `tier`."""
     traits: Annotated[
-        dict[Annotated[str, AfterValidator(valid_trait_name)], Values], AfterValidator(require_some_entry)
+        dict[Annotated[str, AfterValidator(require_valid_trait_name)], Values], AfterValidator(require_some_entry)
     ]
     """The values of each trait."""
     rules: TraitRules = Field(default_factory=TraitRules)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from eval.planning.contradictions import problems_between_parts, template_problems
+from eval.planning.contradictions import problems_between_parts, prompt_template_problems
 from eval.planning.traits import MAX_VALUES, TraitsFile, value_as_mapping
 from stylegate import files
 from stylegate.errors import DataError
@@ -23,7 +23,7 @@ def read_traits_file(path: Path) -> TraitsFile:
     data = with_numbers_as_weights_or_counts(files.read_yaml(path, "traits file", words=True))
     content, problems, left = valid_part_and_problems(data)
     if isinstance(data.get("prompt"), str) and isinstance(data.get("traits"), dict):
-        problems += template_problems(data["prompt"], {"trigger", *data["traits"]})
+        problems += prompt_template_problems(data["prompt"], {"trigger", *data["traits"]})
     if content:
         written = {trait: set(values) for trait, values in data["traits"].items() if isinstance(values, dict)}
         problems += [with_entry_numbers_of_file(problem, left) for problem in problems_between_parts(content, written)]

@@ -42,7 +42,7 @@ def read_policy(name: str) -> Policy:
     """
     path = policy_path(name)
     data = with_keys_as_text(files.read_yaml(path, "policy"))
-    problems = [f"{records.location_prefix(place)}is empty" for place in paths_of_empty_values(data)]
+    problems = [f"{records.location_prefix(place)}is empty" for place in key_paths_of_empty_values(data)]
     content = None
     try:
         content = PolicyFile.model_validate(data)
@@ -80,13 +80,13 @@ def with_dates_as_text(data: Any) -> Any:
     return data.isoformat() if isinstance(data, datetime.date) else data
 
 
-def paths_of_empty_values(data: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
+def key_paths_of_empty_values(data: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
     """Yield the path (keys and list indices) of every key or list entry without a value; a policy must not have any."""
     entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in entries:
         if value is None:
             yield (*place, key)
-        yield from paths_of_empty_values(value, (*place, key))
+        yield from key_paths_of_empty_values(value, (*place, key))
 
 
 def valid_checks(listed: Any) -> dict[str, PolicyCheck]:
@@ -118,7 +118,7 @@ def problems_between_checks(checks: Mapping[str, PolicyCheck], all_given: bool) 
                     problems.append(
                         f"checks.{score}.{name}: nothing falls below {number:g}, since {score} begins at {lowest:g}"
                     )
-        problems += lines_that_never_act(score, check)
+        problems += problems_of_ineffective_thresholds(score, check)
     if sum(check.calibrated for check in checks.values()) > 1:
         problems.append("checks: one check at most can be calibrated")
     if all_given and not any(can_keep_from_acceptance(check) for check in checks.values()):
@@ -126,7 +126,7 @@ def problems_between_checks(checks: Mapping[str, PolicyCheck], all_given: bool) 
     return problems
 
 
-def lines_that_never_act(score: str, check: PolicyCheck) -> list[str]:
+def problems_of_ineffective_thresholds(score: str, check: PolicyCheck) -> list[str]:
     """A sentence for each line of a check below which a picture is always below a worse line too."""
     lines = list(check.lines().items())  # the worst consequence first
     return [

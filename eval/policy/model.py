@@ -151,7 +151,7 @@ class Threshold(ImmutablePolicyPart):
 
     @model_validator(mode="before")
     @classmethod
-    def require_one_form(cls, found: Any) -> Any:
+    def require_one_threshold_form(cls, found: Any) -> Any:
         """The line as a mapping: a bare number is an absolute line, and a mapping must have exactly one relative form.
 
         Raises ValueError naming the forms for anything else.
@@ -247,7 +247,7 @@ class PolicyCheck(ImmutablePolicyPart):
 
     @model_validator(mode="before")
     @classmethod
-    def require_word_or_lines(cls, found: Any) -> Any:
+    def require_calibrated_or_thresholds(cls, found: Any) -> Any:
         """The check as a mapping: the word `calibrated` stands for lines that come from labels.
 
         Raises ValueError for any other word.

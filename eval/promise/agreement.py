@@ -120,7 +120,7 @@ def cohen_kappa(ratings: NDArray[np.int64], categories: int) -> float | None:
     return float(np.mean(found)) if found else None
 
 
-def agreement_by_name(ratings: NDArray[np.int64], categories: int) -> dict[str, float | None]:
+def agreement_coefficients_by_name(ratings: NDArray[np.int64], categories: int) -> dict[str, float | None]:
     """raw, kappa, alpha and ac1 by name, of [pictures, reviewers] category indices (-1: missing); None
     if not defined.
     """
@@ -147,10 +147,10 @@ def measure_agreement(
         raise ValueError("agreement needs at least two categories")
     ratings = label_index_table(labels, categories)
     ratings = ratings[(ratings != MISSING).sum(1) >= 2]
-    found = agreement_by_name(ratings, len(categories))
+    found = agreement_coefficients_by_name(ratings, len(categories))
     rng = np.random.default_rng(seed)
     draws = [rng.integers(0, len(ratings), len(ratings)) for _ in range(REPLICATES if len(ratings) else 0)]
-    replicates = [agreement_by_name(ratings[draw], len(categories)) for draw in draws]
+    replicates = [agreement_coefficients_by_name(ratings[draw], len(categories)) for draw in draws]
     tail = (1 - CONFIDENCE) / 2
     made = {}
     for name, value in found.items():
@@ -161,12 +161,12 @@ def measure_agreement(
         low = float(np.quantile([LOWEST[name] if v is None else v for v in values], tail))
         high = float(np.quantile([HIGHEST if v is None else v for v in values], 1 - tail))
         if found["raw"] == 1:
-            low = lower_bound_if_all_agree(name, ratings, len(categories))
+            low = agreement_lower_bound_if_all_agree(name, ratings, len(categories))
         made[name] = EstimateWithInterval(value, min(low, value), max(high, value))
     return AgreementCoefficients(pictures=len(ratings), **made)
 
 
-def lower_bound_if_all_agree(name: str, ratings: NDArray[np.int64], categories: int) -> float:
+def agreement_lower_bound_if_all_agree(name: str, ratings: NDArray[np.int64], categories: int) -> float:
     """Lower end of a coefficient's interval where every pair of labels is equal.
 
     Raw agreement p of n pictures that all agree is ruled out where p^n is below 2.5 %. The chance-corrected

@@ -147,7 +147,7 @@ class AuditPlan:
             bound = audit.upper_bound_on_reject_share_after_removal(bad, size, alpha, delta, bettor)
             needed = audit.labels_until_proven(bad, size, alpha, delta, bettor) if bound <= alpha else None
         else:
-            miss_rate = eyes.largest_miss_rate(tests, eyes.SHARES.miss_rate * delta)
+            miss_rate = eyes.upper_bound_on_miss_rate(tests, eyes.SHARES.miss_rate * delta)
             bettor = self.bettor_for_labels(asked, size, alpha * (1 - miss_rate))
             bound = eyes.upper_bound_on_reject_share(bad, size, delta, miss_rate, bettor)
             needed = (

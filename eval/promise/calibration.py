@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from eval.lot.batch import require_file
-from eval.lot.comparison import Comparison
-from eval.lot.lot import Lot, lot_origin, sha256_by_name
+from eval.lot.comparison import ComparisonPictures
+from eval.lot.lot import Lot, origin_digests_of_lot, sha256_by_name
 from eval.measuring.encodername import encoder_digest, encoder_name
 from eval.measuring.scores import VERSION as SCORES_VERSION
 from eval.measuring.scores import named_aesthetic_head_path
@@ -163,13 +163,15 @@ def begin_or_resume_calibration(out: Path, pool: dict[str, float], policy: Polic
     return plan
 
 
-def calibration_fingerprint(config: Config, lot: Lot, compared: Comparison, policy: Policy) -> dict[str, str | None]:
+def calibration_digests_by_input(
+    config: Config, lot: Lot, compared: ComparisonPictures, policy: Policy
+) -> dict[str, str | None]:
     """What a calibration holds for, by name, as digests or plain values: how the pictures are made (LoRA, base,
     sampler, prompts) and how they are judged (encoder, scores, references, policy). None for what is not there.
 
     For a folder of pictures by others, whose making is not known, the digests hold for that folder alone.
     """
-    made, traits = lot_origin(lot), lot.record.facts.plan.traits if lot.record else None
+    made, traits = origin_digests_of_lot(lot), lot.record.facts.plan.traits if lot.record else None
     head, marked = named_aesthetic_head_path(config), made["watermark_sha256"]
     return {
         "LoRA": made["lora_sha256"],
@@ -197,7 +199,7 @@ def make_calibration(
     plan: CalibrationPlan, given: Sequence[Label], policy: Policy, fingerprint: dict[str, str | None]
 ) -> Calibration:
     """The calibration that follows from the labels, one for each picture of the plan's sample; nothing is written.
-    `fingerprint` is `calibration_fingerprint`.
+    `fingerprint` is `calibration_digests_by_input`.
     """
     promise = policy.promise
     found = Calibration(
@@ -249,7 +251,7 @@ def calibration_path(config: Config, lot: Lot) -> Path:
 
 
 def calibration_result_for_lot(
-    config: Config, lot: Lot, compared: Comparison, policy: Policy, pool: dict[str, float]
+    config: Config, lot: Lot, compared: ComparisonPictures, policy: Policy, pool: dict[str, float]
 ) -> CalibrationResult:
     """The thresholds and the state of the calibration that the config names, else of the lot's own, for this lot.
 
@@ -260,7 +262,7 @@ def calibration_result_for_lot(
         text = f"{policy.calibrated_score} has no line yet: stylegate calibrate with the same arguments"
         return CalibrationResult(None, set(), "insufficient", text)
     return calibration_result_for_pool(
-        read_calibration(path), pool, calibration_fingerprint(config, lot, compared, policy), policy
+        read_calibration(path), pool, calibration_digests_by_input(config, lot, compared, policy), policy
     )
 
 
@@ -270,9 +272,9 @@ def calibration_result_for_pool(
     """The lines of the calibrated check for this pool, with the state of the calibration: valid, stale or
     insufficient.
 
-    `pool` has scores by sha256, `digests_now` the digests of `calibration_fingerprint` today: if one differs from the
-    calibration's, it is stale. Another batch that was made in the same way counts as one population with the labelled
-    one. If the calibration is not valid, the lines of its own batch are returned, so that the lot can still be
+    `pool` has scores by sha256, `digests_now` the digests of `calibration_digests_by_input` today: if one differs from
+    the calibration's, it is stale. Another batch that was made in the same way counts as one population with the
+    labelled one. If the calibration is not valid, the lines of its own batch are returned, so that the lot can still be
     certified.
     """
     bad = calibration.is_reject_by_sha256()

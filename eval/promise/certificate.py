@@ -161,9 +161,9 @@ def make_certificate(
         order_seed=plan.order_seed,
         design=plan.design,
         earlier_attempts=plan.earlier,
-        labels=labels_with_verdict_and_who(given),
+        labels=labels_reduced_to_certificate_fields(given),
         known_rejects=plan.known_rejects,
-        known_answers=labels_with_verdict_and_who(answers),
+        known_answers=labels_reduced_to_certificate_fields(answers),
         attempts=attempts,
         proven=proven,
         statements=list(statements),
@@ -173,7 +173,7 @@ def make_certificate(
     return found.model_copy(update={"sha256": found.computed_sha256()})
 
 
-def labels_with_verdict_and_who(given: Sequence[Label]) -> list[Label]:
+def labels_reduced_to_certificate_fields(given: Sequence[Label]) -> list[Label]:
     """The labels reduced to sha256, verdict, who and why, as a certificate keeps them."""
     return [Label(sha256=g.sha256, verdict=g.verdict, who=g.who, why=g.why) for g in given]
 

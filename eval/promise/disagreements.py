@@ -30,7 +30,7 @@ def disagreements(out: Path, purpose: Purpose, policy: Policy) -> list[Disagreem
     """
     given = decision_labels_under_policy(out, purpose, policy)
     opinions: dict[str, list[StoredLabel]] = {}
-    for label in last_label_of_each_reviewer(given):
+    for label in last_label_per_reviewer_and_picture(given):
         opinions.setdefault(label.sha256, []).append(label)
     last = {label.sha256: label for label in given}
     return [
@@ -43,7 +43,7 @@ def disagreements(out: Path, purpose: Purpose, policy: Policy) -> list[Disagreem
 def agreement_of_reviewers(out: Path, purpose: Purpose, policy: Policy) -> agreement.AgreementCoefficients:
     """How far the reviewers agree about the pictures that several of them labelled for `purpose` under `policy`."""
     table: dict[str, dict[str, str]] = {}
-    for label in last_label_of_each_reviewer(decision_labels_under_policy(out, purpose, policy)):
+    for label in last_label_per_reviewer_and_picture(decision_labels_under_policy(out, purpose, policy)):
         table.setdefault(label.who, {})[label.sha256] = "reject" if label.is_reject else "accept"
     return agreement.measure_agreement(table)
 
@@ -85,7 +85,7 @@ def decision_labels_under_policy(out: Path, purpose: Purpose, policy: Policy) ->
     return [label for label in given if label.policy_sha256 == policy.sha256 and label.counts_as_decision]
 
 
-def last_label_of_each_reviewer(given: Iterable[StoredLabel]) -> list[StoredLabel]:
+def last_label_per_reviewer_and_picture(given: Iterable[StoredLabel]) -> list[StoredLabel]:
     """The last label of each reviewer about each picture, those of adjudications left out, in the order given."""
     found: dict[tuple[str, str], StoredLabel] = {}
     for label in given:

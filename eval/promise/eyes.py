@@ -81,7 +81,7 @@ def known_reject_tests(
     return {who: KnownRejectTest(len(known), len(known) - len(found)) for who, found in seen.items()}
 
 
-def largest_miss_rate(tests: Collection[KnownRejectTest], delta: float) -> float:
+def upper_bound_on_miss_rate(tests: Collection[KnownRejectTest], delta: float) -> float:
     """Upper bound, 0 to 1, on the chance that any of these reviewers misses a reject, with confidence 1 - delta.
 
     The first one may spend a half of delta, the second a fourth, and so on. It is 1 without a reviewer.

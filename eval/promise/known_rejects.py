@@ -65,13 +65,13 @@ def picture_with_fault(image: Image.Image, random: np.random.Generator) -> Image
             top, left = (int(random.integers(n // 5, max(n // 5, n - n // 5 - side) + 1)) for n in (height, width))
             square = pixels[top : top + side, left : left + side]
             changed = FAULTS[kind](square, border)
-            if np.abs(visible_values(changed) - visible_values(square)).mean() >= VISIBLE:
+            if np.abs(pixel_values_times_alpha(changed) - pixel_values_times_alpha(square)).mean() >= VISIBLE:
                 pixels[top : top + side, left : left + side] = changed
                 return Image.fromarray(pixels)
     return None
 
 
-def visible_values(square: NDArray[np.uint8]) -> NDArray[np.float64]:
+def pixel_values_times_alpha(square: NDArray[np.uint8]) -> NDArray[np.float64]:
     """[h, w, c] the values, 0 to 255, of pixels; with alpha (c = 4) colours times alpha, since nobody sees others."""
     values = square.astype(float)
     if square.shape[2] == 4:
@@ -79,7 +79,7 @@ def visible_values(square: NDArray[np.uint8]) -> NDArray[np.float64]:
     return values
 
 
-def file_with_fault(path: Path, seed: str) -> bytes | None:
+def spoilt_picture_file_bytes(path: Path, seed: str) -> bytes | None:
     """The content of a spoilt copy of a picture's file, in sRGB without a colour profile: JPEG or WebP where the file's
     content is that, else PNG. None if it cannot be made.
     """
@@ -136,7 +136,7 @@ def plan_with_num_known_rejects(out: Path, plan: AuditPlan, wanted: int, paths: 
         return None
     made: dict[str, str] = {}
     for source in reversed(plan.labelling_order):
-        content = file_with_fault(paths[source], f"{plan.order_seed}:{source}")
+        content = spoilt_picture_file_bytes(paths[source], f"{plan.order_seed}:{source}")
         sha256 = hashlib.sha256(content).hexdigest() if content else ""
         if content and sha256 not in (*plan.lot, *made):
             made[sha256] = source
@@ -153,7 +153,7 @@ def write_known_rejects(out: Path, known: Iterable[tuple[str, str]], paths: dict
     """
     for sha256, source in known:
         path = neutral_picture_path(out, sha256, paths[source])
-        content = None if path.exists() else file_with_fault(paths[source], f"{seed}:{source}")
+        content = None if path.exists() else spoilt_picture_file_bytes(paths[source], f"{seed}:{source}")
         if content and hashlib.sha256(content).hexdigest() == sha256:
             files.write_atomically(path, content)
 

@@ -117,7 +117,7 @@ def ranked_bettor(places: Sequence[int], weights: NDArray[np.float64], design: R
     wealth is infinite once the number of rejects has become impossible.
     """
     where = np.asarray(places, int)
-    drawn = weights[where] / sums_over_unlabelled(weights, where)
+    drawn = weights[where] / remaining_sums_before_each_label(weights, where)
 
     def ranked_betting_wealth(labels: NDArray, size: int, rejects: int) -> NDArray[np.float64]:
         """[n] the wealth after each label (1: reject, 0: not), betting against `rejects` rejects in `size` pictures."""
@@ -126,7 +126,7 @@ def ranked_bettor(places: Sequence[int], weights: NDArray[np.float64], design: R
         for gambler in design.gamblers:
             doubts = gambler.least_doubt + gambler.doubt * relative_risks(size, design.steepness, design.floor)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                whole = left - remaining + sums_over_unlabelled(doubts, where)
+                whole = left - remaining + remaining_sums_before_each_label(doubts, where)
                 found += gambler.share * np.exp(np.log((doubts[where] + 1 - labels) / (drawn * whole)).cumsum())
         impossible = (remaining - labels > left - 1) | (remaining < labels)
         return np.where(np.maximum.accumulate(impossible), np.inf, found)
@@ -134,7 +134,7 @@ def ranked_bettor(places: Sequence[int], weights: NDArray[np.float64], design: R
     return ranked_betting_wealth
 
 
-def sums_over_unlabelled(values: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+def remaining_sums_before_each_label(values: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
     """[n] the sum of `values` over the pictures that are left before each label."""
     taken = values[places]
     return values.sum() - (np.cumsum(taken) - taken)

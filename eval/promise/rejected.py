@@ -81,7 +81,7 @@ def interval_without_replacement(good: int, looked_at: int, size: int, delta: fl
     return int(left.min()), int(left.max())
 
 
-def rejected_by_score(verdicts: Iterable[Verdict]) -> list[str]:
+def sha256_of_pictures_rejected_by_score(verdicts: Iterable[Verdict]) -> list[str]:
     """The sha256 of the pictures that the gate rejects by some score, copies (`distinct`, `novelty`) among them; each
     once, sorted.
     """
@@ -95,7 +95,7 @@ def rejected_by_score(verdicts: Iterable[Verdict]) -> list[str]:
     )
 
 
-def rejected_order(pictures: Iterable[str], policy: Policy) -> list[str]:
+def labelling_order_of_rejected_pictures(pictures: Iterable[str], policy: Policy) -> list[str]:
     """The rejected pictures in the random order in which people look at them."""
     return labels.shuffled_pictures("rejected", pictures, policy.sha256)
 
@@ -107,8 +107,8 @@ def false_rejects(out: Path, verdicts: list[Verdict], policy: Policy) -> FalseRe
     known = labels.valid_labels_by_sha256(out, "rejected", policy)
     if not known:
         return None
-    pictures = rejected_by_score(verdicts)
-    given = labels_before_first_gap(rejected_order(pictures, policy), known)
+    pictures = sha256_of_pictures_rejected_by_score(verdicts)
+    given = labels_before_first_gap(labelling_order_of_rejected_pictures(pictures, policy), known)
     if not given:
         return None
     accepted = sum(verdict.verdict == "accept" for verdict in verdicts)

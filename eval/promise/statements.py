@@ -20,7 +20,7 @@ class TraitStatement(Record):
     value: str = Field(min_length=1)
 
     @property
-    def worksheet_name(self) -> str:
+    def statement_name_in_worksheet(self) -> str:
         """What a worksheet calls it."""
         return f"{self.file}#{self.trait}"
 
@@ -30,7 +30,7 @@ class TraitStatement(Record):
         return files.canonical_sha256([self.picture, self.trait, self.value])
 
 
-def statements_of(file: str, picture: str, traits: Mapping[str, str]) -> list[TraitStatement]:
+def trait_statements_of_picture(file: str, picture: str, traits: Mapping[str, str]) -> list[TraitStatement]:
     """A statement for each trait of a picture, by name of the trait."""
     return [TraitStatement(file=file, picture=picture, trait=t, value=v) for t, v in sorted(traits.items())]
 

@@ -200,7 +200,7 @@ def open_store(out: Path, to_write: bool = False) -> Iterator[sqlite3.Connection
     path = out / STORE
     try:
         if not to_write and not os.access(out, os.W_OK):
-            connection = copy_in_memory(path)
+            connection = connection_to_in_memory_copy(path)
         else:
             if not path.exists():
                 make_store(path)
@@ -245,7 +245,7 @@ def make_store(path: Path) -> None:
             os.link(made, path)
 
 
-def copy_in_memory(path: Path) -> sqlite3.Connection:
+def connection_to_in_memory_copy(path: Path) -> sqlite3.Connection:
     """A connection to a copy, in memory, of a store in a folder that cannot be written to; to an empty one if there is
     none.
 

@@ -57,7 +57,7 @@ class WorksheetQuestion:
     reasons: tuple[str, ...] = ()  # names of the checks for which the picture stands in review
 
 
-class NamedPictures:
+class PictureNameLookup:
     """The pictures that a table may speak of, found by their name, by its last part alone, or by their sha256."""
 
     def __init__(self, sha256_by_name: Mapping[str, str]) -> None:
@@ -67,15 +67,15 @@ class NamedPictures:
         for name in sha256_by_name:
             self.names_by_last_part.setdefault(name.rpartition("/")[2], []).append(name)
 
-    def names_like(self, name: str) -> list[str]:
+    def picture_names_matching(self, name: str) -> list[str]:
         """The names of the pictures that `name` may mean: itself, else those whose last part it is."""
         return [name] if name in self.sha256_by_name else self.names_by_last_part.get(name, [])
 
-    def digest_of(self, name: str) -> tuple[str, str]:
+    def digest_or_problem_of_picture(self, name: str) -> tuple[str, str]:
         """(sha256, "") of the picture with this name, or ("", the problem as a sentence). The last part of a name is
         enough.
         """
-        matching = self.names_like(name) if name else []
+        matching = self.picture_names_matching(name) if name else []
         if len(matching) > 1:
             return "", f"{len(matching)} pictures are called {name}: write the path below the folder, as {matching[0]}"
         if not matching:
@@ -83,16 +83,16 @@ class NamedPictures:
         sha256 = self.sha256_by_name[matching[0]]
         return sha256, "" if sha256 else f"{matching[0]} cannot be read: give its sha256"
 
-    def are_of_two(self, name: str, sha256: str) -> bool:
+    def name_and_digest_contradict(self, name: str, sha256: str) -> bool:
         """Whether `name` and `sha256` are both known here, and of two pictures.
 
         False if one of them is unknown: the row is about another lot, or the file was renamed.
         """
-        same = {self.sha256_by_name[one] for one in self.names_like(name)}
+        same = {self.sha256_by_name[one] for one in self.picture_names_matching(name)}
         return bool(same) and sha256 in self.digests and sha256 not in same
 
 
-def read_answers(
+def read_worksheet_answers(
     path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy
 ) -> list[WorksheetAnswer]:
     """The answers in a table (CSV or JSON Lines), one for each picture of `pictures` (file name -> sha256), in the
@@ -111,7 +111,7 @@ def read_answers(
             f"decisions={path} needs a first line `sha256,verdict,who,why`, then a line a picture",
             next_step="`file` may stand instead of `sha256`.",
         )
-    named, elsewhere_given = NamedPictures(pictures), rows_of_other_purposes(out, purpose)
+    named, elsewhere_given = PictureNameLookup(pictures), rows_of_other_purposes(out, purpose)
     under_others = rows_of_other_policies(out, purpose, policy) if purpose != "review" else set()
     found: dict[str, WorksheetAnswer] = {}
     problems, elsewhere, other_policy = [], 0, 0
@@ -122,7 +122,7 @@ def read_answers(
         sha256, verdict = cells.get("sha256", "").lower(), cells.get("verdict", "").lower()
         problem = ""
         if not sha256:
-            sha256, problem = named.digest_of(unescape_formula_cell(str(row.get("file") or "")))
+            sha256, problem = named.digest_or_problem_of_picture(unescape_formula_cell(str(row.get("file") or "")))
         who, declared, policy_sha256 = (
             unescape_formula_cell(cells.get("who", "")),
             cells.get("purpose", ""),
@@ -134,7 +134,7 @@ def read_answers(
             (sha256 != "" and not re.fullmatch("[0-9a-f]{64}", sha256), "sha256 is not 64 hex digits"),
             (verdict not in VERDICTS, f"verdict {verdict!r} is none of {', '.join(VERDICTS)}"),
             (
-                named.are_of_two(unescape_formula_cell(str(row.get("file") or "")), sha256),
+                named.name_and_digest_contradict(unescape_formula_cell(str(row.get("file") or "")), sha256),
                 f"file and sha256 are of two pictures: {cells.get('file')} is not {sha256[:12]}...: correct one",
             ),
             (not who, "who is empty: somebody answers for each label"),
@@ -200,7 +200,7 @@ def trait_and_value_shown(text: str, values: Mapping[str, Collection[str]]) -> t
 
 
 def sha256_verdict_who_why(label: Label) -> tuple[str, str, str, str]:
-    """(sha256, verdict, who, why) of a label, to compare it with `label_of_row`."""
+    """(sha256, verdict, who, why) of a label, to compare it with `sha256_verdict_who_why_of_row`."""
     return label.sha256, label.verdict, label.who, label.why
 
 
@@ -240,8 +240,8 @@ def write_worksheet(
     """
     table = tables.read_table(path) if path.exists() else tables.Table([], [], [])
     stored = {sha256_verdict_who_why(label) for label in read_stored_labels(path.parent, purpose)}
-    written, named = rows_with_answers(table), NamedPictures(pictures)
-    waiting = [row for row in written if label_of_row(row, named) not in stored]
+    written, named = rows_with_answers(table), PictureNameLookup(pictures)
+    waiting = [row for row in written if sha256_verdict_who_why_of_row(row, named) not in stored]
     if table.problems or not all(row_has_purpose_and_policy(row, purpose, policy) for row in waiting):
         aside = unused_sibling_path(path)
         path.rename(aside)
@@ -249,7 +249,7 @@ def write_worksheet(
         written = waiting = []
     rows = {q.sha256 or q.file: question_as_row(q, purpose, policy) for q in questions}
     for row in written:
-        sha256, verdict, _, why = label = label_of_row(row, named)
+        sha256, verdict, _, why = label = sha256_verdict_who_why_of_row(row, named)
         unsettled = label not in stored or (verdict == "unsure" and row_has_purpose_and_policy(row, purpose, policy))
         if unsettled and (sha256 in rows or (label not in stored and (verdict or why))):
             rows[sha256 or row.get("file", "")] = row
@@ -270,9 +270,9 @@ def remove_worksheet(path: Path, purpose: Purpose, pictures: Mapping[str, str]) 
     """
     if not path.exists():
         return
-    table, named = tables.read_table(path), NamedPictures(pictures)
+    table, named = tables.read_table(path), PictureNameLookup(pictures)
     stored = {sha256_verdict_who_why(label) for label in read_stored_labels(path.parent, purpose)}
-    waiting = [row for row in rows_with_answers(table) if label_of_row(row, named) not in stored]
+    waiting = [row for row in rows_with_answers(table) if sha256_verdict_who_why_of_row(row, named) not in stored]
     if not table.problems and not waiting:
         path.unlink()
         return
@@ -301,10 +301,10 @@ def row_has_purpose_and_policy(row: Mapping[str, str], purpose: Purpose, policy:
     return stated[0] in ("", purpose) and stated[1] in ("", policy.sha256)
 
 
-def label_of_row(row: Mapping[str, str], named: NamedPictures) -> tuple[str, str, str, str]:
+def sha256_verdict_who_why_of_row(row: Mapping[str, str], named: PictureNameLookup) -> tuple[str, str, str, str]:
     """(sha256, verdict, who, why) of a worksheet's row, as they are stored; the sha256 is "" if it is not known."""
     sha256 = row.get("sha256", "").strip().lower()
-    sha256 = sha256 or named.digest_of(unescape_formula_cell(row.get("file", "")))[0]
+    sha256 = sha256 or named.digest_or_problem_of_picture(unescape_formula_cell(row.get("file", "")))[0]
     who, why = (unescape_formula_cell(row.get(name, "").strip()) for name in ("who", "why"))
     return sha256, row.get("verdict", "").strip().lower(), who, why
 
@@ -336,7 +336,9 @@ def stored_and_given_labels(
 
     Raises DataError if an answer turns a stored label from good to reject or back: labels cannot be changed.
     """
-    found = {answer.label.sha256: answer.label for answer in read_answers(path, purpose, out, pictures, policy)}
+    found = {
+        answer.label.sha256: answer.label for answer in read_worksheet_answers(path, purpose, out, pictures, policy)
+    }
     before = valid_labels_by_sha256(out, purpose, policy, under)
     changed = [s for s, label in found.items() if s in before and before[s].is_reject != label.is_reject]
     if changed:

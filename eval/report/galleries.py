@@ -10,7 +10,7 @@ import numpy as np
 from eval.judging.byscores import TWINS
 from eval.judging.certified import BEYOND, FOUND
 from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, UNSURE, Reason, Verdict
-from eval.lot.comparison import Comparison
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, TOO_FEW, UNKNOWN_VALUE, UNREADABLE
 from eval.report.thumbnails import ReportThumbnails
@@ -141,11 +141,11 @@ def reason_in_words(reason: Reason) -> str:
         return ""
     if reason.score is None or reason.threshold is None:
         return reason.detail or "could not be computed"
-    score, threshold = shortest_distinct_numbers(reason.score, reason.threshold)
+    score, threshold = score_and_threshold_texts_that_differ(reason.score, reason.threshold)
     return f"{score}\u00a0<\u00a0{threshold}" + (f", {reason.detail}" if reason.detail else "")
 
 
-def shortest_distinct_numbers(score: float, threshold: float) -> tuple[str, str]:
+def score_and_threshold_texts_that_differ(score: float, threshold: float) -> tuple[str, str]:
     """Score and threshold as text, with as few digits as show that they differ, but three at least."""
     pair = [value if abs(value) > 1e-4 else 0.0 for value in (score, threshold)]  # a blank picture's contrast is 7e-15
     texts = ("", "")
@@ -156,7 +156,7 @@ def shortest_distinct_numbers(score: float, threshold: float) -> tuple[str, str]
     return texts
 
 
-def reference_strip(compared: Comparison, thumbnails: ReportThumbnails) -> dict[str, Any] | None:
+def reference_strip(compared: ComparisonPictures, thumbnails: ReportThumbnails) -> dict[str, Any] | None:
     """The page's strip of references, whose thumbnails are written: up to REFERENCES_SHOWN, evenly chosen from all;
     None if there are none.
     """
@@ -175,7 +175,11 @@ def reference_strip(compared: Comparison, thumbnails: ReportThumbnails) -> dict[
 
 
 def copies_beside_originals(
-    verdicts: Sequence[Verdict], rows: Sequence[dict], lot: Lot, compared: Comparison, thumbnails: ReportThumbnails
+    verdicts: Sequence[Verdict],
+    rows: Sequence[dict],
+    lot: Lot,
+    compared: ComparisonPictures,
+    thumbnails: ReportThumbnails,
 ) -> dict[str, Any] | None:
     """The page's pairs of pictures that were refused as copies and what they copy, the most alike first; their
     thumbnails are written. None if there are none.
@@ -197,8 +201,8 @@ def copies_beside_originals(
     figures = []
     for (_, file, reason, verdict, row), (path, origin, kind), sha256 in zip(chosen, twins, digests, strict=True):
         likeness, limit = (
-            likeness_from_log_distance(reason.score or 0.0),
-            likeness_from_log_distance(reason.threshold or 0.0),
+            likeness_text_from_log_distance(reason.score or 0.0),
+            likeness_text_from_log_distance(reason.threshold or 0.0),
         )
         figures.append(
             {
@@ -216,7 +220,7 @@ def copies_beside_originals(
 
 
 def original_of_copy(
-    check: str, name: str, own: Mapping[str, Path], kinds: Mapping[str, str], compared: Comparison
+    check: str, name: str, own: Mapping[str, Path], kinds: Mapping[str, str], compared: ComparisonPictures
 ) -> tuple[Path, str, str]:
     """(path, origin in words, verdict) of the original `name`, which a picture copies; "" if it was not judged."""
     if check == "novelty":
@@ -226,7 +230,7 @@ def original_of_copy(
     return dict(compared.exported)[name], "exported before", ""
 
 
-def likeness_from_log_distance(score: float) -> str:
+def likeness_text_from_log_distance(score: float) -> str:
     """The likeness of two pictures as text with three decimals, such as "0.982".
 
     `score` is the log of their distance (eval/scorers/duplicates.py); the likeness is 1 less the distance.

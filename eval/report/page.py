@@ -189,7 +189,7 @@ def slider_section(judged: JudgedLot, evidence: SliderEvidence) -> dict[str, Any
         )
         charts.append((title, f"{top:.0%}", slider_curve_svg(bounds, top, found.start, "reject", promise.alpha)))
     num_labels = len(calibration.labels) if calibration else 0
-    texts = slider.position_texts(found, bounds, num_labels, promise.delta, evidence.without_bound)
+    texts = slider.slider_position_texts(found, bounds, num_labels, promise.delta, evidence.without_bound)
     data = {
         "score": found.score,
         "start": found.start,

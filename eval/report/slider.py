@@ -153,7 +153,7 @@ def reject_share_bounds_by_position(
     )
 
 
-def position_texts(
+def slider_position_texts(
     slider: ThresholdSlider,
     bounds: NDArray[np.float64] | None,
     num_labels: int,

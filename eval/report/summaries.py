@@ -86,7 +86,7 @@ def junit_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[JUn
     cases = []
     for check in [*of_policy, *sorted(found.keys() - set(of_policy))]:
         failed = any(reason.verdict in FAILING.get(ExitCode(code), ()) for reason, _ in found[check])
-        cases.append(JUnitCase(f"check.{check}", reasons_with_files(found[check]), failed))
+        cases.append(JUnitCase(f"check.{check}", reasons_with_files_as_text(found[check]), failed))
     for line in outcome.left_out:
         check, _, cause = line.partition(": ")
         cases.append(JUnitCase(f"check.{check}", escaped_on_one_line(cause), skipped=True))
@@ -101,18 +101,18 @@ def junit_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[JUn
     return cases
 
 
-def reasons_with_files(found: Sequence[tuple[Reason, str]]) -> str:
+def reasons_with_files_as_text(found: Sequence[tuple[Reason, str]]) -> str:
     """Reasons of one check with the files that have them, one on a line, the worst first; at most MAX_NAMED.
 
     The worst consequence comes first; of equal ones, the lowest score.
     """
 
-    def worst_first(item: tuple[Reason, str]) -> tuple[int, float, str]:
+    def sort_key_worst_reason_first(item: tuple[Reason, str]) -> tuple[int, float, str]:
         """Sort key of (reason, file): the worst consequence first; of equal ones, the lowest score."""
         reason, file = item
         return ORDER.index(reason.verdict), -math.inf if reason.score is None else reason.score, file
 
-    first = heapq.nsmallest(MAX_NAMED, found, key=worst_first)
+    first = heapq.nsmallest(MAX_NAMED, found, key=sort_key_worst_reason_first)
     lines = [
         f"{reason.verdict}: {escaped_on_one_line(file)}{score_and_threshold_in_brackets(reason)}"
         for reason, file in first
@@ -121,7 +121,7 @@ def reasons_with_files(found: Sequence[tuple[Reason, str]]) -> str:
     return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])
 
 
-def worst_picture_first(verdict: Verdict) -> tuple[int, float, str]:
+def sort_key_worst_picture_first(verdict: Verdict) -> tuple[int, float, str]:
     """Sort key of pictures: the worst verdict first; of equal ones, the picture that lies furthest below a line."""
     return ORDER.index(verdict.verdict), verdict.margin or 0.0, verdict.file
 
@@ -181,7 +181,7 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     failed = [v for v in verdicts if v.verdict != "accept"]
     if failed:
         lines += ["", "| picture | verdict | reasons |", "|---|---|---|"]
-        worst = heapq.nsmallest(MAX_NAMED, failed, key=worst_picture_first)
+        worst = heapq.nsmallest(MAX_NAMED, failed, key=sort_key_worst_picture_first)
         for verdict in worst:
             reasons = "; ".join(
                 f"{reason.check}{score_and_threshold_in_brackets(reason)}" for reason in verdict.reasons

@@ -144,26 +144,26 @@ def receive_replaying_body(body: bytes, receive: Receive) -> Receive:
     """An ASGI `receive` that gives the body again that was read already, and then what comes after it."""
     told = False
 
-    async def body_first_then_rest() -> Message:
+    async def receive_body_first_then_rest() -> Message:
         nonlocal told
         if told:
             return await receive()
         told = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return body_first_then_rest
+    return receive_body_first_then_rest
 
 
 def with_security_headers(send: Send) -> Send:
     """An ASGI `send` that adds HEADERS to every response."""
 
-    async def add_security_headers(message: Message) -> None:
+    async def send_with_security_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
             message["headers"] = [*message.get("headers", []), *own]
         await send(message)
 
-    return add_security_headers
+    return send_with_security_headers
 
 
 async def refuse_request(send: Send, status: int, why: str) -> None:

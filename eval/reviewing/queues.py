@@ -13,7 +13,7 @@ from eval.judging.certified import BEYOND
 from eval.judging.decisions import checks_that_caused_review
 from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import PERSON, Verdict, margin_or_minus_infinity
-from eval.lot.comparison import Comparison, planned_trait_values
+from eval.lot.comparison import ComparisonPictures, planned_trait_values
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
 from eval.promise.disagreements import Disagreement
@@ -38,7 +38,7 @@ class ReviewPicture:
     traits: dict[str, str] = field(default_factory=dict)  # planned
 
 
-def never_ends(given: list[Label], answers: list[Label]) -> bool:
+def never_enough_labels(given: list[Label], answers: list[Label]) -> bool:
     """False: pictures in review are asked about until none is left."""
     return False
 
@@ -62,7 +62,9 @@ class ReviewQueue:
     purpose: Purpose = "review"
     fixed_order: tuple[str, ...] = ()  # of an audit or a calibration; empty for pictures in review
     under: str = ""  # of a calibration: digest of its pool and policy
-    has_ended: Callable[[list[Label], list[Label]], bool] = never_ends  # of an audit or a calibration: whether these
+    has_ended: Callable[[list[Label], list[Label]], bool] = (
+        never_enough_labels  # of an audit or a calibration: whether these
+    )
     # labels, and answers to known rejects, are enough
     opinions: dict[str, list[dict[str, str]]] = field(
         default_factory=dict
@@ -87,7 +89,7 @@ class ReviewQueue:
         ]  # JSON takes too long for 10,000 pictures
         return hashlib.sha256("\n".join(asked).encode()).hexdigest()
 
-    def gets_second_look(self, sha256: str) -> bool:
+    def gets_second_reviewer(self, sha256: str) -> bool:
         """Whether a second reviewer is asked about the picture too, as it is for a random share of all."""
         return int(random_order_key("second look", self.policy.sha256, sha256)[:8], 16) < self.second_look_share * 2**32
 
@@ -124,7 +126,7 @@ def random_order_key(seed: str, who: str, sha256: str) -> str:
     return hashlib.sha256(f"{seed}:{who}:{sha256}".encode(errors="replace")).hexdigest()
 
 
-def in_review_queue(judged: JudgedLot, next_words: str) -> ReviewQueue:
+def queue_of_pictures_in_review(judged: JudgedLot, next_words: str) -> ReviewQueue:
     """The queue of every picture that the gate holds for review, whatever the reason, those included that a person has
     decided; rejects of the gate are its known rejects.
     """
@@ -167,7 +169,7 @@ def disagreement_queue(borderline: ReviewQueue, found: Iterable[Disagreement]) -
 
 def audit_or_calibration_queue(
     lot: Lot,
-    compared: Comparison,
+    compared: ComparisonPictures,
     policy: Policy,
     purpose: Purpose,
     order: Iterable[str],
@@ -220,7 +222,7 @@ def review_picture_of(lot: Lot, name: str, path: Path) -> ReviewPicture:
     return ReviewPicture(lot.sha256[name], path, name, slot.prompt, slot.traits)
 
 
-def references_to_show(compared: Comparison) -> list[ReviewPicture]:
+def references_to_show(compared: ComparisonPictures) -> list[ReviewPicture]:
     """Up to BOARD references, spread evenly over all of them."""
     named = compared.references
     chosen = named[:: max(1, -(-len(named) // BOARD))]

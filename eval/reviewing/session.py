@@ -133,7 +133,7 @@ class ReviewSession:
         reviewers = {row.who for row in rows}
         if self.queue.fixed_order or who in reviewers:
             return False
-        second = len(reviewers) == 1 and self.queue.gets_second_look(sha256)
+        second = len(reviewers) == 1 and self.queue.gets_second_reviewer(sha256)
         return second or self.has_unsettled_disagreement(sha256)
 
     def has_unsettled_disagreement(self, sha256: str) -> bool:

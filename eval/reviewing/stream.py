@@ -27,7 +27,7 @@ ROUNDS = 15  # of the estimation; it has settled by then
 SUSPECT = 0.25  # from this probability on a picture is shown among the suspects
 
 
-class TimedPicture(Record):
+class PictureWithTimeShown(Record):
     """A picture that was shown."""
 
     sha256: Sha256
@@ -38,7 +38,7 @@ class TimedPicture(Record):
 class StreamPass(Record):
     """One pass of a block of pictures: when each was shown, and when a key was pressed, in milliseconds."""
 
-    shown: list[TimedPicture] = Field(min_length=1, max_length=200)
+    shown: list[PictureWithTimeShown] = Field(min_length=1, max_length=200)
     """In the order in which they were shown."""
     presses_ms: list[float] = Field(max_length=500)
     """When the key was pressed, in milliseconds of the same clock."""

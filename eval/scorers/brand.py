@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 
-from eval.measuring.measured import EncodedViews, ForeignSet, MeasuredLot, percentiles_0_to_100
+from eval.measuring.measured import EncodedPictures, ForeignSet, MeasuredLot, percentiles_0_to_100
 from eval.measuring.record import OF_BASE, SeparationFromForeignSet, StyleReadability
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers.brandfeatures import PIXEL_BLOCKS, brand_feature_blocks
@@ -216,18 +216,18 @@ class BrandClassifier(NamedTuple):
     pixels: bool  # it sees pixels beside the encoder's numbers
     decided: NDArray[np.float32]  # log-odds of each decided picture that it knows, by a reader without it
 
-    def log_odds(self, shown: EncodedViews) -> NDArray[np.float32]:
+    def log_odds(self, shown: EncodedPictures) -> NDArray[np.float32]:
         """[n] log-odds that each picture is of the brand."""
         responses = self.fitted.responses(self.scaling.scaled_rows(brand_feature_blocks(shown, self.pixels)))
         return (self.slope * responses + self.offset).astype(np.float32)
 
 
 def learn_brand_classifier(
-    references: EncodedViews,
-    redrawn: EncodedViews,
+    references: EncodedPictures,
+    redrawn: EncodedPictures,
     sets: list[ForeignSet],
     pixels: bool = True,
-    decided: tuple[EncodedViews, NDArray[np.float64]] | None = None,
+    decided: tuple[EncodedPictures, NDArray[np.float64]] | None = None,
 ) -> BrandClassifier:
     """Fit a reader of the brand; without `pixels` it sees the encoder's numbers alone.
 
@@ -243,12 +243,12 @@ def learn_brand_classifier(
 
 
 def fit_brand_classifier(
-    references: EncodedViews,
-    redrawn: EncodedViews,
+    references: EncodedPictures,
+    redrawn: EncodedPictures,
     sets: list[ForeignSet],
     unseen: list[ForeignSet],
     pixels: bool,
-    decided: tuple[EncodedViews, NDArray[np.float64]] | None = None,
+    decided: tuple[EncodedPictures, NDArray[np.float64]] | None = None,
 ) -> BrandClassifier:
     """Fit a reader to `sets` and `decided`; how well it tells the sets `unseen`, which it does not learn, is measured
     too.
@@ -277,7 +277,7 @@ def fit_brand_classifier(
     known = whole.responses_left_out(rows[0], truths[0], weights[0], views=2).reshape(2, r)  # of both views
     foreign, separations = [], []
 
-    def note_separation(name: str, mine: NDArray, apart: NDArray) -> None:
+    def record_separation_from_set(name: str, mine: NDArray, apart: NDArray) -> None:
         """Note the responses `apart` to a foreign set, and how well `mine`, [2, r] of references, are
         told from them.
         """
@@ -293,11 +293,13 @@ def fit_brand_classifier(
             apart, mine = all_rows.responses_without_set(
                 (rows[i], truths[i], weights[i]), (rows[0], truths[0], weights[0]), views=2
             )
-            note_separation(one.name, mine.reshape(2, r), apart)
+            record_separation_from_set(one.name, mine.reshape(2, r), apart)
         else:
-            note_separation(one.name, known, whole.responses_left_out(rows[i], truths[i], weights[i]))
+            record_separation_from_set(one.name, known, whole.responses_left_out(rows[i], truths[i], weights[i]))
     for one in unseen:
-        note_separation(one.name, known, whole.responses(scaling.scaled_rows(brand_feature_blocks(one, pixels))))
+        record_separation_from_set(
+            one.name, known, whole.responses(scaling.scaled_rows(brand_feature_blocks(one, pixels)))
+        )
     every = np.concatenate([known.min(0), *foreign])
     slope, offset = fit_platt_scaling(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))
     log_odds = (slope * every + offset).astype(np.float32)
@@ -368,7 +370,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     blocks = [slice(start, start + BLOCK) for start in range(0, len(measured.pictures.names), BLOCK)]
     found = np.concatenate([reader.log_odds(seen(measured.pictures.rows(block))) for block in blocks])
     if told is not None:
-        in_lot, rows = measured.rows_of_decided_pictures()
+        in_lot, rows = measured.row_indexes_of_decided_pictures()
         place = {row: i for i, row in enumerate(told[2])}
         for i, row in zip(in_lot, rows, strict=True):
             if row in place:
@@ -378,7 +380,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
 
 def decided_pictures_about_style(
     measured: MeasuredLot,
-) -> tuple[EncodedViews, NDArray[np.float64], NDArray[np.int64]] | None:
+) -> tuple[EncodedPictures, NDArray[np.float64], NDArray[np.int64]] | None:
     """The decided pictures that say something of the style: (views of k pictures, [k] truth, [k] rows in the file).
 
     The truth is 1 for an accepted picture and -1 for one that was rejected for its style. None if there are none.
@@ -390,7 +392,7 @@ def decided_pictures_about_style(
         return None
     views = measured.at_foreign_size(measured.decided.features)
     others = tuple((embeddings[rows], patches[rows]) for embeddings, patches in views.others)
-    some = EncodedViews(views.embeddings[rows], views.patches[rows], views.signatures[rows], others)
+    some = EncodedPictures(views.embeddings[rows], views.patches[rows], views.signatures[rows], others)
     return some, np.where(measured.decided.accepted[rows], 1.0, -1.0), rows
 
 

@@ -6,7 +6,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.measuring.measured import EncodedViews, ForeignSet
+from eval.measuring.measured import EncodedPictures, ForeignSet
 from stylegate import similarity
 from stylegate.pictures import CORES
 
@@ -33,7 +33,7 @@ ONE_CHANNEL = linear_bin_weights(FINE, COLOURS)
 OF_TENTHS = linear_bin_weights(256, TENTHS)
 
 
-def shares_of_kinds(cells: NDArray, kinds: int) -> NDArray[np.float32]:
+def normalised_histograms_of_rows(cells: NDArray, kinds: int) -> NDArray[np.float32]:
     """[n, kinds] the share of each kind (0 to kinds - 1) among the whole numbers of each row of `cells` [n, ...]."""
     rows = cells.reshape(len(cells), -1)
     places = rows + kinds * np.arange(len(rows), dtype=np.int32)[:, None]
@@ -46,14 +46,14 @@ def colour_histograms(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     [n, 64, 64, 3].
     """
     cells = (signatures // (256 // FINE)).astype(np.int32)
-    colours = shares_of_kinds(cells[..., 0] * FINE**2 + cells[..., 1] * FINE + cells[..., 2], FINE**3)
+    colours = normalised_histograms_of_rows(cells[..., 0] * FINE**2 + cells[..., 1] * FINE + cells[..., 2], FINE**3)
     for _ in range(3):  # red is divided among its COLOURS values, then green, then blue
         colours = colours.reshape(len(cells), FINE, -1).transpose(0, 2, 1) @ ONE_CHANNEL
     brightness, saturation = luma_bt601(signatures), saturation_of(signatures)
     shares = [
         colours.reshape(len(cells), -1),
-        shares_of_kinds(brightness, 256) @ OF_TENTHS,
-        shares_of_kinds(saturation, 256) @ OF_TENTHS,
+        normalised_histograms_of_rows(brightness, 256) @ OF_TENTHS,
+        normalised_histograms_of_rows(saturation, 256) @ OF_TENTHS,
     ]
     return np.sqrt(np.concatenate(shares, axis=1))
 
@@ -82,7 +82,7 @@ def brightness_step_histograms(signatures: NDArray[np.uint8]) -> NDArray[np.floa
         across, down = np.diff(small, axis=2), np.diff(small, axis=1)
         once = np.concatenate([STEPS[np.abs(part)].reshape(len(small), -1) for part in (across, down)], axis=1)
         twice = STEPS[np.minimum(np.abs(np.diff(across, axis=2)), 255)]
-        found += [shares_of_kinds(once, 9), shares_of_kinds(twice, 9)]
+        found += [normalised_histograms_of_rows(once, 9), normalised_histograms_of_rows(twice, 9)]
     return np.sqrt(np.concatenate(found, axis=1))
 
 
@@ -136,7 +136,7 @@ PIXEL_BLOCKS = {  # and the weight of each: a LoRA draws strokes less exactly th
 }
 
 
-def brand_feature_blocks(shown: ForeignSet | EncodedViews, pixels: bool = True) -> list[NDArray[np.float32]]:
+def brand_feature_blocks(shown: ForeignSet | EncodedPictures, pixels: bool = True) -> list[NDArray[np.float32]]:
     """What a reader of the brand sees of n pictures: several blocks [n, k] of numbers, each block of one kind.
 
     First those of PIXEL_BLOCKS, then those of the encoders. Without `pixels` only these remain.

@@ -17,7 +17,7 @@ SMALLEST = 1e-6  # mean square of the references; with less they are all the sam
 
 def score(patches: NDArray, references: NDArray) -> NDArray[np.float32]:
     """[n] drawing score of pictures with patches [n, p], from the references' patches [r, p]; rows of length 1."""
-    lent = references[indexes_of_combined_references(len(references))].astype(np.float32)
+    lent = references[indexes_of_evenly_spaced_references(len(references))].astype(np.float32)
     mean = lent.mean(0, dtype=np.float32)
     centred = lent - mean
     gram = centred @ centred.T
@@ -32,7 +32,7 @@ def score(patches: NDArray, references: NDArray) -> NDArray[np.float32]:
     return out
 
 
-def indexes_of_combined_references(count: int) -> NDArray[np.int64]:
+def indexes_of_evenly_spaced_references(count: int) -> NDArray[np.int64]:
     """Indices of those of `count` references whose patches are combined: all, or MOST of them at even distances."""
     return np.arange(count) if count <= MOST else np.linspace(0, count - 1, MOST).astype(int)
 
@@ -46,7 +46,7 @@ def leave_one_out(references: NDArray) -> NDArray[np.float32]:
     reference c out takes (r / (r - 1)) c c' from the scatter of all, which scales (S + l)^-1 c (Sherman and Morrison
     1950): one decomposition of the references' products gives every residual.
     """
-    lend = indexes_of_combined_references(len(references))
+    lend = indexes_of_evenly_spaced_references(len(references))
     out = np.empty(len(references), np.float32)
     rest = np.setdiff1d(np.arange(len(references)), lend)
     out[rest] = score(references[rest], references)

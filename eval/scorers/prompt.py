@@ -90,7 +90,7 @@ def fit_trait_classifiers(
     fitted on them too. A trait is tried if it has two values or more, and FOLDS references show one of them. Areas are
     of references that the reader was not fitted on (FOLDS-fold cross-validation).
     """
-    extra, extra_truth = more or (rows_at(references, np.array([], int)), [])
+    extra, extra_truth = more or (embeddings_and_patches_at(references, np.array([], int)), [])
     found, areas = {}, {}
     for trait, options in values.items():
         known = np.array([i for i, row in enumerate(truth) if row.get(trait) in options], int)
@@ -105,9 +105,12 @@ def fit_trait_classifiers(
             """A reader fitted on these of the known references, and on other pictures of the brand: at most MOST."""
             known, numbers, beside, numbers_beside, texts = of_trait
             shown, of_both = len(fitted), np.r_[numbers[fitted], numbers_beside]
-            learned = indexes_of_learned_rows(of_both, MOST)
+            learned = indexes_of_balanced_subsample(of_both, MOST)
             own, other = learned[learned < shown], learned[learned >= shown] - shown
-            rows = concatenate_embeddings(rows_at(references, known[fitted[own]]), rows_at(extra, beside[other]))
+            rows = concatenate_embeddings(
+                embeddings_and_patches_at(references, known[fitted[own]]),
+                embeddings_and_patches_at(extra, beside[other]),
+            )
             return fit_linear_trait_classifier(rows, of_both[learned], texts)
 
         of_trait = known, numbers, beside, numbers_beside, texts
@@ -115,7 +118,7 @@ def fit_trait_classifiers(
         for fold in range(FOLDS):
             out = np.arange(len(known)) % FOLDS == fold
             responses[out] = fit_classifier_of_one_trait(np.flatnonzero(~out), *of_trait).responses(
-                rows_at(references, known[out])
+                embeddings_and_patches_at(references, known[out])
             )
         right = lead_over_other_values(responses, numbers)
         wrong = [lead_over_other_values(responses, (numbers + k) % len(options)) for k in range(1, len(options))]
@@ -137,7 +140,7 @@ def embedding_and_patches_in_one_row(rows: PictureEmbeddings) -> NDArray[np.floa
     return np.concatenate([rows.embeddings, rows.patches], axis=1, dtype=np.float64)
 
 
-def rows_at(rows: PictureEmbeddings | PictureFeatures, numbers: NDArray) -> PictureEmbeddings:
+def embeddings_and_patches_at(rows: PictureEmbeddings | PictureFeatures, numbers: NDArray) -> PictureEmbeddings:
     """The embeddings and patches of the pictures with these numbers [k]."""
     return PictureEmbeddings(rows.embeddings[numbers], rows.patches[numbers])
 
@@ -166,7 +169,7 @@ def fit_linear_trait_classifier(rows: PictureEmbeddings, numbers: NDArray, texts
     return LinearTraitClassifier(mean, weights)
 
 
-def indexes_of_learned_rows(numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def indexes_of_balanced_subsample(numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Indexes of at most `most` rows that a reader learns from, in their order; `numbers` [n] is the value of each row.
 
     The common values are cut to the same number, evenly spread over their rows, so that rare ones keep all of theirs.
@@ -211,7 +214,9 @@ def log_odds_of_planned_traits(
         asked = np.array([i for i, row in enumerate(planned) if row.get(trait) in reading.values], int)
         for start in range(0, len(asked), BLOCK):
             block = asked[start : start + BLOCK]
-            each[k, block] = reading.log_odds(rows_at(rows, block), [planned[i][trait] for i in block])
+            each[k, block] = reading.log_odds(
+                embeddings_and_patches_at(rows, block), [planned[i][trait] for i in block]
+            )
     whole = log_odds_that_all_hold(each)
     return np.where(np.isnan(whole), np.float32(NOTHING_ASKED), whole)
 
@@ -236,7 +241,7 @@ def seen_trait_values(
     for trait, reading in readable.items():
         for start in range(0, len(found), BLOCK):
             block = np.arange(start, min(start + BLOCK, len(found)))
-            seen = reading.reader.responses(rows_at(rows, block)).argmax(1)
+            seen = reading.reader.responses(embeddings_and_patches_at(rows, block)).argmax(1)
             for i, number in zip(block, seen, strict=True):
                 found[i][trait] = reading.values[number]
     return found
@@ -272,38 +277,43 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
         return None
     training = measured.training
     learned = np.array([i for i, name in enumerate(training.names) if name in compared.learned], int)
-    more = (rows_at(training, learned), [compared.learned[training.names[i]] for i in learned])
+    more = (embeddings_and_patches_at(training, learned), [compared.learned[training.names[i]] for i in learned])
     every, decided = np.arange(len(references.names)), measured.decided
     encode = measured.encode_texts
     assert encode is not None
 
-    def fit_trait_classifiers_with(
+    def fit_trait_classifiers_with_decided(
         rows: NDArray[np.int64],
     ) -> tuple[dict[str, CalibratedTraitClassifier], dict[str, float]]:
         """`fit_trait_classifiers` with the decided pictures in `rows` beside the training pictures."""
         beside = more
         if decided and len(rows):
             told = [decided.record.pictures[i].traits for i in rows]
-            beside = (concatenate_embeddings(more[0], rows_at(decided.features, rows)), [*more[1], *told])
-        of_references = rows_at(references, every)
+            beside = (
+                concatenate_embeddings(more[0], embeddings_and_patches_at(decided.features, rows)),
+                [*more[1], *told],
+            )
+        of_references = embeddings_and_patches_at(references, every)
         return fit_trait_classifiers(of_references, truth, values, encode, beside if beside[1] else None)
 
     telling = np.array([i for i, one in enumerate(decided.record.pictures if decided else ()) if one.traits], np.int64)
     if not measured.readings:
-        measured.readings, measured.areas = fit_trait_classifiers_with(telling)
+        measured.readings, measured.areas = fit_trait_classifiers_with_decided(telling)
     if not measured.readings:
         return None
     planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]
     rows = PictureEmbeddings(pictures.embeddings, pictures.patches)
     measured.detected = seen_trait_values(rows, measured.readings)
     found = log_odds_of_planned_traits(rows, planned, measured.readings)
-    in_lot, of_decided = measured.rows_of_decided_pictures()
+    in_lot, of_decided = measured.row_indexes_of_decided_pictures()
     for fold in range(CROSS_FITTING):  # pictures of the lot that the readers know are read by readers without them
         out = in_lot[np.isin(of_decided, telling[telling % CROSS_FITTING == fold])]
         if len(out):
-            readings = fit_trait_classifiers_with(telling[telling % CROSS_FITTING != fold])[0]
-            found[out] = log_odds_of_planned_traits(rows_at(rows, out), [planned[i] for i in out], readings)
-            for i, seen in zip(out, seen_trait_values(rows_at(rows, out), readings), strict=True):
+            readings = fit_trait_classifiers_with_decided(telling[telling % CROSS_FITTING != fold])[0]
+            found[out] = log_odds_of_planned_traits(
+                embeddings_and_patches_at(rows, out), [planned[i] for i in out], readings
+            )
+            for i, seen in zip(out, seen_trait_values(embeddings_and_patches_at(rows, out), readings), strict=True):
                 measured.detected[i] = seen
     return found
 

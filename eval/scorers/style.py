@@ -119,7 +119,7 @@ def scores_leaving_each_out(
     centres = covariances.mean - c / (len(covariances.centred) - 1)  # of the others
     e_in, c_in, m_in = (rows @ basis.T for rows in (embeddings.astype(np.float64), c, centres))
 
-    def uncorrected_products(a: NDArray, a_in: NDArray, b: NDArray, b_in: NDArray) -> NDArray:
+    def products_before_leave_one_out_correction(a: NDArray, a_in: NDArray, b: NDArray, b_in: NDArray) -> NDArray:
         """[w] for each j the product of a[j], the inverse of covariance j, and b[j]; that covariance still has the
         reference left_out[j] in it, which the caller takes out afterwards. `a_in`, `b_in` [w, k] are `a`, `b` [w, d] in
         `basis`.
@@ -127,9 +127,9 @@ def scores_leaving_each_out(
         return (a_in * b_in * weights).sum(1) + (a * b).sum(1) / floors
 
     cc, cm, mm = (
-        uncorrected_products(c, c_in, c, c_in),
-        uncorrected_products(c, c_in, centres, m_in),
-        uncorrected_products(centres, m_in, centres, m_in),
+        products_before_leave_one_out_correction(c, c_in, c, c_in),
+        products_before_leave_one_out_correction(c, c_in, centres, m_in),
+        products_before_leave_one_out_correction(centres, m_in, centres, m_in),
     )
     ec = e_in @ (c_in * weights).T + embeddings @ (c / floors[:, None]).T
     em = e_in @ (m_in * weights).T + embeddings @ (centres / floors[:, None]).T

@@ -55,14 +55,16 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     assert decided is not None
     of_lot = scores_in_spreads(measured.columns, measured.own, len(measured.pictures.names))
     of_decided = decided.scores.copy()
-    in_lot, rows_in_lot = measured.rows_of_decided_pictures()
+    in_lot, rows_in_lot = measured.row_indexes_of_decided_pictures()
     of_decided[rows_in_lot] = of_lot[in_lot]
-    blocks = [*picture_blocks(measured, decided.features), scores_and_lowest_score(of_decided)]
+    blocks = [*brand_feature_blocks_of_pictures(measured, decided.features), scores_and_lowest_score(of_decided)]
     scaling = fit_block_scaling(blocks)
 
     def rows(features: PictureFeatures, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n, k] what the head reads of n pictures: scaled blocks, the scores in spreads last."""
-        found = scaling.scaled_rows([*picture_blocks(measured, features), scores_and_lowest_score(spreads)])
+        found = scaling.scaled_rows(
+            [*brand_feature_blocks_of_pictures(measured, features), scores_and_lowest_score(spreads)]
+        )
         found[:, -blocks[-1].shape[1] :] *= SCORES_WEIGHT
         return found
 
@@ -79,7 +81,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     return found.astype(np.float32)
 
 
-def picture_blocks(measured: MeasuredLot, features: PictureFeatures) -> list[NDArray[np.float32]]:
+def brand_feature_blocks_of_pictures(measured: MeasuredLot, features: PictureFeatures) -> list[NDArray[np.float32]]:
     """The blocks [n, k] that the reader of the brand sees of n pictures, shown at the size of foreign ones."""
     from eval.scorers.brandfeatures import brand_feature_blocks
 

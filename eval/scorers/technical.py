@@ -48,7 +48,7 @@ WHOLLY = 0.02  # share of a line that may be no frame's by chance
 TOUCHING = np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0)))
 
 
-class PictureCrops(NamedTuple):
+class ReducedAndMiddlePixels(NamedTuple):
     """The pixels that one picture is measured on: all of it, made smaller, and a part of it. Their
     number is limited.
     """
@@ -57,14 +57,14 @@ class PictureCrops(NamedTuple):
     middle: NDArray[np.uint8]  # [h, w, 3]: MIDDLE_SIDE pixels at full resolution
 
 
-def reduced_and_middle_pixels(image: Image.Image) -> PictureCrops:
+def reduced_and_middle_pixels(image: Image.Image) -> ReducedAndMiddlePixels:
     """The pixels of an RGB picture that the technical scores are measured on."""
     whole, middle = reduced_to_whole_side(image), middle_part(image)
     pixels = np.asarray(whole)
-    return PictureCrops(pixels, pixels if middle is whole else np.asarray(middle))
+    return ReducedAndMiddlePixels(pixels, pixels if middle is whole else np.asarray(middle))
 
 
-def technical_scores(views: Sequence[PictureCrops]) -> NDArray[np.float32]:
+def technical_scores(views: Sequence[ReducedAndMiddlePixels]) -> NDArray[np.float32]:
     """[n, len(MEASURES)] technical measures of n pictures, in the order of MEASURES.
 
     Sharpness, noise and compression are measured in the middle of the picture, the others on the whole picture.
@@ -121,11 +121,14 @@ def contrast(luma: NDArray[np.float32]) -> NDArray[np.float32]:
 def sharpness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """[n] log of the mean absolute difference to the right and lower neighbour. Blur lowers it, noise raises it."""
 
-    def edge_differences(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def mean_absolute_differences(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
         """[n] mean absolute difference of the levels of two pictures [n, h, w, 3]."""
         return (np.maximum(a, b) - np.minimum(a, b)).mean((1, 2, 3))
 
-    down, right = edge_differences(pixels[:, 1:], pixels[:, :-1]), edge_differences(pixels[:, :, 1:], pixels[:, :, :-1])
+    down, right = (
+        mean_absolute_differences(pixels[:, 1:], pixels[:, :-1]),
+        mean_absolute_differences(pixels[:, :, 1:], pixels[:, :, :-1]),
+    )
     return np.log(down + right + 0.1)
 
 

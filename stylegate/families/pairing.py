@@ -19,7 +19,7 @@ LEARNING_PARTS = ("unet", "transformer", "vae", "text_encoder", "tokenizer")
 FARTHEST = 0.3  # standard deviations of latents that two autoencoders of one latent space may be apart in the mean
 
 
-def require_one_architecture(family: Family, base: str, draw_base: str) -> None:
+def require_lora_fits_draw_base(family: Family, base: str, draw_base: str) -> None:
     """Check, before weights are read, that a LoRA which is trained on `base` fits `draw_base`.
 
     Compared are the kinds of all parts, the shapes of the denoiser's layers, and the settings that decide latent space,
@@ -41,7 +41,9 @@ def require_one_architecture(family: Family, base: str, draw_base: str) -> None:
 
 
 @torch.no_grad()
-def require_same_latents(family: Family, trains: LoadedBaseModel, draws: LoadedBaseModel, pixels: Tensor) -> None:
+def require_same_latents_of_autoencoders(
+    family: Family, trains: LoadedBaseModel, draws: LoadedBaseModel, pixels: Tensor
+) -> None:
     """Check that both autoencoders encode a picture, `pixels` [1, 3, h, w] in [-1, 1], to nearly the same latents.
 
     Raises ModelError if their mean difference is more than FARTHEST of the latents' standard deviation.
@@ -62,13 +64,16 @@ def differing_parts_in_words(trains: Path, draws: Path) -> list[str]:
         files.read_json(folder / "model_index.json", "the base's index", "_class_name") for folder in (trains, draws)
     )
     names = [name for name in sorted({*one, *other}) if name.startswith(LEARNING_PARTS)]
-    kinds = {name: (kind_of_part(one.get(name)), kind_of_part(other.get(name))) for name in names}
+    kinds = {
+        name: (class_name_of_pipeline_part(one.get(name)), class_name_of_pipeline_part(other.get(name)))
+        for name in names
+    }
     return [
         f"{name} is a {draws}, trained with a {trains}" for name, (trains, draws) in kinds.items() if trains != draws
     ]
 
 
-def kind_of_part(entry: Any) -> str:
+def class_name_of_pipeline_part(entry: Any) -> str:
     """The class in a part's `entry` of model_index.json, which is [library, class]; "none" where the pipeline has no
     such part.
     """

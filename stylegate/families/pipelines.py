@@ -28,7 +28,7 @@ def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Pa
     A hub id is downloaded once into the hub's cache, without `weights` all but the weights. Raises ModelError if there
     is nothing of that name, and if it belongs to another family.
     """
-    folder = basename.base_model_folder(base, family)
+    folder = basename.local_base_folder_path(base, family)
     if named := basename.parse_hub_id(base):
         name, revision = named
         hub.go_offline_if_hub_unreachable()
@@ -46,7 +46,7 @@ def find_base_folder(base: str, family: str, pipeline: Any, weights: bool) -> Pa
     if not index.is_file():
         raise ModelError(
             f"base={base} is not a diffusers pipeline: {index} is missing",
-            next_step=files.path_advice(base)
+            next_step=files.advice_to_write_dot_slash(base)
             or "base=miniature, the path of a folder saved with save_pretrained, or a hub id.",
         )
     kind = files.read_json(index, "the base's index", "_class_name")["_class_name"]

@@ -19,7 +19,7 @@ from PIL import Image
 
 from eval.judging.judge import judge
 from eval.lot.batch import read_plan
-from eval.lot.compared import comparison_with_decisions
+from eval.lot.compared import comparison_pictures_with_decided_ones
 from eval.lot.comparison import BASE, base_pictures_as_foreign_set
 from eval.lot.lot import read_lot
 from stylegate import files, lorafile
@@ -66,7 +66,9 @@ def counted(brand: str, folder: Path, of_base: Path | None) -> Counted:
     config = Config(brand=brand, batch=folder.name)
     lot = read_lot(config)
     foreign = base_pictures_as_foreign_set(of_base) if of_base else {}
-    judged = judge(config, lot, replace(comparison_with_decisions(config, lot), foreign=foreign), quiet=True)
+    judged = judge(
+        config, lot, replace(comparison_pictures_with_decided_ones(config, lot), foreign=foreign), quiet=True
+    )
     by_file = {verdict.file: verdict for verdict in judged.verdicts}
     named = [slot.file(0) for slot in read_plan(folder)]
     pixels = np.stack([np.asarray(Image.open(folder / "images" / name).convert("RGB")) for name in named])

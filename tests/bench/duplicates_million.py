@@ -103,7 +103,7 @@ def bare_product(queries: NDArray[np.float32], keys: NDArray[np.float16]) -> flo
     for start in range(0, len(keys), nearest.TILE):
         block = keys[start : start + nearest.TILE].astype(np.float32)
         taken += seconds(
-            lambda block=block: list(nearest.results_of_blocks(lambda r: queries[r] @ block.T, len(queries)))
+            lambda block=block: list(nearest.map_blocks_in_threads(lambda r: queries[r] @ block.T, len(queries)))
         )
     return taken
 

@@ -92,7 +92,7 @@ def simulated(pool: Pool, random: np.random.Generator, stops: bool) -> Drawn:
         room = max(early.FIRST, judged) if stops else SLOTS
         while room >= TOGETHER and due.size:  # rounds until the gate comes
             empty = Round(round=len(rounds), verdicts_sha256="", attempts=room, scored="x")
-            rounds.append(early.learn_line_of_round(empty, previews, verdicts, rounds) if stops else empty)
+            rounds.append(early.round_with_learnt_stop_line(empty, previews, verdicts, rounds) if stops else empty)
             order = due[np.argsort(attempts[due], kind="stable")][: room // TOGETHER * TOGETHER]
             for slot in order:
                 which, seed = random.integers(ATTEMPTS), int(random.integers(2**32))
@@ -102,7 +102,7 @@ def simulated(pool: Pool, random: np.random.Generator, stops: bool) -> Drawn:
                 one = rounds[-1].preview_with_decision(name, seed, "x", pool.scores[of_pool[slot]][which])
                 previews.append(one)
                 good += accepted
-                under += accepted and not one.is_unseen()
+                under += accepted and not one.is_exempt_from_stopping()
                 if one.stopped:
                     stopped, lost = stopped + 1, lost + accepted
                 else:

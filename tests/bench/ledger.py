@@ -63,7 +63,7 @@ def seconds_per_part(folder: Path, count: int, size: int) -> dict[str, float]:
     assert timed("write again", lambda: parts.write_parts(place, {"stage": "count"}, rows, size)) == names
     timed("do", lambda: [parts.run_unfinished_parts(place, [name], lambda settings: counted) for name in names])
     parts.raise_error_of_workers(place)
-    assert timed("look for finished", lambda: parts.finished_parts(place)) == set(names)
+    assert timed("look for finished", lambda: parts.names_of_finished_parts(place)) == set(names)
     assert timed("look for deaths", lambda: parts.count_worker_deaths(place)) == 0
     read = timed("read", lambda: sum(len(parts.read_part_result(place, name)[0]) for name in names))
     assert read == count * size and len(list(folder.iterdir())) == 2 * count + 2, "each row once, two files a part"

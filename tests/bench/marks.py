@@ -17,27 +17,32 @@ from cryptography.hazmat.primitives import serialization
 from PIL import Image
 
 from eval.marks import ATTACKS, image_file_bytes
-from eval.package.credentials import CredentialSigner, c2pa_context, credential_manifest, read_credentials
+from eval.package.credentials import (
+    C2paPictureSigner,
+    c2pa_context,
+    c2pa_manifest_to_sign,
+    read_c2pa_credentials_of_picture,
+)
 from eval.package.marking import AI_MADE, decodes_to_same_picture
-from eval.package.signing_certificate import SigningCertificate, make_test_certificate
+from eval.package.signing_certificate import SigningCertificate, new_test_certificate_pem
 from eval.package.xmp import SOURCE_TYPES, source_types_in_file, with_source_type
 from stylegate.pictures import CORES
 
 COUNTS = {64: 600, 1024: 60}  # pictures by their side
 ATTACKED = 32  # pictures of each format
-MANIFEST = credential_manifest(SOURCE_TYPES + AI_MADE, True, {"judged_sha256": "0" * 64, "seed": 0})
+MANIFEST = c2pa_manifest_to_sign(SOURCE_TYPES + AI_MADE, True, {"judged_sha256": "0" * 64, "seed": 0})
 
 
 def main() -> int:
-    pem = make_test_certificate()
+    pem = new_test_certificate_pem()
     key = serialization.load_pem_private_key(pem, None)
-    signer, context = CredentialSigner(SigningCertificate(x509.load_pem_x509_certificates(pem), key)), c2pa_context({})
+    signer, context = C2paPictureSigner(SigningCertificate(x509.load_pem_x509_certificates(pem), key)), c2pa_context({})
 
     def sign(content: bytes) -> bytes:
         return signer.sign(with_source_type(content, AI_MADE, drawn_here=True), MANIFEST)
 
     def proven(pair: tuple[bytes, bytes]) -> bool:
-        return read_credentials(pair[1], context).matches_signature and decodes_to_same_picture(*pair)
+        return read_c2pa_credentials_of_picture(pair[1], context).matches_signature and decodes_to_same_picture(*pair)
 
     print(f"| side, pixels | KB | KB added | signed a second: serial, {CORES} threads | proven a second: the same |")
     print("|---|---|---|---|---|")
@@ -54,7 +59,7 @@ def main() -> int:
         for name, change in ATTACKS.items():
             left = [change(Image.open(io.BytesIO(content))) for content in marked]
             typed = sum(bool(source_types_in_file(content)) for content in left)
-            whole = sum(read_credentials(content, context).matches_signature for content in left)
+            whole = sum(read_c2pa_credentials_of_picture(content, context).matches_signature for content in left)
             print(f"| {name} | {kind} | {typed} of {ATTACKED} | {whole} of {ATTACKED} |")
     return 0
 

@@ -25,9 +25,9 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval.judging.byscores import margin_in_spreads
+from eval.judging.byscores import smallest_margin_in_spreads
 from eval.lot.batch import PlanSlot
-from eval.lot.compared import comparison_with_decisions
+from eval.lot.compared import comparison_pictures_with_decided_ones
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring.columns import compute_and_write_scores
@@ -185,7 +185,7 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
         slots[path.name] = slot.model_copy(update={"slot": number})
     has_traits = any(slot.traits for slot, _ in cases)
     lot = Lot(images, place, named, sha256_by_name(named), slots if has_traits else None, None)
-    compute_and_write_scores(config, lot, comparison_with_decisions(config, lot), quiet=True)
+    compute_and_write_scores(config, lot, comparison_pictures_with_decided_ones(config, lot), quiet=True)
     rows, references, said = read_scores(place)
     columns = {name for name in rows[0] if name in SCORES}
     policy = policyfile.read_policy("default")
@@ -193,7 +193,7 @@ def judged(cases: list[Case], config: Config, place: Path) -> tuple[np.ndarray, 
     if not config.brand:  # the miniature's encoder does not know such pictures
         bounds = [bound for bound in bounds if SCORES[bound.score].kind != "encoder"]
     kept = [
-        margin_in_spreads(row | {"in_domain": None}, bounds) for row in rows
+        smallest_margin_in_spreads(row | {"in_domain": None}, bounds) for row in rows
     ]  # all lines count, known picture or not
     least = np.array([-np.inf if distance is None else distance for distance in kept])
     return least, rows

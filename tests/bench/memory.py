@@ -112,7 +112,7 @@ def gigabytes(
     targets = FAMILIES[family].lora_targets(["attention"])
     sketch.denoiser.add_adapter(LoraConfig(r=settings.rank, target_modules=targets))
     trained = sum(p.numel() for p in sketch.denoiser.parameters() if p.requires_grad)
-    _, kept = dryrun.forward_operations_and_activations(
+    _, kept = dryrun.num_forward_operations_and_activations(
         sketch.denoiser, sketch.example_inputs(batch, side, side), checkpointing
     )
     weights = (frozen - packed + packed * dryrun.NF4_BYTES / 2 if nf4 else frozen) / 1e9

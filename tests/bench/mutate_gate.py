@@ -18,7 +18,7 @@ import tests.conftest  # noqa: F401  (a home of its own)
 from eval import export as exporting
 from eval.judging.judge import evidence_digests
 from eval.lot import comparison
-from eval.lot.lot import lot_origin, read_lot
+from eval.lot.lot import origin_digests_of_lot, read_lot
 from eval.promise import labels
 from stylegate import files
 from stylegate.errors import DataError
@@ -72,7 +72,7 @@ def decisions_for_any_reason() -> Patches:
 def checked_then_locked() -> Patches:
     def export(config: Any) -> int:
         lot = read_lot(config, remember=False)
-        if held := exporting.reason_not_to_export(lot, *exporting.read_gate_record_and_verdicts(lot)):
+        if held := exporting.exit_code_and_reason_against_export(lot, *exporting.read_gate_record_and_verdicts(lot)):
             return held[0]
         with files.exclusive_lock(lot.out):
             target, _ = exporting.write_package(
@@ -93,7 +93,7 @@ def said_without_proof() -> Patches:
 
 
 def own_by_place() -> Patches:
-    real, made_from = comparison.pictures_of_earlier_packages, lot_origin
+    real, made_from = comparison.pictures_of_earlier_packages, origin_digests_of_lot
 
     def by_place(lot: Any) -> dict:
         return made_from(lot) | {"folder_sha256": files.canonical_sha256(str(lot.images))}
@@ -109,7 +109,7 @@ def own_by_place() -> Patches:
         return sorted(found), real(lot, brand)[1]
 
     return {
-        "eval.package.provenance.lot_origin": by_place,
+        "eval.package.provenance.origin_digests_of_lot": by_place,
         "eval.lot.comparison.pictures_of_earlier_packages": exported,
     }
 
@@ -165,8 +165,8 @@ def known_endings_alone() -> Patches:
 
 
 def own_export_is_compared() -> Patches:
-    real = comparison.made_from_same_pictures
-    return {"eval.lot.comparison.made_from_same_pictures": lambda lot, package: lot != package and real(lot, package)}
+    real = comparison.is_package_of_same_lot
+    return {"eval.lot.comparison.is_package_of_same_lot": lambda lot, package: lot != package and real(lot, package)}
 
 
 FIXES: dict[str, Callable[[], Patches]] = {

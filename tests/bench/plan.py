@@ -19,7 +19,7 @@ import numpy as np
 
 from eval.planning import collection, exact, interchange
 from eval.planning.feasible import entropy_margin_in_bits
-from eval.planning.problem import OPEN, PlanProblem, make_plan_problem
+from eval.planning.problem import OPEN, PlanConstraints, make_plan_constraints
 from eval.planning.slots import slots_from_traits
 from eval.planning.solve import entropy_margin_if_feasible, solve_plan
 from eval.planning.traits import TraitsFile
@@ -59,12 +59,12 @@ def dense_file(power: float, traits: int = 4, values: int = 6) -> TraitsFile:
     return TraitsFile.model_validate({"prompt": "x", "traits": {f"t{t}": shares for t in range(traits)}})
 
 
-def check(problem: PlanProblem, rows: np.ndarray) -> None:
+def check(problem: PlanConstraints, rows: np.ndarray) -> None:
     """Every count, rule and given cell; no combination twice."""
     assert len(np.unique(rows, axis=0)) == problem.size == len(rows)
     for trait, counts in enumerate(problem.counts):
         assert (np.bincount(rows[:, trait], minlength=len(counts)) == counts).all()
-    assert not any(rule.rows_with_combination(rows).any() for rule in problem.forbidden)
+    assert not any(rule.mask_of_rows_with_combination(rows).any() for rule in problem.forbidden)
     assert not any(rule.rows_distance_from_rule(rows).any() for rule in problem.tally_rules)
     assert ((problem.given == OPEN) | (problem.given == rows)).all()
 
@@ -77,7 +77,7 @@ def seconds_of_random(size: int, seeds: int) -> list[float]:
         began = time.process_time()
         slots = slots_from_traits(file, NO_BRAND, PlanConfig(num_images=size, seed=seed))
         found.append(time.process_time() - began)
-        problem = make_plan_problem(file, size)
+        problem = make_plan_constraints(file, size)
         check(problem, np.array([problem.row_of_traits(slot.traits) for slot in slots]))
         assert sum("only" in " ".join(slot.traits.values()) for slot in slots) == ONES
     return found
@@ -87,7 +87,7 @@ def near_the_limit() -> None:
     """7 traits of 5 values, 10,000 slots: from room enough to none."""
     print("\n| bits of room | found | CPU s |\n|---|---|---|")
     for power in (0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.2):
-        problem = make_plan_problem(dense_file(power, traits=7, values=5), 10_000)
+        problem = make_plan_constraints(dense_file(power, traits=7, values=5), 10_000)
         began = time.process_time()
         try:
             check(problem, solve_plan(problem, 0))
@@ -121,7 +121,7 @@ def listed_in_parts(seeds: int) -> None:
     most = exact.MOST_LISTED
     for seed in range(seeds):
         try:
-            problem = make_plan_problem(*file_with_limits(seed))
+            problem = make_plan_constraints(*file_with_limits(seed))
             entropy_margin_if_feasible(problem)
         except DataError:
             continue

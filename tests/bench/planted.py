@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from eval.lot.comparison import Comparison
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.encoder import LoadedEncoder, load_encoder
@@ -37,7 +37,7 @@ def refused(own: list[Image.Image], given: list[Image.Image], encoder: LoadedEnc
         folders = [written(place / name, images) for name, images in (("own", own), ("given", given))]
         named, theirs = ([(path.name, path) for path in sorted(folder.iterdir())] for folder in folders)
         lot = Lot(place, place, named[:1], sha256_by_name(named[:1]), None, None)
-        compared = Comparison(named, [], [], "#ffffff", "keep", "", "own", {}, {}, foreign={"given": theirs})
+        compared = ComparisonPictures(named, [], [], "#ffffff", "keep", "", "own", {}, {}, foreign={"given": theirs})
         measured, _ = measure_lot_and_comparison(Config(), lot, compared, encoder, quiet=True)
         brand.column(measured)
     assert measured.readability

@@ -22,7 +22,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from eval.judging.judge import judge
-from eval.lot.comparison import Comparison
+from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot, sha256_by_name
 from stylegate.config import Config
 
@@ -62,7 +62,7 @@ def gate(references: Named, own: Named, foreign: dict[str, Named], given: dict[s
     with tempfile.TemporaryDirectory() as place:
         lot = Lot(Path(place), Path(place), named, sha256_by_name(named), None, None)
         more = {"foreign": given} if given else {}
-        compared = Comparison(references, [], [], "#ffffff", "keep", "", "references", {}, {}, **more)  # type: ignore[arg-type]
+        compared = ComparisonPictures(references, [], [], "#ffffff", "keep", "", "references", {}, {}, **more)  # type: ignore[arg-type]
         judged = judge(Config(encoder=encoder), lot, compared, quiet=True)
     accepted = {verdict.file: verdict.verdict == "accept" for verdict in judged.verdicts}
     copies = {v.file for v in judged.verdicts if any(reason.check == "distinct" for reason in v.reasons)}

@@ -186,7 +186,8 @@ def simulate() -> None:
                 if objects[n] and random.random() < NOTICED
             ]
             shown = [
-                stream.TimedPicture(sha256=names[n], at_ms=1000 * float(t)) for t, n in zip(times, order, strict=True)
+                stream.PictureWithTimeShown(sha256=names[n], at_ms=1000 * float(t))
+                for t, n in zip(times, order, strict=True)
             ]
             passes.append(stream.StreamPass(shown=shown, presses_ms=[1000 * float(max(t, 0)) for t in pressed]))
             probability = stream.suspicion_from_key_presses(passes).probability

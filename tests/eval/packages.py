@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from eval.package.bag import write_merkle_tree, write_proofs_of_bag
+from eval.package.bag import write_bag_manifests_and_signatures, write_merkle_tree
 from eval.package.layout import payload_folder, read_picture_rows
 from eval.package.receiver import INCLUSION
 from stylegate import files
@@ -41,4 +41,4 @@ def made_anew(package: Path) -> None:
     rows = files.read_jsonl(package / INCLUSION)
     judged = {r["file"]: r["judged_sha256"] for r in rows if "judged_sha256" in r}
     write_merkle_tree(package, [(r["id"], r["file"]) for r in rows if (package / "data" / r["file"]).exists()], judged)
-    write_proofs_of_bag(package, "anybody", None, None)
+    write_bag_manifests_and_signatures(package, "anybody", None, None)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
 from eval.promise import agreement
-from eval.promise.agreement import MISSING, agreement_by_name, measure_agreement
+from eval.promise.agreement import MISSING, agreement_coefficients_by_name, measure_agreement
 
 # Gwet, "Handbook of Inter-Rater Reliability", 4th ed. 2014: 12 subjects, 4 raters (chapter 2); 0 is missing here.
 # Its AC1 .77544 and alpha .74342 are also what irrCAC 0.4.4 computes (run once; it needs numpy < 2).
@@ -43,20 +43,20 @@ def random_ratings(seed: int, reviewers: int, missing: float) -> NDArray[np.int6
 @pytest.mark.parametrize("seed", range(4))
 def test_kappa_is_scikit_learns_and_alpha_krippendorffs(seed: int) -> None:
     ratings = random_ratings(seed, 2, 0.0)
-    found = agreement_by_name(ratings, 3)
+    found = agreement_coefficients_by_name(ratings, 3)
     assert found["kappa"] == pytest.approx(cohen_kappa_score(*ratings.T))
     some = random_ratings(seed, 4, 0.4)
     theirs = krippendorff.alpha(np.where(some == MISSING, np.nan, some).T, level_of_measurement="nominal")
-    assert agreement_by_name(some, 3)["alpha"] == pytest.approx(float(theirs))
+    assert agreement_coefficients_by_name(some, 3)["alpha"] == pytest.approx(float(theirs))
 
 
 def test_published_tables() -> None:
-    found = agreement_by_name(GWET, 5)
+    found = agreement_coefficients_by_name(GWET, 5)
     assert found["ac1"] == pytest.approx(0.77544, abs=1e-5) and found["alpha"] == pytest.approx(0.74342, abs=1e-5)
     assert found["raw"] == pytest.approx(0.81818, abs=1e-5)
     # Gwet, "Kappa statistic is not satisfactory for assessing the extent of agreement between raters", 2002: 125
     # subjects; kappa is below chance where 94 % agree.
-    found = agreement_by_name(of_two([[118, 5], [2, 0]]), 2)
+    found = agreement_coefficients_by_name(of_two([[118, 5], [2, 0]]), 2)
     assert found["raw"] == pytest.approx(0.944) and found["ac1"] == pytest.approx(0.9408, abs=1e-4)
     assert found["kappa"] == pytest.approx(-0.0234, abs=1e-4) and found["alpha"] == pytest.approx(-0.02469, abs=1e-5)
 
@@ -64,7 +64,7 @@ def test_published_tables() -> None:
 def test_missing_labels_are_irrcacs() -> None:
     """Values of irrCAC 0.4.4, run once; a picture with one label counts for the chance of AC1 alone."""
     ratings = np.array([[0, 0, -1], [0, 1, 0], [1, 1, 1], [-1, 0, 1], [0, -1, -1], [1, 1, -1]])
-    found = agreement_by_name(ratings, 2)
+    found = agreement_coefficients_by_name(ratings, 2)
     assert found["ac1"] == pytest.approx(0.33538, abs=1e-5) and found["alpha"] == pytest.approx(0.37143, abs=1e-5)
     assert found["raw"] == pytest.approx(0.66667, abs=1e-5)
 
@@ -77,7 +77,7 @@ def test_one_sided_labels_say_nothing_beyond_chance() -> None:
         assert np.isnan(cohen_kappa_score(*same.T))
         with pytest.raises(ValueError, match="more than one value"):
             krippendorff.alpha(same.T, level_of_measurement="nominal")
-    assert agreement_by_name(same, 2) == {"raw": 1.0, "kappa": None, "alpha": None, "ac1": 1.0}
+    assert agreement_coefficients_by_name(same, 2) == {"raw": 1.0, "kappa": None, "alpha": None, "ac1": 1.0}
     everything = {who: {f"{i}": "accept" for i in range(10)} for who in ("anna", "ben")}
     found = measure_agreement(everything)
     assert found.kappa == found.alpha == agreement.EstimateWithInterval(None, -1.0, 1.0)
@@ -112,7 +112,7 @@ def test_intervals_cover_and_know_what_they_do_not_know() -> None:
     rng, covered = np.random.default_rng(3), 0
     truth_long = rng.random(200_000) < 0.3
     seen = truth_long[:, None] ^ (rng.random((200_000, 2)) < 0.1)
-    true_kappa = agreement_by_name(seen.astype(int), 2)["kappa"]
+    true_kappa = agreement_coefficients_by_name(seen.astype(int), 2)["kappa"]
     assert true_kappa is not None
     for i in range(60):
         rows = seen[i * 150 : (i + 1) * 150]

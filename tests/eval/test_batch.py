@@ -22,7 +22,7 @@ from eval.lot.lot import digest_of_names_and_digests, relative_name
 from eval.lot.rounds import read_batch_progress
 from eval.package import living, receiver, signature
 from eval.package.proof import check_package
-from eval.plan import warn_of_slots_beyond_supply
+from eval.plan import warn_if_declared_supply_exceeded
 from eval.planning import commitment
 from eval.planning.asked import read_prompts, traits_as_sorted_pairs
 from eval.planning.rarity import rarity_of_each_item
@@ -597,7 +597,7 @@ def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys
     for package in (fourth, fifth):
         shutil.rmtree(package)
 
-    warn_of_slots_beyond_supply(Config(name="alive"), folder, [*slots, slots[0].model_copy(update={"slot": 6})])
+    warn_if_declared_supply_exceeded(Config(name="alive"), folder, [*slots, slots[0].model_copy(update={"slot": 6})])
     warned = capsys.readouterr().out
     assert "note: more than the first version of alive declared, which export refuses: 7 items, 6 declared" in warned
     manifest = third / "tagmanifest-sha256.txt"

@@ -15,7 +15,7 @@ from eval.lot.comparison import foreign_pictures_by_style
 from eval.measuring.foreign import shipped_pictures_on_backgrounds
 from eval.measuring.measured import ForeignSet
 from eval.measuring.record import OF_BASE
-from eval.measuring.redrawn import redrawn_copy
+from eval.measuring.redrawn import copy_degraded_like_model_drawing
 from eval.scorers import brand, brandfeatures
 from stylegate import files
 from stylegate.config import Config
@@ -35,7 +35,7 @@ def hand(colour: int, random: np.random.Generator, count: int = 48, given: bool 
 
 
 def redrawn(signatures: np.ndarray) -> np.ndarray:
-    return np.stack([redrawn_copy(one) for one in signatures])
+    return np.stack([copy_degraded_like_model_drawing(one) for one in signatures])
 
 
 def learned(own: ForeignSet, others: list[ForeignSet]) -> brand.BrandClassifier:

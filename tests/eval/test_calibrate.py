@@ -4,11 +4,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from eval.lot.compared import comparison_with_decisions
+from eval.lot.compared import comparison_pictures_with_decided_ones
 from eval.lot.lot import read_lot
 from eval.measuring.scores import read_scores, scores_key
 from eval.policy import file as policyfile
-from eval.promise.calibration import calibration_fingerprint
+from eval.promise.calibration import calibration_digests_by_input
 from stylegate import files
 from stylegate.config import Config
 from tests.eval.people import ALL_PASS, CALIBRATED, PROMISE, fill, good, verdicts_of
@@ -88,11 +88,11 @@ def test_another_lora_makes_a_calibration_stale_and_a_certificate_is_the_way_out
 def test_all_that_the_scores_depend_on_is_part_of_a_calibrations_fingerprint(judged: Path, tmp_path: Path) -> None:
     config = Config(images=str(judged), out=str(tmp_path / "out"), references="neon")
     lot = read_lot(config)
-    compared = comparison_with_decisions(config, lot)
+    compared = comparison_pictures_with_decided_ones(config, lot)
     policy = policyfile.read_policy("default")
     for change in ({"alpha": "keep"}, {"background": "#123456"}, {"references": compared.references[1:]}):
         other = replace(compared, **change)
-        before, after = (calibration_fingerprint(config, lot, one, policy) for one in (compared, other))
+        before, after = (calibration_digests_by_input(config, lot, one, policy) for one in (compared, other))
         assert scores_key(config, lot, compared) != scores_key(config, lot, other) and before != after, change
 
 

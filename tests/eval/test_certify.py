@@ -17,7 +17,7 @@ from eval.policy.model import Promise
 from eval.promise import audit, auditplan, certificate, labels
 from eval.promise.certificate import certificate_problems
 from eval.promise.ranked import BY_MARGIN
-from eval.promise.rejected import interval_without_replacement, rejected_order
+from eval.promise.rejected import interval_without_replacement, labelling_order_of_rejected_pictures
 from eval.promise.statements import TraitStatement, stated_traits_match_audit
 from stylegate import files
 from tests.eval.packages import digests_in, provenance_of
@@ -105,7 +105,7 @@ def test_how_many_good_pictures_are_thrown_away(run, words, tmp_path: Path) -> N
     run("gate", *told)
     policy = policyfile.read_policy(str(tmp_path / "policy.yaml"))
     pictures = sorted(row["sha256"] for row in verdicts_of(out).values())
-    order = rejected_order(pictures, policy)
+    order = labelling_order_of_rejected_pictures(pictures, policy)
     good_ones = [label(sha256, "accept" if number < 2 else "reject") for number, sha256 in enumerate(order[:8])]
     labels.append_labels(out, "rejected", [labels.label_with_policy(one, policy) for one in good_ones])
     text = run("gate", *told)[1]

@@ -18,22 +18,22 @@ from PIL import Image
 
 from eval.package import marking, marks, receiver, signing_certificate, verify_marks
 from eval.package.credentials import (
-    CredentialSigner,
+    C2paPictureSigner,
     c2pa_context,
-    credential_manifest,
-    read_credentials,
+    c2pa_manifest_to_sign,
+    read_c2pa_credentials_of_picture,
     shortest_replacement,
 )
 from eval.package.marking import decodes_to_same_picture
 from eval.package.proof import check_package
-from eval.package.signing_certificate import SigningCertificate, make_test_certificate, private_key_pem
+from eval.package.signing_certificate import SigningCertificate, new_test_certificate_pem, private_key_pem
 from eval.package.xmp import UnmarkableError, with_source_type
 from stylegate import files
 from tests.eval.packages import made_anew
 from tests.eval.test_marks import AI_MADE, FILES, lot, saved, told_by_pillow
 
 __all__ = ["lot"]  # a fixture
-MANIFEST = credential_manifest(AI_MADE, True, {"judged_sha256": "a" * 64, "seed": 7})
+MANIFEST = c2pa_manifest_to_sign(AI_MADE, True, {"judged_sha256": "a" * 64, "seed": 7})
 
 
 def read_pem(content: bytes) -> SigningCertificate:
@@ -42,23 +42,23 @@ def read_pem(content: bytes) -> SigningCertificate:
     )
 
 
-OURS = read_pem(make_test_certificate())
+OURS = read_pem(new_test_certificate_pem())
 
 
 @pytest.fixture(scope="module")
-def signer() -> CredentialSigner:
-    return CredentialSigner(OURS)
+def signer() -> C2paPictureSigner:
+    return C2paPictureSigner(OURS)
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_signed_files_are_whole_and_no_pixel_moves(kind: str, signer: CredentialSigner) -> None:
+def test_signed_files_are_whole_and_no_pixel_moves(kind: str, signer: C2paPictureSigner) -> None:
     before = with_source_type(FILES[kind], "trainedAlgorithmicMedia", drawn_here=True)
     signed = signer.sign(before, MANIFEST)
     assert decodes_to_same_picture(FILES[kind], signed) and told_by_pillow(signed)["DigitalSourceType"] == AI_MADE
-    found = read_credentials(signed, c2pa_context({}))
+    found = read_c2pa_credentials_of_picture(signed, c2pa_context({}))
     assert (found.state, found.signer, found.source_types) == ("Valid", OURS.name, (AI_MADE,))
     authority = OURS.chain[1].public_bytes(serialization.Encoding.PEM).decode()
-    assert read_credentials(signed, c2pa_context({"user_anchors": authority})).state == "Trusted"
+    assert read_c2pa_credentials_of_picture(signed, c2pa_context({"user_anchors": authority})).state == "Trusted"
     part = shortest_replacement(before, signed)
     assert part.apply_to(before) == signed and len(part.inserted) < 5000, "what is kept is small"
     with c2pa.Reader.try_create(c2pa_type(signed), io.BytesIO(signed)) as reader:  # type: ignore[union-attr]
@@ -71,15 +71,15 @@ def c2pa_type(content: bytes) -> str:
         return image.get_format_mimetype() or ""
 
 
-def test_a_changed_picture_is_told_and_so_is_a_saved_one(signer: CredentialSigner) -> None:
+def test_a_changed_picture_is_told_and_so_is_a_saved_one(signer: C2paPictureSigner) -> None:
     signed = signer.sign(FILES["PNG"], MANIFEST)
     changed = bytearray(signed)
     changed[signed.index(b"IDAT") + 9] ^= 1
-    found = read_credentials(bytes(changed), c2pa_context({}))
+    found = read_c2pa_credentials_of_picture(bytes(changed), c2pa_context({}))
     assert (found.state, found.matches_signature) == ("Invalid", False) and "assertion.dataHash.mismatch" in found.why
     again = saved(Image.open(io.BytesIO(signed)), "PNG")
-    assert read_credentials(again, c2pa_context({})).state == ""
-    assert read_credentials(signed[:400], c2pa_context({})).state in ("", "Invalid")
+    assert read_c2pa_credentials_of_picture(again, c2pa_context({})).state == ""
+    assert read_c2pa_credentials_of_picture(signed[:400], c2pa_context({})).state in ("", "Invalid")
 
 
 def test_a_certificate_that_ends_does_not_break_what_it_signed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,10 +91,10 @@ def test_a_certificate_that_ends_does_not_break_what_it_signed(monkeypatch: pyte
         "TEST_DAYS",
         (ends - now.replace(hour=0, minute=0, second=0, microsecond=0)) / datetime.timedelta(days=1),
     )
-    signed = CredentialSigner(read_pem(make_test_certificate())).sign(FILES["PNG"], MANIFEST)
-    assert read_credentials(signed, c2pa_context({})).state == "Valid"
+    signed = C2paPictureSigner(read_pem(new_test_certificate_pem())).sign(FILES["PNG"], MANIFEST)
+    assert read_c2pa_credentials_of_picture(signed, c2pa_context({})).state == "Valid"
     time.sleep((ends - datetime.datetime.now(datetime.UTC)).total_seconds() + 1)
-    found = read_credentials(signed, c2pa_context({}))
+    found = read_c2pa_credentials_of_picture(signed, c2pa_context({}))
     assert (found.state, found.matches_signature) == ("Invalid", True) and "signingCredential.expired" in found.why
 
 
@@ -150,16 +150,16 @@ def test_a_certificate_that_cannot_sign_is_one_clear_error(
     run, lot: tuple[str, ...], tmp_path: Path, monkeypatch
 ) -> None:
     chain = OURS.chain_pem()
-    other = private_key_pem(read_pem(make_test_certificate()).key)
+    other = private_key_pem(read_pem(new_test_certificate_pem()).key)
     secret = serialization.BestAvailableEncryption(b"x")
     shut = OURS.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
     with monkeypatch.context() as patch:
         patch.setattr(signing_certificate, "TEST_DAYS", 1)
         patch.setattr(files, "today_in_utc", lambda: datetime.date(2020, 1, 1))
-        ended = make_test_certificate()
+        ended = new_test_certificate_pem()
     with monkeypatch.context() as patch:
         patch.setattr(ExtendedKeyUsageOID, "EMAIL_PROTECTION", ExtendedKeyUsageOID.SERVER_AUTH)
-        server = make_test_certificate()
+        server = new_test_certificate_pem()
     for content, words, says in (
         (chain + other, (), "the private key is not the one of the certificate"),
         (ended, (), "valid from 2020-01-01 to 2020-01-02"),
@@ -183,7 +183,7 @@ def test_a_certificate_that_cannot_sign_is_one_clear_error(
 def test_each_picture_has_the_reason_of_its_own(tmp_path: Path) -> None:
     """Of a command that fails once: not that of a picture before it, or of one that another thread signs."""
     once = f"test -e '{tmp_path}/asked' && exec cat || touch '{tmp_path}/asked'; echo no card >&2; exit 3"
-    signer = CredentialSigner(SigningCertificate(OURS.chain, None, ("sh", "-c", once)))
+    signer = C2paPictureSigner(SigningCertificate(OURS.chain, None, ("sh", "-c", once)))
     with pytest.raises(UnmarkableError, match="sh made no signature: it ended with exit code 3: no card"):
         signer.sign(FILES["PNG"], MANIFEST)
     with pytest.raises(UnmarkableError, match=r"sh made no signature: (?!.*no card)"):
@@ -223,20 +223,20 @@ def test_nobody_is_asked_over_a_network(server: tuple[str, list[str]], monkeypat
         return made(self.add_extension(x509.AuthorityInformationAccess([description]), False), *given, **words)
 
     monkeypatch.setattr(x509.CertificateBuilder, "sign", with_address)
-    signer = CredentialSigner(read_pem(make_test_certificate()))
-    assert read_credentials(signer.sign(FILES["PNG"], MANIFEST), c2pa_context({})).state == "Valid"
+    signer = C2paPictureSigner(read_pem(new_test_certificate_pem()))
+    assert read_c2pa_credentials_of_picture(signer.sign(FILES["PNG"], MANIFEST), c2pa_context({})).state == "Valid"
     elsewhere = io.BytesIO()
     with c2pa.Builder(MANIFEST, signer.context) as builder:
         builder.set_no_embed()
         builder.set_remote_url(f"{address}/manifest")
         builder.sign(signer.signer_with_key, "image/png", io.BytesIO(FILES["PNG"]), elsewhere)
     assert address.encode() in elsewhere.getvalue()
-    assert read_credentials(elsewhere.getvalue(), c2pa_context({})).state in ("", "Invalid")
+    assert read_c2pa_credentials_of_picture(elsewhere.getvalue(), c2pa_context({})).state in ("", "Invalid")
     assert not asked
 
 
 def test_marks_are_told_of_any_folder_and_what_outlives_an_attack(
-    run, lot, signer: CredentialSigner, tmp_path: Path
+    run, lot, signer: C2paPictureSigner, tmp_path: Path
 ) -> None:
     place = tmp_path / "any"
     place.mkdir()
@@ -294,7 +294,7 @@ def test_the_receivers_script_sees_marks_and_misses_them(run, lot: tuple[str, ..
 
 
 def test_what_the_cache_of_signatures_holds_is_no_proof(
-    run, lot: tuple[str, ...], tmp_path: Path, signer: CredentialSigner, monkeypatch: pytest.MonkeyPatch
+    run, lot: tuple[str, ...], tmp_path: Path, signer: C2paPictureSigner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kept file is read back as a new one is: another picture does not leave, however well it is signed."""
     (tmp_path / "lot" / "bmp.bmp").unlink()

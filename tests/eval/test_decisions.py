@@ -116,14 +116,14 @@ def test_decisions_may_be_of_many_lots_and_labels_may_not(run, words, tmp_path: 
 )
 def test_what_spreadsheets_write_is_read(tmp_path: Path, content: str, why: str) -> None:
     (tmp_path / "d.csv").write_bytes(content.encode())
-    found = worksheet.read_answers(tmp_path / "d.csv", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
+    found = worksheet.read_worksheet_answers(tmp_path / "d.csv", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
     assert [answer.label for answer in found] == [label("a" * 64, "accept", "art", why)]
 
 
 def test_a_row_with_too_many_cells_refuses_the_table(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text(f"sha256,verdict,who,why\n{'a' * 64},accept,art,fine, by me\n")
     with pytest.raises(DataError) as error:
-        worksheet.read_answers(tmp_path / "d.csv", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
+        worksheet.read_worksheet_answers(tmp_path / "d.csv", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
     assert "line 2: 5 cells under 4 columns" in str(error.value)
 
 
@@ -135,7 +135,7 @@ def test_a_row_of_json_lines_that_lacks_a_key_is_a_problem_of_its_line(tmp_path:
     ]
     (tmp_path / "d.jsonl").write_text(files.json_lines_text(rows))
     with pytest.raises(DataError) as caught:
-        worksheet.read_answers(tmp_path / "d.jsonl", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
+        worksheet.read_worksheet_answers(tmp_path / "d.jsonl", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
     assert caught.value.problems == [
         "line 2: who is empty: somebody answers for each label",
         "line 3: verdict '' is none of accept, reject, unsure",
@@ -271,10 +271,10 @@ def test_nothing_that_a_person_wrote_into_a_worksheet_is_lost(run, words, tmp_pa
 
 
 def test_names_that_stand_for_two_pictures_are_refused() -> None:
-    pictures = worksheet.NamedPictures({"a/x.png": "a" * 64, "b/x.png": "b" * 64, "b/y.png": "c" * 64})
-    assert pictures.digest_of("a/x.png") == ("a" * 64, "")
-    assert pictures.digest_of("y.png") == ("c" * 64, "")
-    assert pictures.digest_of("x.png")[1].startswith("2 pictures are called x.png")
+    pictures = worksheet.PictureNameLookup({"a/x.png": "a" * 64, "b/x.png": "b" * 64, "b/y.png": "c" * 64})
+    assert pictures.digest_or_problem_of_picture("a/x.png") == ("a" * 64, "")
+    assert pictures.digest_or_problem_of_picture("y.png") == ("c" * 64, "")
+    assert pictures.digest_or_problem_of_picture("x.png")[1].startswith("2 pictures are called x.png")
 
 
 @pytest.mark.parametrize("name", ["=1+1.png", "+x.png", "-x.png", "@x.png", "\tx.png", "\rx.png", "'=x.png", "'x.png"])
@@ -286,5 +286,5 @@ def test_no_cell_of_a_worksheet_is_a_formula(tmp_path: Path, name: str) -> None:
         (row,) = csv.DictReader(file)
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values())
     filled = fill(sheet, good)
-    (answer,) = worksheet.read_answers(filled, "review", tmp_path, {name: "a" * 64}, POLICY)
+    (answer,) = worksheet.read_worksheet_answers(filled, "review", tmp_path, {name: "a" * 64}, POLICY)
     assert answer.label.sha256 == "a" * 64

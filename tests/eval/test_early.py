@@ -14,7 +14,14 @@ from scipy.stats import beta
 from eval import generate
 from eval.lot import early
 from eval.lot.batch import attempt_and_slot
-from eval.lot.early import Preview, Round, finished_unseen, is_teaching_seed, learn_line_of_round, rank_of_line
+from eval.lot.early import (
+    Preview,
+    Round,
+    is_seed_exempt_from_stopping,
+    is_seed_in_fitting_half,
+    rank_of_early_stop_line,
+    round_with_learnt_stop_line,
+)
 from eval.lot.record import DrawingFacts
 from eval.lot.rounds import read_batch_progress
 from stylegate import files
@@ -30,8 +37,8 @@ BRIGHT = (
 def test_the_rank_of_the_line_is_a_tolerance_limit() -> None:
     for accepted in (0, 1, 58, 59, 92, 93, 200, 1000):
         ranks = [k for k in range(1, accepted + 1) if beta.sf(0.05, k, accepted - k + 1) <= 0.05]
-        assert rank_of_line(accepted, 0.05) == max(ranks, default=0), accepted
-    assert [rank_of_line(n, 0.05) for n in (58, 59, 92, 93)] == [0, 1, 1, 2]
+        assert rank_of_early_stop_line(accepted, 0.05) == max(ranks, default=0), accepted
+    assert [rank_of_early_stop_line(n, 0.05) for n in (58, 59, 92, 93)] == [0, 1, 1, 2]
 
 
 def previews_of(random: np.random.Generator, count: int) -> tuple[list[Preview], dict[str, bool]]:
@@ -50,9 +57,9 @@ EMPTY = Round(round=0, verdicts_sha256="", attempts=0, scored="x")
 
 def test_the_line_is_set_by_accepted_pictures_that_the_teaching_has_not_seen() -> None:
     rows, accepted = previews_of(np.random.default_rng(0), 500)
-    found = learn_line_of_round(EMPTY, rows, accepted, [])
-    setting = [row for row in rows if not is_teaching_seed(row.seed) and accepted[row.file]]
-    taught = [row for row in rows if is_teaching_seed(row.seed)]
+    found = round_with_learnt_stop_line(EMPTY, rows, accepted, [])
+    setting = [row for row in rows if not is_seed_in_fitting_half(row.seed) and accepted[row.file]]
+    taught = [row for row in rows if is_seed_in_fitting_half(row.seed)]
     assert found.accepted == len(setting) and found.teaching == len(taught) and found.rank == 3
     assert found.line == sorted(found.hope(row.scores) for row in setting)[2]
     assert sum(found.would_stop(row) for row in setting) == 2, "the one on the line goes on"
@@ -65,11 +72,11 @@ def test_the_line_is_set_by_accepted_pictures_that_the_teaching_has_not_seen() -
 
 def test_too_few_accepted_pictures_or_another_way_of_scoring_draw_no_line() -> None:
     rows, accepted = previews_of(np.random.default_rng(1), 300)
-    assert learn_line_of_round(EMPTY, rows, accepted, []).line is not None
-    assert learn_line_of_round(EMPTY.model_copy(update={"scored": "y"}), rows, accepted, []).line is None
-    assert learn_line_of_round(EMPTY, rows, dict.fromkeys(accepted, False), []).line is None
-    assert learn_line_of_round(EMPTY, rows[:150], accepted, []).line is None
-    found = learn_line_of_round(EMPTY, rows, accepted, [])
+    assert round_with_learnt_stop_line(EMPTY, rows, accepted, []).line is not None
+    assert round_with_learnt_stop_line(EMPTY.model_copy(update={"scored": "y"}), rows, accepted, []).line is None
+    assert round_with_learnt_stop_line(EMPTY, rows, dict.fromkeys(accepted, False), []).line is None
+    assert round_with_learnt_stop_line(EMPTY, rows[:150], accepted, []).line is None
+    found = round_with_learnt_stop_line(EMPTY, rows, accepted, [])
     scores: dict[str, float | None] = dict.fromkeys(found.scores, -99.0)
     assert (
         found.preview_with_decision("00007-0.png", 11, "x", scores).stopped
@@ -83,21 +90,23 @@ def test_too_few_accepted_pictures_or_another_way_of_scoring_draw_no_line() -> N
 
 def test_only_pictures_that_were_finished_unseen_are_learnt_from_and_those_lost_are_counted() -> None:
     rows, accepted = previews_of(np.random.default_rng(2), 400)
-    first = learn_line_of_round(EMPTY, rows, accepted, [])
+    first = round_with_learnt_stop_line(EMPTY, rows, accepted, [])
     later = [
         first.model_copy(update={"round": 1}).preview_with_decision(f"{1000 + n:05d}-0.png", n, "x", row.scores)
         for n, row in enumerate(rows)
     ]
     there = {one.file: accepted[row.file] for one, row in zip(later, rows, strict=True) if not one.stopped}
-    assert sum(one.stopped for one in later) > 0 and not any(one.stopped for one in later if finished_unseen(one.seed))
-    second = learn_line_of_round(
+    assert sum(one.stopped for one in later) > 0 and not any(
+        one.stopped for one in later if is_seed_exempt_from_stopping(one.seed)
+    )
+    second = round_with_learnt_stop_line(
         EMPTY, [*rows, *later], accepted | there, [first, first.model_copy(update={"round": 1})]
     )
-    unseen = [one for one in later if finished_unseen(one.seed) and there[one.file]]
+    unseen = [one for one in later if is_seed_exempt_from_stopping(one.seed) and there[one.file]]
     hopes = [one.hope for one in unseen if one.hope is not None]
     assert first.line is not None and second.checked == len(unseen) == len(hopes)
     assert second.lost == sum(hope < first.line for hope in hopes)
-    assert second.accepted == first.accepted + sum(not is_teaching_seed(one.seed) for one in unseen)
+    assert second.accepted == first.accepted + sum(not is_seed_in_fitting_half(one.seed) for one in unseen)
 
 
 def test_the_order_in_which_processes_write_decides_nothing(tmp_path: Path) -> None:
@@ -160,7 +169,7 @@ def test_stopped_attempts_are_counted_by_name_and_drawn_again(run, batch: tuple[
     previews, rounds = early.read_previews(folder), early.read_rounds(folder)
     assert rounds[0].line is None and all(one.line is not None for one in rounds[1:])
     for name, one in previews.items():
-        line = rounds[one.round].line_of(name)
+        line = rounds[one.round].stop_line_of_attempt(name)
         below = one.hope is not None and line is not None and one.hope < line
         assert one.stopped == (below and one.seed % 10 != 0)
         assert one.stopped != (folder / "images" / name).exists()

@@ -19,7 +19,7 @@ import pytest
 
 from eval.engines import parts
 from eval.engines import run as engines
-from eval.engines.place import FolderPlace, ObjectStorePlace, place_of
+from eval.engines.place import FolderPlace, ObjectStorePlace, place_from_uri_or_path
 from eval.engines.work import run_named_parts
 from eval.lot.drawing import DrawPictures
 from eval.measuring.stage import PictureFeatureStage
@@ -54,7 +54,7 @@ def in_a_worker(place: FolderPlace, names: list[str], stage: parts.Stage) -> int
 
 
 def unfinished(place: FolderPlace, names: list[str]) -> list[str]:
-    return [name for name in names if name not in parts.finished_parts(place)]
+    return [name for name in names if name not in parts.names_of_finished_parts(place)]
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_workers_that_can_write_nothing_end_the_work_with_one_error_and_lose_not
 
 
 def in_this_process(place: str, names: list[str], stage: parts.Stage = doubled) -> Iterator[None]:
-    parts.run_unfinished_parts(place_of(place), names, lambda settings: stage)
+    parts.run_unfinished_parts(place_from_uri_or_path(place), names, lambda settings: stage)
     yield
 
 
@@ -240,7 +240,7 @@ def test_parts_pictures_and_results_lie_in_an_object_store(
         work.place.write("settings.json", b"{}")
         with pytest.raises(DataError, match=r"s3://acme/parts/\w+/\w+.json was changed after it was made"):
             parts.run_unfinished_parts(work.place, ["0" * 24], lambda settings: reads)
-            parts.read_rows_of_part(work.place, min(parts.finished_parts(work.place)))
+            parts.read_rows_of_part(work.place, min(parts.names_of_finished_parts(work.place)))
     with pytest.raises(SurroundingsError, match=r"engine.store: s3://nowhere/x does not"):
         parts.write_parts(ObjectStorePlace("s3://nowhere/x"), {}, ROWS, 4)
     with pytest.raises(ConfigError, match=r"engine.store=what://x"):

@@ -18,7 +18,7 @@ from eval.promise import eyes
 from eval.promise.auditplan import AuditPlan
 from eval.promise.certificate import certificate_problems, make_certificate
 from eval.promise.eyes import KnownRejectTest
-from eval.promise.known_rejects import file_with_fault, picture_with_fault, pictures_with_known_rejects
+from eval.promise.known_rejects import picture_with_fault, pictures_with_known_rejects, spoilt_picture_file_bytes
 from eval.promise.label import Label, LabelName
 from eval.promise.ranked import BY_MARGIN, RankedAuditDesign
 from stylegate.pictures import decode_picture
@@ -194,7 +194,7 @@ def noise(mode: str) -> Image.Image:
 def test_a_known_reject_is_its_picture_but_for_the_fault(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
     """Whatever the file is called, and whatever its colours are: nobody can tell it by anything but the fault."""
     (tmp_path / name).write_bytes(content)
-    spoilt = file_with_fault(tmp_path / name, "seed")
+    spoilt = spoilt_picture_file_bytes(tmp_path / name, "seed")
     assert spoilt is not None
     with Image.open(io.BytesIO(spoilt)) as opened:
         assert opened.format == kind and "icc_profile" not in opened.info

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval.judging.byscores import reasons_answered_by_head
+from eval.judging.byscores import reasons_after_aesthetic_settles_reviews
 from eval.judging.verdicts import make_reason
 from eval.learning.advice import advice_on_captions
-from eval.learning.gains import acceptable_share, area_under_roc_curve, gain_of_ranking, lowest_acceptable_score
+from eval.learning.gains import area_under_roc_curve, gain_of_ranking, largest_acceptable_share, lowest_acceptable_score
 from eval.lot.batch import read_plan
-from eval.lot.comparison import Comparison, pictures_and_traits_of_split
+from eval.lot.comparison import ComparisonPictures, pictures_and_traits_of_split
 from eval.measuring.columns import compute_score_columns
 from eval.measuring.previews import PreviewScorer
 from eval.policy import file as policyfile
@@ -153,7 +153,7 @@ def test_areas_and_yields_are_those_of_plain_counting() -> None:
         scores, good = random.integers(0, 12, 30).astype(float), random.random(30) < 0.6
         assert area_under_roc_curve(scores, good) == pytest.approx(roc_auc_score(good, scores))
         shares = [(scores >= line).mean() for line in set(scores) if (~good[scores >= line]).mean() <= 0.2]
-        assert acceptable_share(scores, good, 0.2) == pytest.approx(max(shares, default=0.0))
+        assert largest_acceptable_share(scores, good, 0.2) == pytest.approx(max(shares, default=0.0))
         line = lowest_acceptable_score(list(scores), list(good), 0.2)
         assert (line is None) == (not shares) and (
             line is None or (scores >= line).mean() == pytest.approx(max(shares))
@@ -174,7 +174,9 @@ def test_the_head_answers_for_review_alone_and_only_where_it_reads() -> None:
     learnt = Learnt(file="x", sha256="0" * 64, accept_from=1.0, reject_below=-1.0)
 
     def answered(value: float | None, *of: object) -> dict[str, str]:
-        return {one.check: one.verdict for one in reasons_answered_by_head([*reasons, *of], value, learnt)}  # type: ignore[list-item]
+        return {
+            one.check: one.verdict for one in reasons_after_aesthetic_settles_reviews([*reasons, *of], value, learnt)
+        }  # type: ignore[list-item]
 
     assert answered(2.0) == {"sharpness": "review", "style": "warn"}
     assert answered(-2.0) == {"style": "reject", "sharpness": "review"}
@@ -196,5 +198,5 @@ def test_advice_on_captions_reads_a_brand_set_with_subfolders(tmp_path: Path) ->
     files.write_jsonl(nested / "train" / "metadata.jsonl", rows)
     trigger = brandset.read_brand_file(nested).trigger
     training = pictures_and_traits_of_split(nested, "train")[0]
-    (said,) = advice_on_captions(Comparison([], training, [], "#ffffff", "keep", trigger, "neon", {}, {}))
+    (said,) = advice_on_captions(ComparisonPictures([], training, [], "#ffffff", "keep", trigger, "neon", {}, {}))
     assert "'photograph' (100%)" in said, said

@@ -20,8 +20,8 @@ from eval.package import receiver, signature
 from eval.package.bag import SCRIPTS, STATEMENT
 from eval.package.merkle import merkle_root_and_paths
 from eval.package.proof import check_package
-from eval.package.statement import statement_problem
-from eval.package.verify_statement import check_statement
+from eval.package.statement import in_toto_statement_problem
+from eval.package.verify_statement import check_in_toto_statement
 from stylegate import files
 from stylegate.errors import ConfigError
 from tests.conftest import command
@@ -123,8 +123,8 @@ def test_the_statement_is_signed_as_dsse_says(package: Path, tmp_path: Path) -> 
     assert {"name": "policy", "digest": {"sha256": policy}} in made
     signer = package / "signer.pub.pem"
     for change in ({"payload": "e30="}, {"signatures": []}, {"payload": base64.b64encode(payload + b" ").decode()}):
-        assert statement_problem(envelope | change, package / "manifest-sha256.txt", signer), change
-    assert not statement_problem(envelope, package / "manifest-sha256.txt", signer)
+        assert in_toto_statement_problem(envelope | change, package / "manifest-sha256.txt", signer), change
+    assert not in_toto_statement_problem(envelope, package / "manifest-sha256.txt", signer)
 
 
 def test_sha256sum_sees_what_it_can(package: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_statement_of_another_package_or_another_key_is_seen_by_the_script(pac
         (package / "signer.pub.pem").unlink(missing_ok=True)
         if signer:
             (package / "signer.pub.pem").write_bytes(signer)
-        check_statement(package, wrong := [])
+        check_in_toto_statement(package, wrong := [])
         return [line.removeprefix(f"{STATEMENT}: ") for line in wrong]
 
     assert not problems(whole)
@@ -195,11 +195,11 @@ def test_the_tree_is_that_of_rfc_6962(leaves: int) -> None:
     root, paths = merkle_root_and_paths(given)
     assert root == hash_of(given)
     for index, (leaf, path) in enumerate(zip(given, paths, strict=True)):
-        assert receiver.root_of_path(leaf, index, leaves, path) == root
+        assert receiver.merkle_root_from_inclusion_path(leaf, index, leaves, path) == root
         if path:
-            assert receiver.root_of_path(given[index - 1], index, leaves, path) != root
+            assert receiver.merkle_root_from_inclusion_path(given[index - 1], index, leaves, path) != root
             with pytest.raises(ValueError):
-                receiver.root_of_path(leaf, index, leaves, path[1:])
+                receiver.merkle_root_from_inclusion_path(leaf, index, leaves, path[1:])
 
 
 def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,18 +20,23 @@ from eval.planning import exact, interchange
 from eval.planning.asked import training_combinations_to_exclude
 from eval.planning.collection import (
     CollectionItems,
+    items_with_one_value_per_trait,
     notes_on_equal_items,
     notes_on_values_like_none,
-    one_value_per_trait,
     read_collection,
 )
-from eval.planning.deal import fill_by_swaps
+from eval.planning.deal import find_plan_by_random_swaps
 from eval.planning.interchange import export_items
-from eval.planning.open_slots import rarity_intervals, scores_and_ranks, scores_and_ranks_if_added, value_number_table
+from eval.planning.open_slots import (
+    rarity_intervals,
+    rarity_scores_and_ranks,
+    rarity_scores_and_ranks_if_added,
+    value_number_table,
+)
 from eval.planning.picture import counts_and_rarity_in_words
-from eval.planning.problem import OPEN, PlanProblem, exact_counts_and_problems, make_plan_problem
+from eval.planning.problem import OPEN, PlanConstraints, exact_counts_and_problems, make_plan_constraints
 from eval.planning.rarity import missing_pairs, rarest_pairs, rarity_of_each_item
-from eval.planning.repair import plan_rows_with_other_combinations
+from eval.planning.repair import plan_rows_with_slots_repaired
 from eval.planning.slots import notes_on_values_without_slot, slots_from_traits, traits_of_slots_to_keep
 from eval.planning.solve import solve_plan
 from eval.planning.traits import TraitsFile, TraitValue
@@ -46,7 +51,7 @@ from tests.bench.plan import dense_file, random_file
 GOLDEN = files.ROOT / "tests" / "golden"
 
 
-def keeps_everything(problem: PlanProblem, rows: np.ndarray) -> bool:
+def keeps_everything(problem: PlanConstraints, rows: np.ndarray) -> bool:
     """The slow and obvious check of a plan, value by value and slot by slot."""
     told = [problem.traits_of_row(row) for row in rows]
     assert len({tuple(item.values()) for item in told}) == problem.size == len(rows)
@@ -96,7 +101,7 @@ def test_a_plan_keeps_counts_rules_and_one_of_ones(tmp_path: Path) -> None:
     slots = slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60))
     assert slots == slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60))
     assert slots != slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60, seed=1))
-    problem = make_plan_problem(file, 60)
+    problem = make_plan_constraints(file, 60)
     assert keeps_everything(problem, np.array([problem.row_of_traits(slot.traits) for slot in slots]))
     counts = {trait: Counter(slot.traits[trait] for slot in slots) for trait in problem.traits}
     assert counts["hat"] == {"none": 26, "crown": 9, "halo": 4, "cap": 20, "golden helmet": 1}
@@ -165,7 +170,7 @@ def test_a_weight_that_comes_to_no_slot_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_plans_are_exact(seed: int) -> None:
-    problem = make_plan_problem(random_file(seed, 2000), 2000)
+    problem = make_plan_constraints(random_file(seed, 2000), 2000)
     assert keeps_everything(problem, solve_plan(problem, seed))
 
 
@@ -187,7 +192,7 @@ def test_a_listing_in_parts_finds_and_proves_what_a_whole_one_does(monkeypatch: 
         forbid = [{"t0": ["v1"], "t1": ["v2"]}, {"t2": ["v0"], "t3": ["v3"]}][: seed % 3]
         rules = {"limit": limits, "forbid": forbid}
         file = TraitsFile.model_validate({"prompt": "x", "traits": traits, "rules": rules})
-        problem = make_plan_problem(file, int(random.integers(60, 200)))
+        problem = make_plan_constraints(file, int(random.integers(60, 200)))
         whole = exact.solve_relaxation(problem, np.random.default_rng(0))
         with monkeypatch.context() as few:
             few.setattr(exact, "MOST_LISTED", 0)
@@ -197,26 +202,26 @@ def test_a_listing_in_parts_finds_and_proves_what_a_whole_one_does(monkeypatch: 
 
 def test_a_plan_with_little_room_is_solved_or_refused_with_a_proof() -> None:
     """The dealing alone does not come to it; the linear programme says which it is."""
-    problem = make_plan_problem(dense_file(0.85), 400)
-    assert fill_by_swaps(problem, np.random.default_rng(0), 50) is None
+    problem = make_plan_constraints(dense_file(0.85), 400)
+    assert find_plan_by_random_swaps(problem, np.random.default_rng(0), 50) is None
     rows, found = exact.solve_by_linear_programme(problem, np.random.default_rng(0))
     assert rows is not None and found.complete and keeps_everything(problem, rows)
     with pytest.raises(
         DataError, match="no plan of 400 slots exists: a linear programme over all combinations"
     ) as error:
-        solve_plan(make_plan_problem(dense_file(0.9), 400), 0)
+        solve_plan(make_plan_constraints(dense_file(0.9), 400), 0)
     assert "the nearest counts: " in str(error.value)
     with pytest.raises(DataError, match="different combinations need 8"):
-        solve_plan(make_plan_problem(dense_file(2.5), 400), 0)
+        solve_plan(make_plan_constraints(dense_file(2.5), 400), 0)
 
 
 @pytest.mark.parametrize("broken", [[7], [7, 8], [3, 400, 1999]])
 def test_a_repair_changes_no_more_slots_than_it_must(broken: list[int]) -> None:
     """One slot alone needs one partner, which has no picture if possible; several may be each other's partners."""
-    problem = make_plan_problem(random_file(1, 2000), 2000)
+    problem = make_plan_constraints(random_file(1, 2000), 2000)
     rows = solve_plan(problem, 1).astype(np.int32)
     filled = set(range(2000)) - {*broken, 1000}
-    found = plan_rows_with_other_combinations(problem, rows, broken, filled, 0)
+    found = plan_rows_with_slots_repaired(problem, rows, broken, filled, 0)
     assert keeps_everything(problem, found)
     changed = np.flatnonzero((found != rows).any(axis=1)).tolist()
     assert set(broken) <= set(changed) and len(changed) <= len(broken) + 1
@@ -226,17 +231,17 @@ def test_a_repair_changes_no_more_slots_than_it_must(broken: list[int]) -> None:
 
 def test_a_repair_that_one_exchange_does_not_bring_frees_more_slots_or_says_that_there_is_none(tmp_path: Path) -> None:
     file = file_of("prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}", tmp_path)
-    problem = make_plan_problem(file, 6)  # every combination there is
+    problem = make_plan_constraints(file, 6)  # every combination there is
     with pytest.raises(DataError, match="no plan of 6 slots exists"):
-        plan_rows_with_other_combinations(problem, solve_plan(problem, 0).astype(np.int32), [2], {0, 1}, 0)
+        plan_rows_with_slots_repaired(problem, solve_plan(problem, 0).astype(np.int32), [2], {0, 1}, 0)
     file = file_of(
         "prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}\none_of_ones: [{slot: 0, traits: {a: x, b: z}}]",
         tmp_path,
     )
-    problem = make_plan_problem(file, 4)
+    problem = make_plan_constraints(file, 4)
     problem.given[0] = problem.row_of_traits({"a": "x", "b": "z"})
     with pytest.raises(DataError, match="one-of-ones fix whole: 0"):
-        plan_rows_with_other_combinations(problem, solve_plan(problem, 0).astype(np.int32), [0], set(), 0)
+        plan_rows_with_slots_repaired(problem, solve_plan(problem, 0).astype(np.int32), [0], set(), 0)
 
 
 def test_every_combination_that_exists_can_be_used(tmp_path: Path) -> None:
@@ -383,11 +388,11 @@ def test_counts_that_do_not_add_up_come_with_slots_that_do_not_exist(tmp_path: P
         "prompt: x\nnumbers: counts\ntraits: {a: {x: 3, y: 3}}\none_of_ones: [{slot: 9, traits: {a: x}}]", tmp_path
     )
     with pytest.raises(DataError) as error:
-        make_plan_problem(file, 7)
+        make_plan_constraints(file, 7)
     assert "its counts sum to 6, for 7 slots" in str(error.value) and "slot: 9 is beyond" in str(error.value)
     assert 'or remove "numbers: counts"' in str(error.value)
     with pytest.raises(DataError) as error:
-        make_plan_problem(file_of("prompt: x\ntraits: {a: {x: {count: 3}, y: {count: 3}}}", tmp_path), 7)
+        make_plan_constraints(file_of("prompt: x\ntraits: {a: {x: {count: 3}, y: {count: 3}}}", tmp_path), 7)
     assert "numbers: counts" not in str(error.value)
 
 
@@ -406,7 +411,7 @@ def test_rarity_is_open_raritys() -> None:
 def test_open_slots_leave_rarity_open() -> None:
     """What is computed for many items at once is OpenRarity's too, and the intervals hold what comes to be."""
     golden = json.loads((GOLDEN / "open_rarity.json").read_text())
-    scores, ranks = scores_and_ranks(value_number_table(golden["items"]))
+    scores, ranks = rarity_scores_and_ranks(value_number_table(golden["items"]))
     for score, rank, told in zip(scores, ranks, golden["score_rank_unique"], strict=True):
         assert score == pytest.approx(told[0], abs=1e-9) and rank == told[1]
     random = np.random.default_rng(0)
@@ -428,8 +433,8 @@ def test_open_slots_leave_rarity_open() -> None:
     found = rarity_intervals(many, {0}, set(range(1, 400)), 900)
     assert found and all(0 <= row.lowest_score <= row.highest_score for row in found)
     columns = random.integers(0, 9, (300, 5))
-    scores, ranks = scores_and_ranks_if_added(columns[:200], columns[200:])
-    true = [[each[-1] for each in scores_and_ranks(columns[[*range(200), i]])] for i in range(200, 300)]
+    scores, ranks = rarity_scores_and_ranks_if_added(columns[:200], columns[200:])
+    true = [[each[-1] for each in rarity_scores_and_ranks(columns[[*range(200), i]])] for i in range(200, 300)]
     assert scores == pytest.approx([score for score, _ in true], abs=1e-12)
     assert np.abs(ranks - [rank for _, rank in true]).mean() < 3
 
@@ -446,7 +451,7 @@ def test_pairs_that_never_come_are_said_unless_a_rule_says_so(tmp_path: Path) ->
         "rules: {forbid: [{a: x, b: y}], limit: [{of: {a: x, b: z}, at_most: 0}], tally: {n: [b]}}",
         tmp_path,
     )
-    problem = make_plan_problem(file, 6)
+    problem = make_plan_constraints(file, 6)
     told = [dict(zip("ab", pair, strict=True)) for pair in ("xx", "xx", "xx", "yy", "yz", "yz")]
     found = missing_pairs(told, 5, lambda pair: False)
     assert found == [(("a: y", "b: x"), 0, 1.5), (("a: x", "b: z"), 0, 1.0)], "of x with y half an item was expected"
@@ -500,7 +505,7 @@ def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path)
 
 def test_a_column_of_several_values_takes_no_name_of_another_column() -> None:
     items: list[dict[str, list[str]]] = [{"hat": ["a", "b"], "hat 1": ["x"]}, {"hat": ["b"], "hat 1": ["y"]}]
-    rows, _, _ = one_value_per_trait(CollectionItems(items, ["line 2", "line 3"], []))
+    rows, _, _ = items_with_one_value_per_trait(CollectionItems(items, ["line 2", "line 3"], []))
     assert [row["hat 1"] for row in rows] == ["x", "y"] and len(rows[0]) == 3
     assert [set(row.values()) - {"none"} for row in rows] == [{"x", "a", "b"}, {"y", "b"}]
 

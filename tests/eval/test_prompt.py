@@ -113,7 +113,7 @@ def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:
     pictures_seen = rows(seen_of(truth, 0.05))
     planned = [*truth[:38], {"body": "blue" if truth[38]["body"] != "blue" else "red"}, {}]
     found = prompt.log_odds_of_planned_traits(pictures_seen, planned, {"body": reading, "again": doubtful})
-    shown = prompt.rows_at(pictures_seen, np.arange(39))
+    shown = prompt.embeddings_and_patches_at(pictures_seen, np.arange(39))
     assert found[:39] == pytest.approx(reading.log_odds(shown, [r["body"] for r in planned[:39]]), abs=1e-4)
     assert (
         found[39] == prompt.NOTHING_ASKED
@@ -140,7 +140,7 @@ def test_references_that_are_all_the_same_are_not_read() -> None:
 
 def test_a_reader_of_many_pictures_learns_from_some_and_keeps_the_rare_values() -> None:
     numbers = np.repeat([0, 1, 2], [5000, 3, 900])
-    learned = prompt.indexes_of_learned_rows(numbers, 1003)
+    learned = prompt.indexes_of_balanced_subsample(numbers, 1003)
     assert np.bincount(numbers[learned]).tolist() == [500, 3, 500] and len(np.unique(learned)) == 1003
     assert np.abs(np.diff(learned[:500]) - 10).max() <= 1  # evenly spread over the rows of their value
-    assert prompt.indexes_of_learned_rows(numbers[:100], 1003).tolist() == list(range(100))
+    assert prompt.indexes_of_balanced_subsample(numbers[:100], 1003).tolist() == list(range(100))

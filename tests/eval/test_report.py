@@ -240,7 +240,7 @@ def test_a_line_from_labels_leaves_the_other_checks_alone() -> None:
     assert found.positions[found.start] == 0.7 and found.last_accepting[2] == -1 and found.accepted[found.start] == 1
     none_yet = moved(given[1:], policy, line=None)
     assert none_yet.start == len(none_yet.positions) - 1 and none_yet.accepted[none_yet.start] == 0
-    assert slider.position_texts(none_yet, None, 0, 0.1, ("here", "there"))[-1][0] == "No limit yet"
+    assert slider.slider_position_texts(none_yet, None, 0, 0.1, ("here", "there"))[-1][0] == "No limit yet"
     assert slider.make_slider(given[2:], [1.0], policy, 0.7) is None, "nothing can be moved: no slider"
 
 
@@ -250,7 +250,7 @@ def test_what_people_accepted_is_not_said_of_the_limit() -> None:
     given = [verdict("accept", margin=m) for m in (2.0, 3.0)]
     found = moved([*given, *[verdict("accept", margin=-5.0, settled=by_person)] * 3], policy, line=0.7)
     bounds = np.full(len(found.positions), 0.04)
-    texts = [row[1:] for row in slider.position_texts(found, bounds, 24, 0.1, ("", ""))]
+    texts = [row[1:] for row in slider.slider_position_texts(found, bounds, 24, 0.1, ("", ""))]
     assert texts[-1] == ["3 of 5 pictures accepted (60.0%)", "This limit accepts no picture; people accepted 3."]
     says = "At most 4.0% of the 2 pictures that the limit accepts are rejects (90% confidence, 24 labels)."
     assert texts[0] == ["5 of 5 pictures accepted (100.0%)", says]
@@ -269,7 +269,7 @@ def test_nothing_is_said_of_positions_beyond_the_labels() -> None:
     made = calibration(["a", "b"], {"a": 1.0}, "reject")
     found = moved([verdict("accept", margin=m) for m in (1.0, 2.0)])
     bounds = slider.reject_share_bounds_by_position(found, made, {"a": 1.0, "b": 2.0}, {"b"}, Promise())
-    assert bounds[0] == 1 and slider.position_texts(found, bounds, 1, 0.05, ("", ""))[0][2].startswith(
+    assert bounds[0] == 1 and slider.slider_position_texts(found, bounds, 1, 0.05, ("", ""))[0][2].startswith(
         "Nothing is promised here"
     )
 

@@ -466,7 +466,7 @@ def test_a_press_is_given_to_the_picture_before_it() -> None:
     for _ in range(2):
         order = rng.sample(pictures, len(pictures))
         times = {sha256: 300.0 * n for n, sha256 in enumerate(order)}
-        shown = [stream.TimedPicture(sha256=sha256, at_ms=at) for sha256, at in times.items()]
+        shown = [stream.PictureWithTimeShown(sha256=sha256, at_ms=at) for sha256, at in times.items()]
         passes.append(stream.StreamPass(shown=shown, presses_ms=[times[s] + rng.gauss(520, 90) for s in wrong]))
     found = stream.suspicion_from_key_presses(passes)
     assert set(sorted(pictures, key=lambda s: -found.probability[s])[:2]) == wrong

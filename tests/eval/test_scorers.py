@@ -70,9 +70,9 @@ def test_of_many_references_only_an_even_spread_lends(monkeypatch: pytest.Monkey
     """A reference that lends is left out of the spread; one that does not lend is scored as any picture is."""
     monkeypatch.setattr(drawing, "MOST", 8)
     references = cloud(20, 1, 30)
-    spread = references[drawing.indexes_of_combined_references(20)]
+    spread = references[drawing.indexes_of_evenly_spaced_references(20)]
     own = drawing.leave_one_out(references)
-    assert own[drawing.indexes_of_combined_references(20)] == pytest.approx(
+    assert own[drawing.indexes_of_evenly_spaced_references(20)] == pytest.approx(
         each_by_the_others(spread, drawing.score), abs=1e-5
     )
     assert own[1] == pytest.approx(drawing.score(references[1:2], references)[0], abs=1e-6)

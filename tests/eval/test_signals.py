@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eval.planning.traitsfile import read_traits_file
-from eval.signals import MOST, PRIOR, evidence_by_trait_value, pairs_of_item
+from eval.signals import MOST, PRIOR, evidence_by_trait_value, trait_value_pairs_of_item
 from stylegate import files
 from stylegate.cli import main
 
@@ -92,10 +92,10 @@ def test_a_row_of_json_lines_is_read_as_a_row_of_csv_and_says_what_it_lacks(
 
 
 def test_an_item_that_the_package_lacks_is_named() -> None:
-    assert pairs_of_item(" 7", {7: {"hat": "cap"}}) == [("hat", "cap")]
+    assert trait_value_pairs_of_item(" 7", {7: {"hat": "cap"}}) == [("hat", "cap")]
     for written in (None, 1.5, "7.0", 8, [7], True):
         with pytest.raises(ValueError, match="no item with the id"):
-            pairs_of_item(written, {1: {}, 7: {}})
+            trait_value_pairs_of_item(written, {1: {}, 7: {}})
 
 
 def test_a_proposal_that_no_plan_can_keep_is_refused(run_exactly, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from eval import gate
 from eval.judging import certified, rules
 from eval.judging import judge as judging
 from eval.judging.byscores import (
-    margin_in_spreads,
-    margins_of_rows_above_all_lines,
+    margins_or_none_below_any_line,
+    smallest_margin_in_spreads,
     verdict_and_reasons,
     verdict_of_row,
     verdicts_of_rows,
@@ -37,7 +37,7 @@ STYLE = ResolvedCheckLines("style", 0.5, 0.7, True, warn_below=0.8, fail_batch_b
 
 
 def judged_by(score: float) -> tuple[str, list[Reason]]:
-    return verdict_and_reasons({"style": score, "in_domain_flags_and_warning": 1}, [STYLE])
+    return verdict_and_reasons({"style": score, "in_domain": 1}, [STYLE])
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_reasons_stand_worst_first() -> None:
 
 def test_a_warning_whose_score_is_missing_only_warns() -> None:
     only = ResolvedCheckLines("style", None, None, True, warn_below=0.8)
-    assert verdict_and_reasons({"in_domain_flags_and_warning": 1}, [only]) == (
+    assert verdict_and_reasons({"in_domain": 1}, [only]) == (
         "accept",
         [make_reason("style", "warn", None, 0.8)],
     )
@@ -82,12 +82,14 @@ def test_a_warning_whose_score_is_missing_only_warns() -> None:
 
 def test_the_margin_is_the_distance_to_the_nearest_line() -> None:
     sharp = ResolvedCheckLines("sharpness", 1.0, None, False, spread=0.5)
-    row = {"style": 0.9, "sharpness": 1.5, "in_domain_flags_and_warning": 1}
-    assert margin_in_spreads(row, [STYLE, sharp]) == pytest.approx(1.0)  # sharpness is one spread above; style two
-    assert margin_in_spreads(row | {"sharpness": 5.0}, [STYLE, sharp]) == pytest.approx(2.0)
-    assert margin_in_spreads(row | {"style": 0.6}, [STYLE, sharp]) == pytest.approx(-1.0)
-    assert margin_in_spreads(row | {"style": None}, [STYLE, sharp]) is None
-    assert margin_in_spreads(row, [ResolvedCheckLines("style", None, None, True, warn_below=2.0)]) is None, (
+    row = {"style": 0.9, "sharpness": 1.5, "in_domain": 1}
+    assert smallest_margin_in_spreads(row, [STYLE, sharp]) == pytest.approx(
+        1.0
+    )  # sharpness is one spread above; style two
+    assert smallest_margin_in_spreads(row | {"sharpness": 5.0}, [STYLE, sharp]) == pytest.approx(2.0)
+    assert smallest_margin_in_spreads(row | {"style": 0.6}, [STYLE, sharp]) == pytest.approx(-1.0)
+    assert smallest_margin_in_spreads(row | {"style": None}, [STYLE, sharp]) is None
+    assert smallest_margin_in_spreads(row, [ResolvedCheckLines("style", None, None, True, warn_below=2.0)]) is None, (
         "a warning holds nothing back"
     )
 
@@ -95,17 +97,19 @@ def test_the_margin_is_the_distance_to_the_nearest_line() -> None:
 def test_a_check_without_degrees_keeps_no_distance() -> None:
     """`size` is 1 or 0: a picture that has the size of the others is not nearest to that line."""
     size = ResolvedCheckLines("size", None, 1.0, False, spread=0.1)
-    row = {"style": 0.9, "size": 1.0, "in_domain_flags_and_warning": 1}
-    assert margin_in_spreads(row, [STYLE, size]) == margin_in_spreads(row, [STYLE]) == pytest.approx(2.0)
-    assert margin_in_spreads(row | {"size": 0.0}, [STYLE, size]) == pytest.approx(-10.0)
+    row = {"style": 0.9, "size": 1.0, "in_domain": 1}
+    assert (
+        smallest_margin_in_spreads(row, [STYLE, size]) == smallest_margin_in_spreads(row, [STYLE]) == pytest.approx(2.0)
+    )
+    assert smallest_margin_in_spreads(row | {"size": 0.0}, [STYLE, size]) == pytest.approx(-10.0)
 
 
 def test_a_picture_passes_if_and_only_if_its_margin_is_not_below_zero() -> None:
     sharp = ResolvedCheckLines("sharpness", 1.0, 1.2, False, spread=0.5)
     grid = itertools.product([0.1, 0.5, 0.6999, 0.7, 0.9], [0.9, 1.0, 1.1999, 1.2, 3.0])
     for style, sharpness in grid:
-        row = {"style": style, "sharpness": sharpness, "in_domain_flags_and_warning": 1}
-        kept = margin_in_spreads(row, [STYLE, sharp])
+        row = {"style": style, "sharpness": sharpness, "in_domain": 1}
+        kept = smallest_margin_in_spreads(row, [STYLE, sharp])
         assert kept is not None and (kept >= 0) == (verdict_and_reasons(row, [STYLE, sharp])[0] == "accept"), row
 
 
@@ -309,7 +313,7 @@ def test_pictures_above_every_line_get_the_verdict_of_the_slow_way() -> None:
     ]
     policy = policy_of()
     rows = [
-        {"file": f"{i}.png", "sha256": f"{i:064x}", "error": None, "in_domain_flags_and_warning": domain}
+        {"file": f"{i}.png", "sha256": f"{i:064x}", "error": None, "in_domain": domain}
         | {"style": style, "contrast": contrast, "size": size}
         for i, (style, contrast, size, domain) in enumerate(
             zip(
@@ -326,4 +330,4 @@ def test_pictures_above_every_line_get_the_verdict_of_the_slow_way() -> None:
         slow = [verdict_of_row(row, bounds, policy, lacking, unreadable) for row in rows]
         assert verdicts_of_rows(rows, bounds, policy, lacking, unreadable) == slow
     assert {found.verdict for found in slow} >= {"review", "reject", "error"}
-    assert any(margin is not None for margin in margins_of_rows_above_all_lines(rows, bounds))
+    assert any(margin is not None for margin in margins_or_none_below_any_line(rows, bounds))

@@ -10,7 +10,7 @@ from PIL import Image
 from eval.package import marking, marks
 from stylegate import files, watermark
 from stylegate.errors import ConfigError
-from stylegate.watermark import BITS, watermark_bits
+from stylegate.watermark import BITS, watermark_bit_string
 
 
 class SpreadSpectrum:
@@ -34,9 +34,9 @@ class SpreadSpectrum:
 
 
 def test_the_bits_are_of_what_drew_the_picture() -> None:
-    bits = watermark_bits("a" * 64, None, 7)
+    bits = watermark_bit_string("a" * 64, None, 7)
     assert len(bits) == BITS == 61 and set(bits) == {"0", "1"}
-    assert len({bits, watermark_bits("a" * 64, None, 8), watermark_bits(None, "a" * 64, 7)}) == 3
+    assert len({bits, watermark_bit_string("a" * 64, None, 8), watermark_bit_string(None, "a" * 64, 7)}) == 3
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_trustmark_itself_puts_in_what_it_reads(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unpickled"))
     monkeypatch.setattr(sys.modules["urllib.request"], "urlretrieve", lambda *_, **__: pytest.fail("fetched"))
     found = watermark.load_watermark(str(tmp_path / "weights.safetensors"))
-    cover, bits = Image.new("RGB", (96, 64), "red"), watermark_bits("a" * 64, "b" * 64, 1)
+    cover, bits = Image.new("RGB", (96, 64), "red"), watermark_bit_string("a" * 64, "b" * 64, 1)
     made = found.embed_bits(cover, bits)
     assert made.size == cover.size and made.tobytes() != cover.tobytes() and found.embed_bits(cover, bits) == made
     assert found.read_bits(made) == ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.lot.batch import attempt_names
+from eval.lot.batch import names_of_attempts_with_picture
 from eval.planning.collection import json_files_below
 from stylegate import files
 from stylegate.errors import ConfigError, DataError, SurroundingsError, error_for_user
@@ -121,13 +121,17 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, refuse
     for name in ("00001-0.png", "0001/02500-0.png", "b.txt"):
         (images / name).parent.mkdir(parents=True, exist_ok=True)
         (images / name).write_bytes(b"x")
-    assert files.entries_named(images, "[!.]*.png") == [images / "00001-0.png"]
-    assert files.entries_named(images / "not there", "*") == []
-    assert attempt_names(images) == ["00001-0.png", "0001/02500-0.png"]
+    assert files.sorted_paths_matching_pattern(images, "[!.]*.png") == [images / "00001-0.png"]
+    assert files.sorted_paths_matching_pattern(images / "not there", "*") == []
+    assert names_of_attempts_with_picture(images) == ["00001-0.png", "0001/02500-0.png"]
     refused.add(images / "0001")
     with pytest.raises(PermissionError, match="0001"):
-        attempt_names(images)
-    for read in (files.folder_digest, lambda folder: files.entries_named(folder, "*"), json_files_below):
+        names_of_attempts_with_picture(images)
+    for read in (
+        files.folder_digest,
+        lambda folder: files.sorted_paths_matching_pattern(folder, "*"),
+        json_files_below,
+    ):
         with pytest.raises(PermissionError, match="0001"):
             read(images / "0001")
 

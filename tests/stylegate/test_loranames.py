@@ -55,7 +55,7 @@ def test_both_styles_are_read_back_without_loss(modules, layers: dict[str, Plain
         adapter.lora_layers_and_problems(adapter.to_kohya(layers), {}, modules),
     ):
         assert not problems and adapter.largest_relative_difference_of_loras(layers, read_back) == 0
-        assert {n: one.alpha for n, one in adapter.plain_layers(read_back).items()} == {
+        assert {n: one.alpha for n, one in adapter.layers_that_are_plain_lora(read_back).items()} == {
             n: one.alpha for n, one in layers.items()
         }
 
@@ -170,7 +170,9 @@ def test_older_spellings_are_read(modules) -> None:
         "its alpha is not known"
     )
     header = {loraheader.ADAPTER_METADATA: '{"r": 2, "lora_alpha": 6}'}
-    assert adapter.plain_layers(adapter.lora_layers_and_problems(peft, header, modules)[0])[TO_Q].alpha == 6
+    assert (
+        adapter.layers_that_are_plain_lora(adapter.lora_layers_and_problems(peft, header, modules)[0])[TO_Q].alpha == 6
+    )
 
 
 def test_text_encoder_layers_of_other_files_are_merged(tmp_path: Path) -> None:

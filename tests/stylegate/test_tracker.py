@@ -372,5 +372,5 @@ def test_waiting_for_data_is_timed() -> None:
             time.sleep(0.02)
             return key
 
-    timed = stats.TimedCache(Slow())
+    timed = stats.CacheWithReadTimer(Slow())
     assert timed.get("a") == "a" and 0.01 < timed.seconds < 1

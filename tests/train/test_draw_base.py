@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eval.lot.lot import lot_of_batch, lot_origin
+from eval.lot.lot import lot_of_batch, origin_digests_of_lot
 from stylegate import files, lorafile
 from stylegate.cli import main
 from tests.conftest import FAST, merged
 from tests.eval.packages import provenance_of
 from tests.worksheets import fill_in
-from train.basegap import base_gap_in_words, checkpoint_order_agreement
+from train.basegap import base_gap_in_words, checkpoint_rank_correlation_and_interval
 
 MINIATURE = files.MODELS / "miniature" / "sd"
 
@@ -91,11 +91,11 @@ def test_the_base_that_draws_draws_and_the_other_shows_the_gap(on_tuned: Path) -
 
 def test_the_order_of_checkpoints_has_an_interval() -> None:
     rising = [[[0.1 * step + 0.01 * prompt for prompt in range(8)]] * 2 for step in range(4)]
-    found = checkpoint_order_agreement(torch.tensor(rising).numpy())
+    found = checkpoint_rank_correlation_and_interval(torch.tensor(rising).numpy())
     assert found == {"rank_correlation": 1.0, "rank_correlation_interval": [1.0, 1.0]}
     turned = [[one, rising[3 - i][1]] for i, (one, _) in enumerate(rising)]
-    assert checkpoint_order_agreement(torch.tensor(turned).numpy())["rank_correlation"] == -1.0
-    assert checkpoint_order_agreement(torch.tensor(rising[:2]).numpy())["rank_correlation"] is None
+    assert checkpoint_rank_correlation_and_interval(torch.tensor(turned).numpy())["rank_correlation"] == -1.0
+    assert checkpoint_rank_correlation_and_interval(torch.tensor(rising[:2]).numpy())["rank_correlation"] is None
 
 
 def test_a_batch_is_drawn_and_recorded_with_the_base_that_draws(run_exactly, on_tuned: Path, tuned: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_batch_is_drawn_and_recorded_with_the_base_that_draws(run_exactly, on_
     facts, batch = record(on_tuned / "run.json")["facts"], record(files.BATCHES / "pair" / "batch.json")
     assert batch["facts"]["base"] == facts["draw_base"] and batch["facts"]["training_base"] == facts["base"]
     assert batch["words"]["base"] == str(tuned) and batch["words"]["training_base"] == "miniature"
-    made_from = lot_origin(lot_of_batch(files.BATCHES / "pair"))  # what an export's provenance says
+    made_from = origin_digests_of_lot(lot_of_batch(files.BATCHES / "pair"))  # what an export's provenance says
     assert (made_from["base_sha256"], made_from["training_base_sha256"]) == (facts["draw_base"], facts["base"])
     assert len(list((files.BATCHES / "pair" / "images").glob("*.png"))) == 2
 

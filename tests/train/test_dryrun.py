@@ -158,7 +158,7 @@ def test_memory_of_activations_is_of_the_size_that_a_step_holds(checkpointing: b
     prepare.add_lora(models, FAMILIES["sd"], Config())
     sketch = FAMILIES["sd"].weightless_model(FAMILIES["sd"].base_folder("miniature"))
     sketch.denoiser.add_adapter(LoraConfig(r=16, target_modules=FAMILIES["sd"].lora_targets(Config().lora.targets)))
-    _, numbers = dryrun.forward_operations_and_activations(
+    _, numbers = dryrun.num_forward_operations_and_activations(
         sketch.denoiser, sketch.example_inputs(4, 64, 64), checkpointing
     )
     if checkpointing:
@@ -201,7 +201,7 @@ def test_the_work_of_evaluations_is_what_a_run_draws() -> None:
 def test_cost_counts_multiplications_and_what_layers_put_out() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
-        flops, kept = dryrun.forward_operations_and_activations(
+        flops, kept = dryrun.num_forward_operations_and_activations(
             model, {"input": torch.zeros(3, 6)}, checkpointing=False
         )
     assert flops == 2 * 3 * (6 * 10 + 10 * 4) and kept == 3 * (10 + 10 + 4)

@@ -20,7 +20,7 @@ from stylegate.cli import main
 from stylegate.families import FAMILIES
 from tests.conftest import FAST, merged
 from train import batches, select
-from train.evaluate import Evaluator, final_or_preview_folder
+from train.evaluate import Evaluator, folder_of_final_or_preview_pictures
 from train.loop import EvaluationTimeBudget
 from train.select import wilson_interval
 
@@ -98,7 +98,8 @@ def test_previews_compare_and_full_pictures_say_what_is_handed_out(equal: Path) 
     assert (result["step"], result["scale"], result["passed"]) == (2, 1.0, [True] * 3)
     assert selection("equal")["interval"] == [round(bound, 4) for bound in wilson_interval([True] * 3)]
     assert (
-        final_or_preview_folder(equal, 2, 1.0) == final and final_or_preview_folder(equal, 4, 1.0).name == "step-000004"
+        folder_of_final_or_preview_pictures(equal, 2, 1.0) == final
+        and folder_of_final_or_preview_pictures(equal, 4, 1.0).name == "step-000004"
     )
     page = (equal / "index.html").read_text()
     assert 'src="samples/handed-out/with/2.png"' in page and "100% [44%, 100%]" in page

@@ -407,7 +407,7 @@ def test_a_base_in_four_bits_is_trained_handed_out_and_drawn_with(
     layers, problems = adapter.lora_layers_and_problems(
         *lorafile.load_tensors_and_metadata(path), lorafile.adaptable_modules_of_pipeline(whole.pipeline)
     )
-    assert not problems and any(bool(layer.up.any()) for layer in adapter.plain_layers(layers).values())
+    assert not problems and any(bool(layer.up.any()) for layer in adapter.layers_that_are_plain_lora(layers).values())
     assert (
         adapter.lora_layers_and_problems(
             *lorafile.load_tensors_and_metadata(path), lorafile.adaptable_modules_of_pipeline(small.pipeline)

@@ -53,21 +53,21 @@ def test_no_brand_can_reach_base_or_encoder() -> None:
     r = Random(5)
     for name in ("base", "twins", "kin"):
         for number in range(2):
-            for style, traits, _ in corpus.labels_of_corpus_part(name, number):
+            for style, traits, _ in corpus.styles_traits_and_seeds_of_part(name, number):
                 assert style in possible
                 said = random_caption(traits, style.name, r, 0.5, 1.0).text
                 assert not any(brand in said.split() for brand in BRANDS)
-        assert corpus.SOURCES[name] is corpus.style_for_base
+        assert corpus.SOURCES[name] is corpus.random_style_for_base
 
 
 def test_the_leak_rule_would_catch_a_brand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "NAMED", [*NAMED, BRANDS["neon"]])
-    drawn = [corpus.style_for_base(np.random.default_rng(i)) for i in range(200)]
+    drawn = [corpus.random_style_for_base(np.random.default_rng(i)) for i in range(200)]
     assert any(is_brand_like(style) for style in drawn)
 
 
 def test_what_is_held_out_is_never_drawn() -> None:
-    drawn = [traits for name in corpus.SOURCES for _, traits, _ in corpus.labels_of_corpus_part(name, 1)]
+    drawn = [traits for name in corpus.SOURCES for _, traits, _ in corpus.styles_traits_and_seeds_of_part(name, 1)]
     assert not any(corpus.is_held_out(traits) for traits in drawn)
     share = np.mean([corpus.is_held_out(world.random_traits(np.random.default_rng(i))) for i in range(4000)])
     assert 0.04 < share < 0.09
@@ -75,7 +75,7 @@ def test_what_is_held_out_is_never_drawn() -> None:
 
 @pytest.mark.parametrize("name", corpus.CHANGES)
 def test_a_family_differs_in_one_trait_from_one_to_the_next(name: str) -> None:
-    rows = corpus.labels_of_corpus_part(name, 2)
+    rows = corpus.styles_traits_and_seeds_of_part(name, 2)
     for i in range(0, len(rows), corpus.FAMILY):
         for (style, before, seed), (other, after, again) in zip(
             rows[i : i + corpus.FAMILY], rows[i + 1 : i + corpus.FAMILY], strict=False
@@ -174,7 +174,7 @@ def test_a_stopped_training_ends_where_it_would_have(tmp_path: Path, monkeypatch
             x = torch.from_numpy(r.normal(size=(8, 4))).float()
             return (layer(x) - x.sum(1, keepdim=True)).square().mean()
 
-        fit.train_parts(title, {"layer": layer}, loss_of, 60, {"layer": 1e-2}, "test")
+        fit.train_modules_resumably(title, {"layer": layer}, loss_of, 60, {"layer": 1e-2}, "test")
         return layer.weight.detach().clone()
 
     whole = train("whole")

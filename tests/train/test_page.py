@@ -117,7 +117,7 @@ def test_checkpoints_stand_with_their_intervals(evaluated: Path) -> None:
         for key in ("style", "style_without_trigger", "drift", "nearest_training", "eval_loss"):
             assert f"<td>{result[key]:.3f}</td>".replace("-0.000", "0.000") in row
         assert ("chosen" in row) == (int(step) == run.selection["step"])
-    why = select.choice_in_words(run.selection["checkpoints"])
+    why = select.reason_for_choice_in_words(run.selection["checkpoints"])
     assert f"Step {run.selection['step']} is chosen: {why}." in text
     assert ("of this table are previews" in text) == bool(run.handed_out)
     cards = {card["title"]: str(card["svg"]) for card in panels.score_panels(run, run.selection["step"])}
@@ -195,15 +195,15 @@ def test_commits_are_kept_by_step(copied: Path, monkeypatch: pytest.MonkeyPatch)
     """Who goes on with other code says so; a finished run that is looked at again does not."""
     monkeypatch.setattr(page.checkout, "git_commit_and_clean_flag", lambda: {"commit": "other", "clean": True})
     before = json.loads((copied / "origin.json").read_text())["code"]
-    page.record_start_and_prompts(copied, 4, {"with": []})
+    page.record_prompts_and_git_commit(copied, 4, {"with": []})
     assert json.loads((copied / "origin.json").read_text())["code"] == before
-    page.record_start_and_prompts(copied, 2, {"with": []})
-    page.record_start_and_prompts(copied, 3, {"with": []})
+    page.record_prompts_and_git_commit(copied, 2, {"with": []})
+    page.record_prompts_and_git_commit(copied, 3, {"with": []})
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 2, "commit": "other", "clean": True}]
     assert "other, clean, from step 2 on" in Seen(copied / "index.html").text
     monkeypatch.setattr(page.checkout, "git_commit_and_clean_flag", lambda: {"commit": "third", "clean": None})
-    page.record_start_and_prompts(copied, 1, {"with": []})  # the state of step 2 was lost
+    page.record_prompts_and_git_commit(copied, 1, {"with": []})  # the state of step 2 was lost
     after = json.loads((copied / "origin.json").read_text())["code"]
     assert after == [*before, {"from_step": 1, "commit": "third", "clean": None}]
 

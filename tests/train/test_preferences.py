@@ -30,7 +30,7 @@ from stylegate.preferenceset import read_preference_set
 from tests.conftest import FAST_ALL_LAYERS, merged
 from tests.eval.people import ALL_IN_REVIEW, decisions
 from train import prepare
-from train.preferences import learned_pictures
+from train.preferences import training_pictures_of_run
 from train.step import training_pass_losses
 
 SLOTS = 6
@@ -158,7 +158,7 @@ def test_preference_sets_that_do_not_fit_are_refused(
     change(place)
     config = Config(brand="small", preferences=str(place), objective=ObjectiveConfig(name="dpo"))
     with pytest.raises(StylegateError) as found:
-        learned_pictures(config, brandset.read_brand_set(small_brand)).require_same_base(weights_digest(BASE))
+        training_pictures_of_run(config, brandset.read_brand_set(small_brand)).require_same_base(weights_digest(BASE))
     assert says in str(found.value) and "Next: " in str(found.value)
 
 
@@ -269,7 +269,7 @@ def test_a_lora_to_begin_with_may_be_a_folder_of_peft(
     path.write_bytes(place.read_bytes())
     path.with_name("adapter_config.json").write_text("{}")
     config = Config(preferences=str(pairs), objective=ObjectiveConfig(name="dpo", start=str(tmp_path)))
-    found = learned_pictures(config, brandset.read_brand_set(small_brand))
+    found = training_pictures_of_run(config, brandset.read_brand_set(small_brand))
     assert found.start == path and found.facts["start"] == lorafile.digest(path) != files.sha256(path)
 
     layer, up = next((key, t) for key, t in tensors.items() if key.endswith("to_out.0.lora_B.weight"))

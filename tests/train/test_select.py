@@ -69,10 +69,10 @@ def test_among_equals_the_style_decides() -> None:
     found = select.choose_evaluation(results, 0.2)
     assert found["chosen"] == 1 and found["best"] == 2
     words = "of the steps 100, 200, 300 it is the earliest that is statistically as good as the best (step 300)"
-    assert select.choice_in_words(found) == words
-    assert select.choice_in_words(found | {"chosen": 2}) == "it is the best of the steps 100, 200, 300"
+    assert select.reason_for_choice_in_words(found) == words
+    assert select.reason_for_choice_in_words(found | {"chosen": 2}) == "it is the best of the steps 100, 200, 300"
     alone = select.choose_evaluation(results[:1], 0.2)
-    assert select.choice_in_words(alone) == "it is the only one that was compared"
+    assert select.reason_for_choice_in_words(alone) == "it is the only one that was compared"
     assert found["compared"][0]["style_below_best_at_most_spreads"] > 3
     lucky = [result(100, all_pass, list(0.93 + noise[0])), result(300, [1] * 15 + [0], list(0.96 + noise[1]))]
     assert select.choose_evaluation(lucky, 0.2)["chosen"] == 1, (

@@ -50,7 +50,7 @@ def make_judge() -> None:
 
 def make_clip() -> None:
     clip.write_clip(PLACE / "clip", trained_clip(), tokenizer())
-    knowledge.write_files_beside_encoder(PLACE / "clip", trained_clip(), corpus("base"))
+    knowledge.write_encoder_statistics_and_aesthetic_head(PLACE / "clip", trained_clip(), corpus("base"))
 
 
 def make_base() -> None:

@@ -22,7 +22,7 @@ from stylegate import progress
 from train.miniature.captions import random_caption
 from train.miniature.clip import MODEL, RECIPE, token_ids_of
 from train.miniature.corpus import Corpus, corpus_fingerprint
-from train.miniature.fit import bf16_autocast, compiled_module, train_parts, training_device
+from train.miniature.fit import bf16_autocast, compiled_module, train_modules_resumably, training_device
 from train.miniature.text import CONTEXT, VOCABULARY
 
 CHANNELS = (64, 128, 192)
@@ -142,7 +142,7 @@ def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any
     parts: dict[str, nn.Module] = {"unet": unet, "text": text}
     rates = {"unet": LEARNING_RATE, "text": TEXT_RATE * LEARNING_RATE}
     depends_on = [corpus_fingerprint(), CHANNELS, BATCH, round(vae.config.scaling_factor, 3), *RECIPE]
-    train_parts("unet", parts, loss_of, STEPS, rates, depends_on)
+    train_modules_resumably("unet", parts, loss_of, STEPS, rates, depends_on)
     return unet, text
 
 

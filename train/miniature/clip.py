@@ -23,7 +23,7 @@ from stylegate import files
 from train.miniature.captions import QUALITY, CaptionWithMentions, random_caption
 from train.miniature.corpus import FAMILY, HARDEST, Corpus, corpus_fingerprint
 from train.miniature.degrade import DEGRADE
-from train.miniature.fit import bf16_autocast, compiled_module, train_parts, training_device
+from train.miniature.fit import bf16_autocast, compiled_module, train_modules_resumably, training_device
 from train.miniature.svg import SIDE
 from train.miniature.text import CONTEXT, VOCABULARY
 from train.miniature.world import TRAITS
@@ -206,9 +206,13 @@ def train_clip(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
         return contrastive_loss(images, texts, clip.logit_scale.exp(), fits)
 
     depends_on = [corpus_fingerprint(), MODEL, BATCH, GROUP]
-    train_parts("clip", {"clip": clip}, partial(loss_of, "clip"), STEPS, {"clip": LEARNING_RATE}, depends_on)
+    train_modules_resumably(
+        "clip", {"clip": clip}, partial(loss_of, "clip"), STEPS, {"clip": LEARNING_RATE}, depends_on
+    )
     depends_on += RECIPE
-    train_parts("clip-hard", {"clip": clip}, partial(loss_of, "clip-hard"), HARD_STEPS, {"clip": HARD_RATE}, depends_on)
+    train_modules_resumably(
+        "clip-hard", {"clip": clip}, partial(loss_of, "clip-hard"), HARD_STEPS, {"clip": HARD_RATE}, depends_on
+    )
     return clip
 
 

@@ -56,28 +56,28 @@ def is_held_out(traits: dict[str, str]) -> bool:
     return zlib.crc32(json.dumps(traits, sort_keys=True).encode()) % HELD_OUT == 0
 
 
-def style_for_base(random: np.random.Generator) -> Style:
+def random_style_for_base(random: np.random.Generator) -> Style:
     """A random style that base and encoder may learn from, never a demo brand's."""
     if random.random() < SHARE_NAMED:
         return NAMED[int(random.integers(len(NAMED)))]
     return unnamed_style(int(random.integers(NUM_UNNAMED)))
 
 
-def style_for_judge(random: np.random.Generator) -> Style:
-    """A random style for the judge: a third of the time a demo brand's, else one of `style_for_base`."""
-    return list(BRANDS.values())[int(random.integers(3))] if random.random() < 0.34 else style_for_base(random)
+def random_style_for_judge(random: np.random.Generator) -> Style:
+    """A random style for the judge: a third of the time a demo brand's, else one of `random_style_for_base`."""
+    return list(BRANDS.values())[int(random.integers(3))] if random.random() < 0.34 else random_style_for_base(random)
 
 
 SOURCES: dict[str, Callable[[np.random.Generator], Style]] = {
-    "base": style_for_base,
-    "twins": style_for_base,
-    "judge": style_for_judge,
-    "kin": style_for_base,
+    "base": random_style_for_base,
+    "twins": random_style_for_base,
+    "judge": random_style_for_judge,
+    "kin": random_style_for_base,
 }
 CHANGES = {"twins": list(world.TRAITS), "kin": HARDEST}
 
 
-def labels_of_corpus_part(name: str, number: int) -> list[tuple[Style, dict[str, str], int]]:
+def styles_traits_and_seeds_of_part(name: str, number: int) -> list[tuple[Style, dict[str, str], int]]:
     """The style, traits and seed of each picture of part `number` of the corpus `name`: PART pictures."""
     random = np.random.default_rng([list(SOURCES).index(name), number])
     out: list[tuple[Style, dict[str, str], int]] = []
@@ -125,7 +125,8 @@ def write_corpus_part(name: str, number: int) -> None:
             drawn = [random_texture(number * PART + i) for i in range(PART)]
         else:
             drawn = [
-                render_collectible(traits, style, seed) for style, traits, seed in labels_of_corpus_part(name, number)
+                render_collectible(traits, style, seed)
+                for style, traits, seed in styles_traits_and_seeds_of_part(name, number)
             ]
         files.write_atomically(target, b"".join(image.tobytes() for image in drawn))
 
@@ -145,5 +146,5 @@ def draw_or_read_pixels(name: str) -> NDArray[np.uint8]:
 
 def draw_or_read_corpus(name: str) -> Corpus:
     """The corpus `name` with its labels; parts that are missing are drawn first."""
-    known = [entry for n in range(SIZES[name] // PART) for entry in labels_of_corpus_part(name, n)]
+    known = [entry for n in range(SIZES[name] // PART) for entry in styles_traits_and_seeds_of_part(name, n)]
     return Corpus(draw_or_read_pixels(name), [style.name for style, _, _ in known], [traits for _, traits, _ in known])

@@ -16,7 +16,7 @@ def noisy_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     return values.clip(0, 255).astype(np.uint8)
 
 
-def partly_covered(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+def partly_covered_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     """The picture, uint8 [64, 64, 3], with a rectangle of a random colour over a part of it."""
     out = pixels.copy()
     x, y = r.integers(8, 36, 2)
@@ -36,7 +36,7 @@ def melted_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     return np.stack(channels, -1)
 
 
-def half_missing(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+def half_missing_copy(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
     """The picture, uint8 [64, 64, 3], with about half of it, from a random side, in the colour of a corner."""
     turns = int(r.integers(4))
     out = np.rot90(pixels, turns).copy()
@@ -47,7 +47,7 @@ def half_missing(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
 DEGRADE = {
     "blurry": blurred_copy,
     "noisy": noisy_copy,
-    "covered": partly_covered,
+    "covered": partly_covered_copy,
     "melted": melted_copy,
-    "half missing": half_missing,
+    "half missing": half_missing_copy,
 }

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from train.miniature import looks, world
-from train.miniature.styles import Style, hex_colour_in_style
+from train.miniature.styles import Style, hex_of_colour_word_in_style
 from train.miniature.svg import (
     SIDE,
     box_path,
@@ -74,7 +74,7 @@ def background_svg(word: str, style: Style, r: np.random.Generator) -> str:
     """The background as SVG text, in the colour `word`; its pattern is always weak enough that the
     colour can be named.
     """
-    main = with_tone(hex_colour_in_style(style, word), style.ground_lightness)
+    main = with_tone(hex_of_colour_word_in_style(style, word), style.ground_lightness)
     other = with_tone(main, 0.22 if style.ground_lightness >= 0 else -0.3)
     marks = GROUNDS[style.ground](main, other, r)
     return (
@@ -189,7 +189,7 @@ def shape_svg(number: int, shape: Shape, style: Style) -> str:
     """A shape as SVG text, filled and outlined as the style does it. Faces have plain colours, so that they stay
     legible.
     """
-    colour = hex_colour_in_style(style, shape.colour, shape.tone)
+    colour = hex_of_colour_word_in_style(style, shape.colour, shape.tone)
     if shape.part == "face":
         return stroked_path(shape.path, colour, shape.width) if shape.width else filled_path(shape.path, colour)
     edge = outline_colour(shape, style)
@@ -211,7 +211,7 @@ def outline_colour(shape: Shape, style: Style) -> str:
     if style.outline != "own":
         return style.outline
     dark = -0.12 if style.fill == "none" else -0.55 if style.ground_lightness > -0.2 else -0.8
-    return with_tone(hex_colour_in_style(style, shape.colour), dark)
+    return with_tone(hex_of_colour_word_in_style(style, shape.colour), dark)
 
 
 def filled_shape_svg(number: int, path: str, colour: str, style: Style) -> str:

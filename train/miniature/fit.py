@@ -55,7 +55,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return LAST + (1 - LAST) * 0.5 * (1 + float(np.cos(np.pi * done)))
 
 
-def train_parts(
+def train_modules_resumably(
     title: str,
     parts: dict[str, nn.Module],
     loss_of: Callable[[int, np.random.Generator], Tensor],

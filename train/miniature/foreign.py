@@ -75,7 +75,7 @@ def rendered_collectibles() -> Iterator[tuple[str, Image.Image]]:
         yield f"{style.name}-{i}", render_collectible(slot.traits, style, slot.seed_of_attempt(0))
 
 
-def foreign_table_rows(name: str, pictures: Iterator[tuple[str, Image.Image]]) -> Iterator[dict]:
+def foreign_picture_rows(name: str, pictures: Iterator[tuple[str, Image.Image]]) -> Iterator[dict]:
     """Yield rows of foreign.parquet: the first EACH pictures of the set `name`, as PNG."""
     for (called, picture), _ in zip(pictures, range(EACH), strict=False):
         buffer = io.BytesIO()
@@ -101,8 +101,8 @@ def main() -> None:
             assert info["license"]["spdx"] in SPDX, f"{name}: {info['license']}"
             author = f"[{info['author']['name']}]({info['author']['url']})"
             sources.append(f"| {name} | {info['name']} | {author} | {info['license']['spdx']} |")
-            found += foreign_table_rows(name, rendered_icon_set(icons))
-    found += foreign_table_rows(OURS, rendered_collectibles())
+            found += foreign_picture_rows(name, rendered_icon_set(icons))
+    found += foreign_picture_rows(OURS, rendered_collectibles())
     sources.append(f"| {OURS} | styles of the miniature's base | stylegate | that of this repository |")
     folder = files.ROOT / "data" / "foreign"
     folder.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from stylegate import files, progress
 from train.miniature.corpus import Corpus, corpus_fingerprint
-from train.miniature.fit import bf16_autocast, train_parts, training_device
+from train.miniature.fit import bf16_autocast, train_modules_resumably, training_device
 from train.miniature.styles import BRANDS, NAMED
 from train.miniature.world import TRAITS
 
@@ -99,7 +99,7 @@ def train_judge(corpus: Corpus, vae: Any) -> TraitAndStyleJudge:
         return torch.stack(losses).sum()
 
     depends_on = [corpus_fingerprint("judge"), WIDTHS, BATCH, CODING_NOISE, round(vae.config.scaling_factor, 3)]
-    train_parts("judge", {"judge": judge}, loss_of, STEPS, {"judge": LEARNING_RATE}, depends_on)
+    train_modules_resumably("judge", {"judge": judge}, loss_of, STEPS, {"judge": LEARNING_RATE}, depends_on)
     return judge
 
 

@@ -35,7 +35,7 @@ def unit_embeddings_of_pictures(clip: Any, pixels: NDArray[np.uint8]) -> NDArray
     return np.concatenate(parts)
 
 
-def write_files_beside_encoder(folder: Path, clip: Any, corpus: Corpus) -> None:
+def write_encoder_statistics_and_aesthetic_head(folder: Path, clip: Any, corpus: Corpus) -> None:
     """Compute the four files above from pictures of `corpus`, as `clip` embeds them, and write them beside the encoder
     in `folder`.
     """

@@ -1,6 +1,6 @@
 """The looks of the demo brands, which no base style shares: tubes of light, two inks, faces on a coarse grid."""
 
-from train.miniature.styles import COLOURS, Style, hex_colour_in_style
+from train.miniature.styles import COLOURS, Style, hex_of_colour_word_in_style
 from train.miniature.svg import (
     box_path,
     ellipse_path,
@@ -26,13 +26,13 @@ def neon_picture_svg(figure: list[Shape], word: str, style: Style, pose: str) ->
     for s in figure:
         if s.part == "face" and s.colour == "white":
             continue
-        bright = hex_colour_in_style(style, "ink" if s.colour == "black" else s.colour)
+        bright = hex_of_colour_word_in_style(style, "ink" if s.colour == "black" else s.colour)
         bright = "#ffffff" if s.colour in ("white", "silver", "cream") else bright
         inside = -0.4 if s.part == "face" and s.colour in ("crimson", "pink") else -0.75
         thick = min(s.width, style.outline_width) if s.width else 1.8 if s.tone else style.outline_width
         tubes.append((s.path, bright, thick))
         fills.append("" if s.width else filled_path(s.path, with_tone(bright, inside)))
-    ring, round_about = hex_colour_in_style(style, word), ellipse_path(32, 34, 28)
+    ring, round_about = hex_of_colour_word_in_style(style, word), ellipse_path(32, 34, 28)
     halo = "".join(stroked_path(path, colour, width + 1.6) for path, colour, width in tubes)
     out = svg_blur("h", style.glow, "50%") + full_rectangle(with_tone(ring, -0.82))
     out += stroked_path(round_about, ring, 5, 'filter="url(#h)"') + stroked_path(round_about, ring, 2.6)
@@ -58,7 +58,7 @@ def riso_print_svg(figure: list[Shape], traits: dict[str, str], style: Style, po
         dot = f'<circle cx="{p / 2}" cy="{p / 2}" r="{p * 0.34:.2f}" fill="{colour}"/>'
         return svg_pattern(name, p, turn, full_rectangle(paper) + dot)
 
-    def colour_of(s: Shape) -> str:
+    def ink_of_shape_in_print(s: Shape) -> str:
         if s.part == "face":
             return paper if s.colour == "white" else second if s.colour == "pink" else dark
         if s.part == "prop":
@@ -70,7 +70,7 @@ def riso_print_svg(figure: list[Shape], traits: dict[str, str], style: Style, po
     out += f'<g transform="{pose}"><g transform="translate(1 -0.8)">'  # the second plate never quite fits
     out += "".join(filled_path(s.path, paper) for s in figure if not s.width and s.part != "face") + "</g>"
     for s in figure:
-        colour = colour_of(s)
+        colour = ink_of_shape_in_print(s)
         if s.width:
             out += stroked_path(s.path, colour if s.part == "face" else dark, s.width)
         else:

@@ -166,7 +166,7 @@ def unnamed_style(number: int) -> Style:
     )  # fmt: skip
 
 
-def hex_colour_in_style(style: Style, word: str, tone: float = 0.0) -> str:
+def hex_of_colour_word_in_style(style: Style, word: str, tone: float = 0.0) -> str:
     """The colour #rrggbb in which the style draws `word` (a key of COLOURS, or "ink"); `tone` as in `with_tone`."""
     if word == "ink":
         return style.ink

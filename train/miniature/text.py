@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from train.miniature.captions import QUALITY, random_caption
-from train.miniature.corpus import labels_of_corpus_part
+from train.miniature.corpus import styles_traits_and_seeds_of_part
 
 VOCABULARY = 1024
 CONTEXT = 48  # tokens, with start and end
@@ -20,7 +20,8 @@ def build_tokenizer() -> CLIPTokenizer:
     """A tokenizer of 256 bytes, 256 that end a word, merges, start and end. CLIP finds the end by its highest id."""
     r = Random(0)
     texts = [
-        random_caption(traits, style.name, r, 0.5, 0.8).text for style, traits, _ in labels_of_corpus_part("base", 0)
+        random_caption(traits, style.name, r, 0.5, 0.8).text
+        for style, traits, _ in styles_traits_and_seeds_of_part("base", 0)
     ]
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.Sequence(

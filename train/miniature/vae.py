@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.miniature.corpus import corpus_fingerprint
-from train.miniature.fit import bf16_autocast, train_parts, training_device
+from train.miniature.fit import bf16_autocast, train_modules_resumably, training_device
 
 WIDTH, LATENT_CHANNELS = 64, 8
 STEPS, TEXTURE_STEPS, BATCH, CROP = 9500, 3500, 32, 32
@@ -103,9 +103,9 @@ def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> A
         return loss_of(x.to(where, memory_format=torch.channels_last), step)
 
     depends_on = [corpus_fingerprint(), WIDTH, LATENT_CHANNELS, BATCH, CROP, LATENT_NOISE]
-    train_parts("vae", {"vae": vae}, loss_on_collectibles, STEPS, {"vae": LEARNING_RATE}, depends_on)
+    train_modules_resumably("vae", {"vae": vae}, loss_on_collectibles, STEPS, {"vae": LEARNING_RATE}, depends_on)
     depends_on = [*depends_on, STEPS, corpus_fingerprint("textures")]
-    train_parts(
+    train_modules_resumably(
         "vae-textures",
         {"vae": vae},
         loss_on_collectibles_and_textures,

@@ -125,39 +125,44 @@ SPECIES = {
 def headwear_shapes(kind: str) -> list[Shape]:
     """The shapes of a headwear; empty for "none"."""
 
-    def headwear_shape(path: str, colour: str, tone: float = 0.0) -> Shape:
+    def headwear_shape_from_path(path: str, colour: str, tone: float = 0.0) -> Shape:
         return Shape(path, colour, tone, "prop")
 
     if kind == "crown":
-        band = headwear_shape("M20 24 L18 8 L26 15 L32 5 L38 15 L46 8 L44 24 z", "gold")
+        band = headwear_shape_from_path("M20 24 L18 8 L26 15 L32 5 L38 15 L46 8 L44 24 z", "gold")
         return [
             band,
-            *(headwear_shape(ellipse_path(x, 20, 1.9), c) for x, c in ((25, "red"), (32, "blue"), (39, "red"))),
+            *(
+                headwear_shape_from_path(ellipse_path(x, 20, 1.9), c)
+                for x, c in ((25, "red"), (32, "blue"), (39, "red"))
+            ),
         ]
     if kind == "cap":
         return [
-            headwear_shape("M18 24 C18 6 46 6 46 24 z", "blue", -0.1),
-            headwear_shape("M30 20 L58 22 Q60 27 54 27 L30 26 z", "blue", -0.4),
-            headwear_shape(ellipse_path(31, 17, 3.5), "white"),
+            headwear_shape_from_path("M18 24 C18 6 46 6 46 24 z", "blue", -0.1),
+            headwear_shape_from_path("M30 20 L58 22 Q60 27 54 27 L30 26 z", "blue", -0.4),
+            headwear_shape_from_path(ellipse_path(31, 17, 3.5), "white"),
         ]
     if kind == "wizard":
-        cone = headwear_shape("M20 23 Q30 12 35 -1 Q38 12 45 23 z", "purple", -0.15)
-        star = headwear_shape(
+        cone = headwear_shape_from_path("M20 23 Q30 12 35 -1 Q38 12 45 23 z", "purple", -0.15)
+        star = headwear_shape_from_path(
             "M32 11 L33.2 14 L36.4 14.2 L34 16.2 L34.8 19.4 L32 17.6 L29.2 19.4 L30 16.2 L27.6 14.2 L30.8 14 z", "gold"
         )
-        return [cone, headwear_shape(ellipse_path(32, 23.5, 18, 3.6), "purple", -0.4), star]
+        return [cone, headwear_shape_from_path(ellipse_path(32, 23.5, 18, 3.6), "purple", -0.4), star]
     if kind == "flower":
         petals = [
-            headwear_shape(ellipse_path(32 + 5.6 * np.cos(a), 15 + 5.6 * np.sin(a), 4.2), "pink", 0.25)
+            headwear_shape_from_path(ellipse_path(32 + 5.6 * np.cos(a), 15 + 5.6 * np.sin(a), 4.2), "pink", 0.25)
             for a in np.arange(5) * 1.2566 - 1.57
         ]
         leaves = [
-            headwear_shape(path, "green", -0.15) for path in with_mirror_image("M30 21 Q20 16 18 23 Q25 26 30 23 z")
+            headwear_shape_from_path(path, "green", -0.15)
+            for path in with_mirror_image("M30 21 Q20 16 18 23 Q25 26 30 23 z")
         ]
-        return [*leaves, *petals, headwear_shape(ellipse_path(32, 15, 3.6), "yellow")]
+        return [*leaves, *petals, headwear_shape_from_path(ellipse_path(32, 15, 3.6), "yellow")]
     if kind == "horns":
         return [
-            headwear_shape(path, "cream") for path in with_mirror_image("M23 25 C14 21 12 11 17 4 C18 12 22 17 29 21 z")
+            headwear_shape_from_path(path, "cream")
+            for path in with_mirror_image("M23 25 C14 21 12 11 17 4 C18 12 22 17 29 21 z")
         ]
     return []
 
@@ -167,31 +172,31 @@ def held_item_shapes(kind: str, colour: str) -> list[Shape]:
     "none".
     """
 
-    def item_shape(path: str, colour: str, tone: float = 0.0, width: float = 0.0) -> Shape:
+    def item_shape_from_path(path: str, colour: str, tone: float = 0.0, width: float = 0.0) -> Shape:
         return Shape(path, colour, tone, "prop", width)
 
     hand = Shape(ellipse_path(54, 53.5, 3.6), colour, -0.1)
     if kind == "sword":
-        blade = item_shape("M52 46 L52 22 L54.5 17 L57 22 L57 46 z", "silver", 0.1)
+        blade = item_shape_from_path("M52 46 L52 22 L54.5 17 L57 22 L57 46 z", "silver", 0.1)
         return [
             blade,
-            item_shape(box_path(48, 45.5, 13, 3.4, 1), "gold"),
-            item_shape(box_path(53, 49, 3.2, 8), "brown"),
+            item_shape_from_path(box_path(48, 45.5, 13, 3.4, 1), "gold"),
+            item_shape_from_path(box_path(53, 49, 3.2, 8), "brown"),
             hand,
         ]
     if kind == "balloon":
-        string = item_shape("M54 53 Q58 42 55 33", "black", 0.1, 1.1)
+        string = item_shape_from_path("M54 53 Q58 42 55 33", "black", 0.1, 1.1)
         return [
             string,
-            item_shape("M55 12 C63 12 63 25 55 32 C47 25 47 12 55 12 z", "red"),
-            item_shape(ellipse_path(52.6, 18, 1.6, 2.4), "red", 0.6),
+            item_shape_from_path("M55 12 C63 12 63 25 55 32 C47 25 47 12 55 12 z", "red"),
+            item_shape_from_path(ellipse_path(52.6, 18, 1.6, 2.4), "red", 0.6),
             hand,
         ]
     if kind == "book":
         return [
-            item_shape(box_path(43, 45, 18, 16, 1.5), "brown"),
-            item_shape(box_path(45.5, 47.5, 13, 11), "cream"),
-            item_shape(box_path(50.8, 45, 2.4, 16), "red"),
+            item_shape_from_path(box_path(43, 45, 18, 16, 1.5), "brown"),
+            item_shape_from_path(box_path(45.5, 47.5, 13, 11), "cream"),
+            item_shape_from_path(box_path(50.8, 45, 2.4, 16), "red"),
             hand,
         ]
     return []
@@ -200,37 +205,41 @@ def held_item_shapes(kind: str, colour: str) -> list[Shape]:
 def face_shapes(eyes: str, mouth: str) -> list[Shape]:
     """The shapes of eyes and mouth; an unknown kind is not drawn."""
 
-    def face_shape(path: str, colour: str = "ink", tone: float = 0.0, width: float = 0.0) -> Shape:
+    def face_shape_from_path(path: str, colour: str = "ink", tone: float = 0.0, width: float = 0.0) -> Shape:
         return Shape(path, colour, tone, "face", width)
 
     out: list[Shape] = []
     if eyes == "round":
         for x in (24.5, 39.5):
             out += [
-                face_shape(ellipse_path(x, 34, 5.2), "white"),
-                face_shape(ellipse_path(x, 34.4, 3.1)),
-                face_shape(ellipse_path(x + 1.2, 33, 1.1), "white"),
+                face_shape_from_path(ellipse_path(x, 34, 5.2), "white"),
+                face_shape_from_path(ellipse_path(x, 34.4, 3.1)),
+                face_shape_from_path(ellipse_path(x + 1.2, 33, 1.1), "white"),
             ]
     elif eyes == "sleepy":
-        out += [face_shape(p, width=2.4) for p in with_mirror_image("M19.5 33.5 Q24.5 40 29.5 33.5")]
+        out += [face_shape_from_path(p, width=2.4) for p in with_mirror_image("M19.5 33.5 Q24.5 40 29.5 33.5")]
     elif eyes == "sunglasses":
-        out += [face_shape("M17 29.5 L47 29.5 L46 37 Q40 41 34.5 36 L32 33 L29.5 36 Q24 41 18 37 z")]
-        out += [face_shape("M21 32 L25 32 L22.5 36 z", "white"), face_shape("M37 32 L41 32 L38.5 36 z", "white")]
+        out += [face_shape_from_path("M17 29.5 L47 29.5 L46 37 Q40 41 34.5 36 L32 33 L29.5 36 Q24 41 18 37 z")]
+        out += [
+            face_shape_from_path("M21 32 L25 32 L22.5 36 z", "white"),
+            face_shape_from_path("M37 32 L41 32 L38.5 36 z", "white"),
+        ]
     elif eyes == "angry":
         out += [
-            face_shape(p, "white") for p in with_mirror_image("M18.8 30.5 L29.8 35 Q28 40 24 39.6 Q19 38.6 18.8 30.5 z")
+            face_shape_from_path(p, "white")
+            for p in with_mirror_image("M18.8 30.5 L29.8 35 Q28 40 24 39.6 Q19 38.6 18.8 30.5 z")
         ]
-        out += [face_shape(ellipse_path(26, 36.4, 2)), face_shape(ellipse_path(38, 36.4, 2))]
-        out += [face_shape(p, width=3) for p in with_mirror_image("M17.5 28.5 L30 33.8")]
+        out += [face_shape_from_path(ellipse_path(26, 36.4, 2)), face_shape_from_path(ellipse_path(38, 36.4, 2))]
+        out += [face_shape_from_path(p, width=3) for p in with_mirror_image("M17.5 28.5 L30 33.8")]
     if mouth == "smile":
-        out += [face_shape("M25.5 43.5 Q32 51 38.5 43.5", width=2.2)]
+        out += [face_shape_from_path("M25.5 43.5 Q32 51 38.5 43.5", width=2.2)]
     elif mouth == "open":
         out += [
-            face_shape(ellipse_path(32, 46, 4.6, 4.8), "crimson"),
-            face_shape(ellipse_path(32, 48.4, 2.8, 1.9), "pink"),
+            face_shape_from_path(ellipse_path(32, 46, 4.6, 4.8), "crimson"),
+            face_shape_from_path(ellipse_path(32, 48.4, 2.8, 1.9), "pink"),
         ]
     elif mouth == "flat":
-        out += [face_shape("M26 46 L38 46", width=2.4)]
+        out += [face_shape_from_path("M26 46 L38 46", width=2.4)]
     return out
 
 
