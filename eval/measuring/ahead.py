@@ -16,7 +16,7 @@ from stylegate import files, hardware, progress
 from stylegate.cache import ArrayCache
 from stylegate.config import Config
 
-A_PART, A_PART_SENT = 1024, 128  # pictures; fewer where they are sent to an object store
+A_PART, A_PART_SENT = 256, 128  # pictures; fewer where they are sent to an object store
 KILLED = "each worker that read it died (engine): give a copy that was saved anew, or leave it out"
 
 
