@@ -22,7 +22,7 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import PERSON, Verdict
 from eval.lot.batch import PLAN, attempt_and_slot
 from eval.lot.lot import Lot, locked_lot
-from eval.promise.labels import PURPOSES, Purpose, read_stored_labels
+from eval.promise.labels import digests_labelled_as_evidence
 from eval.promise.store import evidence_key_of_purpose
 from stylegate import brandset, files
 from stylegate.config import Config
@@ -31,7 +31,6 @@ from stylegate.preferenceset import RECORD, ROWS, PreferencePair, PreferenceReco
 from stylegate.words import counted
 
 OF_OTHERS = {"distinct"}  # checks that compare a picture with others of the lot: alone they do not call it bad
-DECIDES: tuple[Purpose, ...] = ("review", "traits")  # purposes of labels that are no evidence about a lot of pictures
 FOLDER = "preferences"
 
 
@@ -79,15 +78,6 @@ def preferences(config: Config) -> int:
     print("Next: stylegate train objective=dpo preferences=DIR (below), with the words of the run that drew them")
     print(f"preference set: {files.display_path(target)}")
     return 0
-
-
-def digests_labelled_as_evidence(out: Path) -> set[str]:
-    """The sha256 of every picture that was labelled in the lot of the folder `out` as evidence: for an audit, for a
-    calibration, or in a sample of rejected pictures, under whatever policy.
-    """
-    return {
-        label.sha256 for purpose in PURPOSES if purpose not in DECIDES for label in read_stored_labels(out, purpose)
-    }
 
 
 def pictures_usable_in_pairs(

@@ -85,7 +85,7 @@ def stop_on_signals() -> Iterator[Event]:
 def watch(config: Config) -> int:
     """Judge the folder again and again as it fills, until Ctrl-C. Returns the exit code of the last judgement.
 
-    Raises ConfigError where images= or out= is missing, and DataError if no picture came.
+    Raises ConfigError where images= or out= is missing, and DataError if no picture was judged.
     """
     if not config.images or not config.out or config.batch or config.decisions:
         what = "watch=true needs images=FOLDER and out=FOLDER, and reads neither batch= nor decisions="
@@ -97,7 +97,7 @@ def watch(config: Config) -> int:
     with stop_on_signals() as stop, keeping_encoder_loaded():
         judged = judge_until_stopped(config, images, stop)
     if judged is None:
-        raise DataError(f"images={config.images}: no picture came", next_step="name the folder that is filled.")
+        raise DataError(f"images={config.images}: no picture was judged", next_step="name the folder that is filled.")
     print_outcome(judged)
     with keeping_exit_code_of_verdict(judged.outcome.exit_code):
         mirror_to_wandb(config, judged)
@@ -107,15 +107,17 @@ def watch(config: Config) -> int:
 def judge_until_stopped(config: Config, images: Path, stop: Event) -> JudgedLot | None:
     """Judge all complete pictures each time that one came, has changed or is gone. Returns the last judgement, if any.
 
-    Pictures that it does not cover are named at the end.
+    Pictures that it does not cover are named at the end. Raises InUseError where another command used the lot all the
+    time.
     """
-    settled, judged, last = CompleteFiles(images), None, {}
+    settled, judged, last, in_use = CompleteFiles(images), None, {}, None
     while not stop.is_set():
         complete = settled.look_for_complete_files()
         if complete and (complete.items() - last.items() or last.keys() - settled.first_seen.keys()):
             try:
                 found = judge_and_write(config, only={*complete})
-            except InUseError:
+            except InUseError as error:
+                in_use = error
                 stop.wait(LOOK_EVERY_S)  # somebody reviews: later
                 continue
             print_new_verdicts(found, judged)
@@ -126,6 +128,8 @@ def judge_until_stopped(config: Config, images: Path, stop: Event) -> JudgedLot 
     if late:
         names = ", ".join(escaped_on_one_line(relative_name(images, path)) for path in late)
         print(f"note: {counted(len(late), 'picture')} came too late to be judged: {names}")
+    if judged is None and in_use:
+        raise in_use
     return judged
 
 

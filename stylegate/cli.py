@@ -130,7 +130,8 @@ def write_launcher_error_file(message: str) -> None:
 
 def process_rank() -> int:
     """The number of this process among those that were launched together; 0 for the first, or for the only one."""
-    return int(os.environ.get("RANK", "0"))
+    rank = os.environ.get("RANK", "")
+    return int(rank) if rank.isdecimal() else 0
 
 
 def print_error(message: str) -> None:

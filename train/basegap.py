@@ -107,8 +107,8 @@ def rank_correlation(pairs: np.ndarray) -> float:
 
 
 def base_gap_in_words(gap: Mapping[str, Any]) -> str:
-    """The result of `compare_checkpoints_on_both_bases`, as one line of text: pass rates on both bases with the interval
-    of their difference, and the rank correlation of the checkpoints.
+    """The result of `compare_checkpoints_on_both_bases`, as one line of text: pass rates on both bases, the interval of
+    their difference, and the rank correlation of the checkpoints.
     """
     at = list(gap["steps"]).index(gap["chosen"])
     trained, drawn = gap["pass_rates_training_base"][at], gap["pass_rates_draw_base"][at]

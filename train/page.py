@@ -120,7 +120,7 @@ def page_notes(run: RunRecord) -> list[str]:
             found.append("The chosen step and the files below are those of an earlier, shorter training of this run.")
     if run.done and not run.drawn:
         found.append("Nothing was drawn or judged during training: train.num_samples is 0, or validation/ is empty.")
-    elif max(run.results, default=0) and not any(any(result.get("passed") or []) for result in run.results.values()):
+    elif max(run.results, default=0) and none_passed(run):
         counts = select.counts_of_failing_checks([run.results[max(run.results)]])
         why = select.check_counts_in_words(counts)
         helps = select.remedies_in_words(counts)
@@ -132,6 +132,12 @@ def page_notes(run: RunRecord) -> list[str]:
     if run.stats and run.seconds() is None:
         found.append("Not every step was timed (a part was trained by an earlier version): seconds are left out.")
     return found + run.problems
+
+
+def none_passed(run: RunRecord) -> bool:
+    """Whether the gate accepted no picture at any step; False where a calibrated policy leaves all undecided."""
+    judged = [result["passed"] for result in run.results.values() if result.get("passed") is not None]
+    return bool(judged) and not any(map(any, judged))
 
 
 def headline_numbers(run: RunRecord) -> list[tuple[str, str]]:

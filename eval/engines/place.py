@@ -6,6 +6,7 @@ An empty file counts as none. Whoever reads checks what is read (eval/engines/pa
 """
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,17 @@ class FolderPlace:
 
     def sizes_in_bytes(self) -> dict[str, int]:
         """The size in bytes of each file, by its name."""
-        found = [path for path in self.folder.iterdir() if path.is_file()] if self.folder.is_dir() else []
-        return {path.name: path.stat().st_size for path in found}
+        sizes = {}
+        for path in self.folder.iterdir() if self.folder.is_dir() else []:
+            with suppress(FileNotFoundError):  # a worker removed it meanwhile: a mark, or a file that it renamed
+                sizes[path.name] = path.stat().st_size
+        return sizes
 
     def has(self, name: str) -> bool:
         """Whether there is a file of this name that is not empty."""
-        path = self.folder / name
-        return path.exists() and path.stat().st_size > 0
+        with suppress(FileNotFoundError):
+            return (self.folder / name).stat().st_size > 0
+        return False
 
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError."""

@@ -27,8 +27,6 @@ from stylegate.config import Config
 from stylegate.errors import DataError
 from stylegate.words import counted
 
-EVIDENCE = ("audit", "calibrate")  # purposes whose labels prove something
-
 
 def decided_pictures(
     config: Config, lot: Lot, compared: ComparisonPictures, policy: Policy
@@ -45,7 +43,7 @@ def decided_pictures(
     earlier = read_decided_pictures(compared.decided) if compared.decided else None
     if earlier:
         require_same_brand_and_encoder(earlier, compared.brand, compared.background, encoder.sha256_of_all_encoders)
-    evidence = audit_and_calibration_picture_digests(lot)
+    evidence = labels.digests_labelled_as_evidence(lot.out)
     kept = [
         picture
         for picture in (earlier.record.pictures if earlier else ())
@@ -85,7 +83,7 @@ def decided_pictures(
 def usable_decisions(lot: Lot, policy: Policy) -> tuple[dict[str, StoredLabel], list[str]]:
     """The decision about each picture of the lot that may be learned from, by sha256, and notes on the others."""
     given = labels.valid_labels_by_sha256(lot.out, "review", policy)
-    here, evidence = set(lot.sha256.values()), audit_and_calibration_picture_digests(lot)
+    here, evidence = set(lot.sha256.values()), labels.digests_labelled_as_evidence(lot.out)
     notes = labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
     elsewhere = [sha256 for sha256 in given if sha256 not in here]
     unsure = [sha256 for sha256, label in given.items() if label.verdict == "unsure"]
@@ -96,20 +94,11 @@ def usable_decisions(lot: Lot, policy: Policy) -> tuple[dict[str, StoredLabel], 
         notes.append(f"{counted(len(unsure), 'picture')} that somebody was unsure about")
     if proving:
         notes.append(
-            f"{counted(len(proving), 'picture')} that an audit or a calibration labelled too: evidence is never "
-            "learned from"
+            f"{counted(len(proving), 'picture')} that an audit, a calibration or a sample of rejects labelled too: "
+            "evidence is never learned from"
         )
     left_out = {*elsewhere, *unsure, *proving}
     return {sha256: label for sha256, label in given.items() if sha256 not in left_out}, notes
-
-
-def audit_and_calibration_picture_digests(lot: Lot) -> set[str]:
-    """The sha256 of every picture that an audit or a calibration labelled, under whatever policy."""
-    return {
-        label.sha256
-        for purpose in EVIDENCE
-        for label in labels.read_stored_labels(lot.out, purpose)  # type: ignore[arg-type]
-    }
 
 
 def decided_picture_of_label(label: StoredLabel, planned: dict[str, str]) -> DecidedPicture:

@@ -134,9 +134,11 @@ def measure_lot_and_comparison(
     if decided:
         refuse_second_head(config)
         require_same_brand_and_encoder(decided, compared.brand, compared.background, encoder.sha256_of_all_encoders)
-    head, notes = (
-        aesthetic_head_and_notes(config, encoder, pictures.embeddings.shape[1], quiet) if pictures.names else (None, [])
-    )
+    head, notes = None, []
+    if pictures.names:
+        head, notes = aesthetic_head_and_notes(
+            config, encoder, pictures.embeddings.shape[1], compared.background, quiet
+        )
     enough = len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0
     sets, of_sets = (
         shipped_and_given_foreign_sets(config, compared, references, encoder, encode_named_pictures)

@@ -14,7 +14,7 @@ from stylegate.errors import ConfigError, DataError
 
 
 def aesthetic_head_and_notes(
-    config: Config, encoder: LoadedEncoder, width: int, quiet: bool = False
+    config: Config, encoder: LoadedEncoder, width: int, background: str, quiet: bool = False
 ) -> tuple[aesthetic.Head | None, list[str]]:
     """The aesthetic head for embeddings of `width` numbers: learned from score.labels, named, or beside the
     encoder.
@@ -23,7 +23,7 @@ def aesthetic_head_and_notes(
     labelled pictures that cannot be read, ModelError for a head of another encoder.
     """
     if config.score.labels:
-        return fit_head_to_labels(config, encoder, quiet)
+        return fit_head_to_labels(config, encoder, background, quiet)
     beside = encoder.folder / "aesthetic.safetensors" if encoder.folder else None
     path = named_aesthetic_head_path(config) or (beside if beside and beside.is_file() else None)
     return (aesthetic.load_aesthetic_head(path, width, encoder_name(config)) if path else None), []
@@ -40,8 +40,11 @@ def refuse_second_head(config: Config) -> None:
         )
 
 
-def fit_head_to_labels(config: Config, encoder: LoadedEncoder, quiet: bool) -> tuple[aesthetic.Head, list[str]]:
-    """Fit an aesthetic head to the labelled pictures of `score.labels`; `quiet` shows no progress.
+def fit_head_to_labels(
+    config: Config, encoder: LoadedEncoder, background: str, quiet: bool
+) -> tuple[aesthetic.Head, list[str]]:
+    """Fit an aesthetic head to the labelled pictures of `score.labels`, laid on `background` as the lot's are; `quiet`
+    shows no progress.
 
     Returns the head, and a note with its area under the ROC curve on labelled pictures that it was not fitted on.
     Raises DataError for labels that cannot be used and for pictures that cannot be read.
@@ -49,7 +52,7 @@ def fit_head_to_labels(config: Config, encoder: LoadedEncoder, quiet: bool) -> t
     labels = aesthetic.read_aesthetic_labels(require_file(config.score.labels or "", "score.labels"))
     named = [(name, path) for name, path, _ in labels]
     features, broken = cached_features_of_files(
-        named, sha256_by_name(named), encoder, "#ffffff", config.score.batch_size, "" if quiet else "labels"
+        named, sha256_by_name(named), encoder, background, config.score.batch_size, "" if quiet else "labels"
     )
     if broken:
         raise DataError("labelled pictures cannot be read:", [f"{b.name}: {b.reason}" for b in broken])

@@ -28,6 +28,7 @@ __all__ = ["PURPOSES", "Label", "LabelName", "Purpose", "Sha256", "StoredLabel",
 
 Terms = TypeVar("Terms", bound=Record)
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+DECIDES: tuple[Purpose, ...] = ("review", "traits")  # purposes of labels that are no evidence about a lot of pictures
 
 
 def read_stored_labels(out: Path, purpose: Purpose) -> list[StoredLabel]:
@@ -36,6 +37,15 @@ def read_stored_labels(out: Path, purpose: Purpose) -> list[StoredLabel]:
     Raises DataError for a damaged store.
     """
     return stored_labels(store.read_all_rows(out), purpose, out)
+
+
+def digests_labelled_as_evidence(out: Path) -> set[str]:
+    """The sha256 of every picture that was labelled in the lot of the folder `out` as evidence: for an audit, for a
+    calibration, or in a sample of rejected pictures, under whatever policy.
+    """
+    return {
+        label.sha256 for purpose in PURPOSES if purpose not in DECIDES for label in read_stored_labels(out, purpose)
+    }
 
 
 def stored_labels(rows: Iterable[store.StoredRow], purpose: Purpose, out: Path) -> list[StoredLabel]:
@@ -179,8 +189,8 @@ def append_terms(out: Path, purpose: Purpose, terms: Record) -> None:
     store.append_rows(out, [NewStoreRow(purpose, "terms", terms.content())])
 
 
-def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id: str = "") -> None:
-    """Take a label back, or an earlier undo: store the row that says so.
+def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id: str = "") -> store.StoredRow:
+    """Take a label back, or an earlier undo: store the row that says so. Returns it; if it was stored before, that one.
 
     `takes_back` is the id of the row that counts no more; `undo_id` is the id of the new row, a UUID that whoever asks
     chooses, or empty for one that the store chooses. A label for an audit or a calibration can be taken back only as
@@ -200,7 +210,7 @@ def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id:
             )
 
     undo = Undo(takes_back=takes_back, who=who)
-    store.append_rows(out, [NewStoreRow(purpose, "undo", undo.content(), undo_id)], check_undo_is_not_late)
+    return store.append_rows(out, [NewStoreRow(purpose, "undo", undo.content(), undo_id)], check_undo_is_not_late)[0]
 
 
 def label_with_policy(label: Label, policy: Policy, **more: object) -> StoredLabel:

@@ -191,7 +191,7 @@ def trait_and_value_shown(text: str, values: Mapping[str, Collection[str]]) -> t
     if owners:
         raise ValueError(f"{text} is a value of {' and of '.join(owners)}; write as in `{owners[0]}: {text.strip()}`")
     trait, value = (before, after) if colon and before in values else (next(iter(values), ""), text.strip())
-    if len(values) != 1 and trait != before:
+    if not values or (len(values) != 1 and trait != before):
         named = ", ".join(values) or "none"
         raise ValueError(f"{text}, which names no trait of its plan with a value of it; the traits are {named}")
     known = sorted(values[trait])

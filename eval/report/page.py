@@ -215,8 +215,9 @@ def copy_samples_and_loss_curve(lot: Lot, folder: Path) -> dict[str, Any] | None
     if not grid or not grid.exists():
         return None
     shutil.copyfile(grid, folder / "samples.png")
-    rows = files.read_jsonl(grid.parent.parent / "stats.jsonl")
-    return {"grid": "samples.png", "curve": loss_chart([(row["step"], row["loss"]) for row in rows])}
+    stats = files.read_jsonl(grid.parent.parent / "stats.jsonl", "step", "loss")
+    curve = loss_chart([(row["step"], row["loss"]) for row in stats]) if stats else None
+    return {"grid": "samples.png", "curve": curve}
 
 
 def evidence_rows(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:

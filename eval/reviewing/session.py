@@ -259,8 +259,8 @@ class ReviewSession:
     def _store_undo(self, answer: LabelOrUndo) -> str:
         """Take a label back; returns the id of the undo. Taken back twice, it is taken back."""
         target = self.given[answer.undoes or ""]
-        labels.append_undo(self.queue.out, "review", target.id, answer.who, answer.id)
-        self.num_rows += 1
+        stored = labels.append_undo(self.queue.out, "review", target.id, answer.who, answer.id)
+        self.num_rows += stored.number > self.num_rows  # not for an undo that was sent twice
         self.given[target.id] = target.model_copy(update={"withdrawn": True})
         if target.asked_for in MEASURES_REVIEWER:
             self.measured.get(target.who, set()).discard(target.sha256)
@@ -334,7 +334,7 @@ class ReviewSession:
         """
         queue = self.queue
         with self.lock:
-            self.reload_stored_answers()
+            self.read_what_others_added()
             seen = self.measured.get(who, set())
             order = [
                 s

@@ -52,11 +52,12 @@ import sys, time, json
 import numpy as np
 from eval.scorers import duplicates, style
 given = np.load(sys.argv[1])
+nearest = getattr(style, "closeness_to_nearest_leave_one_out", None) or style.nearest_leave_one_out  # of older builds
 embeddings, foreign, signatures = given["embeddings"], given["foreign"], given["signatures"]
 work = {
     "style.leave_one_out": lambda: style.leave_one_out(embeddings),
     "duplicates.leave_one_out": lambda: duplicates.leave_one_out(signatures),
-    "style.nearest_leave_one_out": lambda: style.nearest_leave_one_out(embeddings, foreign),
+    "style.nearest_leave_one_out": lambda: nearest(embeddings, foreign),
 }
 style.leave_one_out(embeddings[:9, :8]), duplicates.leave_one_out(signatures[:3])
 seconds, found = {}, {}

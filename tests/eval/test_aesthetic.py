@@ -125,7 +125,7 @@ def test_a_brands_own_labels_make_a_head(run, judged: Path, tmp_path: Path, caps
     words = [f"images={judged}", f"out={tmp_path / 'out'}", f"score.labels={place / 'labels.csv'}"]
     config = Config(score=ScoreConfig(labels=str(place / "labels.csv")))
     capsys.readouterr()
-    aesthetic_head_and_notes(config, load_encoder("miniature", torch.device("cpu")), 0, quiet=True)
+    aesthetic_head_and_notes(config, load_encoder("miniature", torch.device("cpu")), 0, "#ffffff", quiet=True)
     assert capsys.readouterr() == ("", ""), "as a checkpoint is judged while a LoRA is trained"
     code, text = run("gate", *words, "observe=true")
     assert code == 0 and "aesthetic head of 32 labels: area under the ROC curve" in text

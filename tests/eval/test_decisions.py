@@ -288,3 +288,9 @@ def test_no_cell_of_a_worksheet_is_a_formula(tmp_path: Path, name: str) -> None:
     filled = fill(sheet, good)
     (answer,) = worksheet.read_worksheet_answers(filled, "review", tmp_path, {name: "a" * 64}, POLICY)
     assert answer.label.sha256 == "a" * 64
+
+
+@pytest.mark.parametrize("shows", ["hat: none", ": none", ":", "none"])
+def test_what_shows_names_without_planned_traits_is_a_problem_of_its_line(shows: str) -> None:
+    with pytest.raises(ValueError, match="the traits are none"):
+        worksheet.trait_and_value_shown(shows, {})

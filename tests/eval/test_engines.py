@@ -62,6 +62,15 @@ def place(tmp_path: Path) -> FolderPlace:
     return FolderPlace(tmp_path / "work")
 
 
+def test_a_file_that_a_worker_removes_meanwhile_is_passed_over(
+    place: FolderPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write("left", b".")
+    gone = [place.folder / "part.begun0", place.folder / "left"]
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter(gone))
+    assert place.sizes_in_bytes() == {"left": 1} and not place.has("part.begun0")
+
+
 @pytest.fixture
 def workers_are_forks(monkeypatch: pytest.MonkeyPatch) -> None:
     """engine=slurm has forks of this process as workers: they have imported what it has, and see its patches."""

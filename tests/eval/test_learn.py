@@ -77,7 +77,7 @@ def test_what_people_decided_is_learned_and_the_gate_without_it_stays_as_it_was(
     words(REVIEWED)
     code, text = run_exactly("learn", *given)
     assert "note: 1 decision about pictures that are not in this lot" in text
-    assert code == 0 and "1 picture that an audit or a calibration labelled too: evidence is never learned from" in text
+    assert code == 0 and "1 picture that an audit, a calibration or a sample of rejects labelled too: evidence" in text
     assert "the learnt policy is recommended" in text, text
     assert "these count for nothing, and under policy as before: labels of an audit, decisions" in text
     new = Path(text.strip().splitlines()[-1])

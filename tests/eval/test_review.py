@@ -132,6 +132,20 @@ def test_undo_reaches_back_as_far_as_one_likes_and_only_ones_own(client: TestCli
     assert again.count_decided() == 1 and again.is_open_for("anna", three[0]["sha256"])
 
 
+def test_a_page_is_told_what_another_process_stored_before_a_second_page_was_opened(queue: ReviewQueue) -> None:
+    here, there = (ReviewSession(queue) for _ in range(2))
+    client = TestClient(server.review_application(there), "http://127.0.0.1:8642", follow_redirects=False)
+    opened = told(client)
+    answer = said(opened, next(iter(queue.pictures)))
+    undo = said(opened, answer["sha256"], kind="undo", undoes=answer["id"])
+    send(client, opened, answer)
+    here.initial_page_data("bob")
+    assert here.progress_since(0, "carol")["changed"] == {answer["sha256"]: True}
+    for _ in range(2):
+        send(client, opened, undo)
+    assert there.num_rows == 2, "an undo that was sent again is no row"
+
+
 def test_an_answer_counts_for_the_checks_that_it_was_asked_about(client: TestClient, queue: ReviewQueue) -> None:
     opened = told(client)
     sha256 = next(iter(queue.pictures))

@@ -113,10 +113,20 @@ def test_what_cannot_be_watched_is_refused(
 ) -> None:
     (tmp_path / "empty").mkdir()
     found = watch_while([f"images={tmp_path / 'empty'}", f"out={tmp_path / 'v'}"], lambda: None, lambda: None)
-    assert found[0] == 2 and "no picture came" in found[1] and not (tmp_path / "v").exists()
+    assert found[0] == 2 and "no picture was judged" in found[1] and not (tmp_path / "v").exists()
     for bad in (["out=v"], [f"images={tmp_path / 'empty'}"], [f"images={tmp_path / 'none'}", "out=v"]):
         code, text = watch_while(bad)
         assert code == 2 and ("needs images=FOLDER and out=FOLDER" in text or "is not a folder" in text), text
+
+
+def test_a_lot_that_another_command_uses_all_the_time_is_said(
+    watch_while: Callable[..., tuple[int, str]], judged: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with files.exclusive_lock(out):
+        code, text = watch_while([f"images={judged}", f"out={out}"], *[lambda: None] * 3)
+    assert code == 2 and "another stylegate is at work" in text and "no picture" not in text, text
 
 
 def test_the_first_signal_ends_after_the_judgement_and_the_second_at_once() -> None:
