@@ -61,7 +61,8 @@ def calibrate(config: Config) -> int:
         pool = calibration_pool_scores_by_sha256(config, lot, compared, policy)
         plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
         given = labels_before_first_gap(
-            plan.sample, labels.valid_labels_by_sha256(lot.out, "calibrate", policy, plan.pool_and_policy_digest)
+            plan.pictures_to_label,
+            labels.valid_labels_by_sha256(lot.out, "calibrate", policy, plan.pool_and_policy_digest),
         )
         for note in labels.notes_on_labels_of_other_policies(lot.out, "calibrate", policy):
             print(f"note: {note}")
@@ -69,10 +70,12 @@ def calibrate(config: Config) -> int:
             given = store_sample_labels_from_table(require_file(config.decisions, "decisions"), lot, plan, policy)
         elif sys.stdin.isatty():
             given = ask_and_store_sample_labels(lot, plan, given, policy)
-        if len(given) < len(plan.sample):
+        if len(given) < len(plan.pictures_to_label):
             sheet = lot.out / WORKSHEET
-            write_worksheet(sheet, "calibrate", worksheet_questions(lot, plan.sample[len(given) :]), policy, lot.sha256)
-            print(f"calibrate: {len(given)} of {counted(len(plan.sample), 'label')}")
+            write_worksheet(
+                sheet, "calibrate", worksheet_questions(lot, plan.pictures_to_label[len(given) :]), policy, lot.sha256
+            )
+            print(f"calibrate: {len(given)} of {counted(len(plan.pictures_to_label), 'label')}")
             print(
                 "Next: run stylegate review queue=calibration with the same arguments, then this command again. Or "
                 f"fill in the columns verdict and who, and add decisions={files.display_path(sheet)} to this command."
@@ -137,10 +140,10 @@ def store_sample_labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, 
 
     A table may be given again when more of it is filled in.
     """
-    sample = set(plan.sample)
+    sample = set(plan.pictures_to_label)
     pictures = {name: sha256 for name, sha256 in lot.sha256.items() if sha256 in sample}
     before, answers = stored_and_given_labels(path, "calibrate", lot.out, pictures, policy, plan.pool_and_policy_digest)
-    found = labels_before_first_gap(plan.sample, {**before, **answers})
+    found = labels_before_first_gap(plan.pictures_to_label, {**before, **answers})
     new = [
         label_with_policy(label, policy, under=plan.pool_and_policy_digest)
         for label in found
@@ -154,9 +157,9 @@ def ask_and_store_sample_labels(lot: Lot, plan: CalibrationPlan, given: list[Lab
     """Show picture after picture and ask; each answer is stored at once. Ends when asked to stop. Returns `given` and
     the new labels.
     """
-    for number, sha256 in enumerate(plan.sample[len(given) :], start=len(given) + 1):
+    for number, sha256 in enumerate(plan.pictures_to_label[len(given) :], start=len(given) + 1):
         asked = show_picture_and_ask_label(
-            lot, "calibrate", sha256, f"{number} of {len(plan.sample)}", policy, plan.pool_and_policy_digest
+            lot, "calibrate", sha256, f"{number} of {len(plan.pictures_to_label)}", policy, plan.pool_and_policy_digest
         )
         if asked.label is not None:
             given = [*given, asked.label]

@@ -206,7 +206,8 @@ def ask_and_store_audit_labels(lot: Lot, plan: AuditPlan, given: list[Label], po
     """Show picture after picture and ask; each answer is stored at once. Ends with the proof, or when asked to stop.
     Returns `given` and the new labels, without answers to known rejects.
     """
-    print(f"{plan.promise.says()}: {counted(len(plan.lot), 'picture')}, labelled in random order until that is proven.")
+    promised = plan.promise.promise_sentence_part()
+    print(f"{promised}: {counted(len(plan.lot), 'picture')}, labelled in random order until that is proven.")
     answers = answers_to_known_rejects(lot.out, plan, policy)
     known = known_rejects_without_answer_of(plan, answers, getuser())
     rows = next_audit_questions(lot, plan, given, known, len(plan.lot), getuser())
@@ -238,7 +239,7 @@ def print_audit_state(
 ) -> int:
     """Print the state of the audit. Returns the exit code: 0 if the promise is proven, else 13."""
     bad, spent = sum(label.is_reject for label in given), 1 - 0.5**plan.earlier
-    print(f"promise: {plan.promise.says()}")
+    print(f"promise: {plan.promise.promise_sentence_part()}")
     if plan.earlier:
         one, many = "attempt at another lot of this batch has", "attempts at other lots of this batch have"
         print(f"note: {counted(plan.earlier, one, many)} spent {spent:.0%} of delta")

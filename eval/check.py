@@ -75,7 +75,10 @@ def training_buckets_in_words(config: Config, brand_set: BrandSet) -> list[str]:
     family = FAMILIES[config.family.name]
     sketch = family.weightless_model(family.base_folder(config.base, weights=False))
     items = brand_set.splits["train"]
-    names, sizes = [item.file for item in items], [pictures.upright_size_of(item.content()) for item in items]
+    names, sizes = (
+        [item.file for item in items],
+        [pictures.upright_size_of(item.unchanged_file_bytes()) for item in items],
+    )
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
     views = buckets.training_views(sizes, resolutions, sketch.multiple, config.train.buckets)
     shown = buckets.views_in_words(names, sizes, views) if config.show else []

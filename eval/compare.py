@@ -82,7 +82,7 @@ def read_judged_batch(place: Path) -> JudgedBatch:
     outcome, verdicts = read_gate_record_and_verdicts(lot)
     slots = {slot.slot: slot for slot in read_plan(lot.out)}
     by_name = {verdict.file: verdict for verdict in verdicts}
-    first = {n: by_name[slot.file(0)] for n, slot in slots.items() if slot.file(0) in by_name}
+    first = {n: by_name[slot.picture_file_name(0)] for n, slot in slots.items() if slot.picture_file_name(0) in by_name}
     return JudgedBatch(lot, outcome, first, slots)
 
 

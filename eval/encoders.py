@@ -116,7 +116,7 @@ def measure_encoder(config: Config, name: str, folder: Path, compared: Compariso
 
 def encoding_seconds_per_picture(encoder: LoadedEncoder, images: list[Image.Image]) -> float:
     """Seconds in which the encoder encodes one picture, the mean over `images`; preparing pictures is not counted."""
-    shown = [encoder.preprocessing.pixels(image) for image in images]
+    shown = [encoder.preprocessing.resized_and_cropped_pixels(image) for image in images]
     encode_pictures(encoder, shown[:1])  # the first pass sets up what later ones use
     began = time.perf_counter()
     encode_pictures(encoder, shown)
@@ -165,10 +165,10 @@ def write_encoder_into_brand_file(folder: Path, chosen: EncoderMeasurement | Non
 def encoder_name_with_absolute_path(name: str) -> str:
     """The encoder's name with absolute paths, which then means the same in every working directory."""
 
-    def of_one(one: str) -> str:
+    def absolute_name_of_one_encoder(one: str) -> str:
         architecture, weights = architecture_and_weights_file(one)
         if weights:
             return f"{architecture}:{weights}"
         return str(encoder_folder(one)) if files.is_path(one) else one
 
-    return "+".join(map(of_one, split_encoder_names(name)))
+    return "+".join(map(absolute_name_of_one_encoder, split_encoder_names(name)))

@@ -35,9 +35,9 @@ from eval.package.licences import licence_chain
 from eval.package.marking import ExportMarks, requested_marks, watermark_of_batch
 from eval.package.marks import MARKS, MarksReport, marks_in_words
 from eval.package.proof import package_problems
-from eval.package.provenance import LicenceLink
+from eval.package.provenance import LicenceOfMaterial
 from eval.package.receiver import SIGNER, TAGMANIFEST
-from eval.package.receiver import check as check_bytes
+from eval.package.receiver import check_received_package as check_bytes
 from eval.package.signature import PrivateKey, is_signed_file, signing_key
 from eval.policy.model import VERDICTS
 from eval.promise.certificate import TRAIT_CERTIFICATE
@@ -147,7 +147,7 @@ def write_package(
     outcome: GateRecord,
     verdicts: list[Verdict],
     key: PrivateKey | None = None,
-    licences: Sequence[LicenceLink] = (),
+    licences: Sequence[LicenceOfMaterial] = (),
     marks: ExportMarks = NO_MARKS,
     told: living.BurnRequest = living.NOTHING,
     price: float | None = None,

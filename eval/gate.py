@@ -117,7 +117,7 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
     lines += filter(None, [failed_share_in_words(outcome), note_if_only_observed(outcome)])
     lines += [f"{rule.state}: {rule.says}" for rule in outcome.batch if rule.state != "pass"]
     if outcome.promise.state != "none":
-        lines.append(f"promise: {outcome.promise.sentence()}")
+        lines.append(f"promise: {outcome.promise.promise_state_in_words()}")
     lines += [f"  {line}" for line in worst_pictures_in_words(judged)]
     if slots := outcome.slots:
         have, are = counted(slots.accepted, "has", "have"), counted(slots.wanted, "is", "are")

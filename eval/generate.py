@@ -24,7 +24,7 @@ from accelerate import PartialState
 from PIL import Image
 
 from eval.engines.parts import Row
-from eval.engines.run import Work
+from eval.engines.run import EngineWork
 from eval.lot import early
 from eval.lot.attempts import advice_on_exhausted_slots, failed_check_counts_by_slot
 from eval.lot.base import draw_and_write_base_pictures, prompts_for_base_pictures, write_base_pictures
@@ -40,7 +40,7 @@ from eval.lot.batch import (
 )
 from eval.lot.drawing import DrawPictures, settings_of_drawing
 from eval.lot.drawn import append_drawn_digests, start_drawn_digests_file
-from eval.lot.early import Round
+from eval.lot.early import EarlyStopRound
 from eval.lot.rounds import (
     VERDICTS,
     Attempt,
@@ -198,7 +198,7 @@ class HopelessAttemptStopper(NamedTuple):
     """Scores previews of a round's attempts, and ends those that are hopeless."""
 
     scorer: PreviewScorer
-    round: Round
+    round: EarlyStopRound
     ends_after: int  # denoising steps
 
     def draw_hopeful_pictures(
@@ -208,18 +208,22 @@ class HopelessAttemptStopper(NamedTuple):
         others and their finished pictures. Each attempt gets a row in previews.jsonl.
         """
 
-        def draw(some: list[int]) -> list[Image.Image]:
-            return stage.draw(*zip(*(prompts_and_seed_of_attempt(part[i]) for i in some), strict=True))
+        def draw_some_of_part(some: list[int]) -> list[Image.Image]:
+            return stage.draw_with_lora_and_watermark(
+                *zip(*(prompts_and_seed_of_attempt(part[i]) for i in some), strict=True)
+            )
 
         models = stage.merge_or_remove_lora(True)
-        first = firststeps.draw_previews(models, len(part), self.ends_after, draw)
+        first = firststeps.draw_previews(models, len(part), self.ends_after, draw_some_of_part)
         rows = [
-            self.round.preview_with_decision(slot.file(attempt), slot.seed_of_attempt(attempt), self.scorer.key, scores)
+            self.round.preview_with_decision(
+                slot.picture_file_name(attempt), slot.seed_of_attempt(attempt), self.scorer.key, scores
+            )
             for (slot, attempt), scores in zip(part, self.scorer.score_previews(part, first.previews), strict=True)
         ]
         early.append_previews(folder, rows)
         chosen = [i for i, row in enumerate(rows) if not row.stopped]
-        return [part[i] for i in chosen], firststeps.finish_pictures(models, first, chosen, draw)
+        return [part[i] for i in chosen], firststeps.finish_pictures(models, first, chosen, draw_some_of_part)
 
 
 def draw_attempts(
@@ -246,7 +250,10 @@ def draw_attempts(
             if stopping:
                 finished, drawn = stopping.draw_hopeful_pictures(stage, part, folder)
             else:
-                finished, drawn = part, stage.draw(*zip(*map(prompts_and_seed_of_attempt, part), strict=True))
+                finished, drawn = (
+                    part,
+                    stage.draw_with_lora_and_watermark(*zip(*map(prompts_and_seed_of_attempt, part), strict=True)),
+                )
             content = [pictures.png_bytes(image) for image in drawn]
             new = write_new_pictures(folder, folder / "images", finished, content)
             by_digest = {sha256: drawn[i] for i, sha256 in new.items()}
@@ -279,7 +286,7 @@ def draw_by_engine(
     began, drawn_so_far, killed_parts = time.monotonic(), 0, []
     with progress.progress_bar("generate", sum(map(len, parts))) as tick:
 
-        def take(found: dict[str, Row], killed: list[str]) -> None:
+        def write_pictures_of_results(found: dict[str, Row], killed: list[str]) -> None:
             nonlocal drawn_so_far
             require_unchanged_plan(folder, config, planned)
             killed_parts.extend("pictures of the base alone" for row in killed if row == base_row["id"])
@@ -301,13 +308,13 @@ def draw_by_engine(
                     words = standing.progress_in_words(drawn_so_far, seconds_each, config.hardware.price_per_hour)
                     tick(len(part), words)
 
-        work = Work(config.engine, {"stage": "draw", **settings}, folder)
-        with work.locked():
-            work.hand_over_finished_results(take)
+        work = EngineWork(config.engine, {"stage": "draw", **settings}, folder)
+        with work.locked_against_other_commands():
+            work.hand_over_finished_results(write_pictures_of_results)
             if not prompts:
                 write_base_pictures(folder, {})
             elif kept := cache.get(base_row["id"]):
-                take({base_row["id"]: kept}, [])
+                write_pictures_of_results({base_row["id"]: kept}, [])
             else:
                 rows.insert(0, base_row)
             open_rows = [
@@ -316,7 +323,7 @@ def draw_by_engine(
                 if row is base_row or not all(has_picture_of_attempt(images, *attempt) for attempt in by_id[row["id"]])
             ]
             in_a_part = max(1, (config.engine.part_size or 1) // drawn_with.batch_size)
-            work.do_rows_in_parts(open_rows, in_a_part, take, settings["device"] == "cuda")
+            work.do_rows_in_parts(open_rows, in_a_part, write_pictures_of_results, settings["device"] == "cuda")
     if killed_parts:
         raise SurroundingsError(
             f"{len(killed_parts)} of {len(parts)} parts were not drawn, since each worker that drew them died:",
@@ -347,7 +354,7 @@ def write_new_pictures(folder: Path, images: Path, part: list[Attempt], contents
     sha256 of each file that was written, by its attempt's place in the part. `contents` are PNG files.
     """
     new = {i: contents[i] for i, attempt in enumerate(part) if not has_picture_of_attempt(images, *attempt)}
-    names = {i: part[i][0].file(part[i][1]) for i in new}
+    names = {i: part[i][0].picture_file_name(part[i][1]) for i in new}
     digests = {i: hashlib.sha256(content).hexdigest() for i, content in new.items()}
     append_drawn_digests(folder, {names[i]: digest for i, digest in digests.items()})
     for i, content in new.items():

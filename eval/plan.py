@@ -186,7 +186,7 @@ def replan_slots_with_other_traits(
     with files.exclusive_lock(folder):
         earlier, record = read_plan(folder), read_existing_batch_record(folder)
         states = slot_attempts_of_batch(folder)
-        exhausted = states.exhausted(record.max_attempts or config.plan.max_attempts)
+        exhausted = states.exhausted_slots(record.max_attempts or config.plan.max_attempts)
         broken = slots_to_repair(config.repair or "", len(earlier), exhausted)
         require_slots_without_picture(folder, broken)
         if not broken:
@@ -290,7 +290,7 @@ def print_plan_and_write_chart(slots: list[PlanSlot], file: TraitsFile | None, p
     if any(items):
         problem = make_plan_constraints(file, len(slots)) if file else None
         named = [f"slot {slot.slot}" + f", the one-of-one {slot.name}" * bool(slot.name) for slot in slots]
-        rules_out = problem.rules_out if problem else lambda pair: False
+        rules_out = problem.forbids_traits_together if problem else lambda pair: False
         for line in [
             *picture.one_of_ones_in_words(called),
             *(picture.rules_in_words(file.rules, items) if file else []),
@@ -310,7 +310,7 @@ def rarity_interval_of_each_slot(config: Config, folder: Path, slots: list[PlanS
     same = {slot.slot for slot in slots if slot.draws_same_pictures_as(before.get(slot.slot))}
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     filled = same & {attempt_and_slot(row["file"])[1] for row in rows if row["verdict"] == "accept"}
-    exhausted = same & set(slot_attempts_of_batch(folder).exhausted(config.plan.max_attempts)) - filled
+    exhausted = same & set(slot_attempts_of_batch(folder).exhausted_slots(config.plan.max_attempts)) - filled
     wanted = config.plan.num_wanted or len(slots)
     return rarity_intervals([slot.traits for slot in slots], filled, exhausted, wanted)
 

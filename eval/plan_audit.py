@@ -93,7 +93,7 @@ def trait_statements_of_exportable(judged: JudgedLot) -> dict[str, TraitStatemen
     """The statements (eval/promise/statements.py) of the traits of pictures that may be exported, by digest. Raises
     DataError if there are none.
     """
-    planned = judged.lot.planned_traits()
+    planned = judged.lot.planned_traits_by_name()
     found = {
         statement.sha256: statement
         for verdict in exportable_verdicts(judged.verdicts, is_planned_batch=True)
@@ -127,7 +127,7 @@ def store_trait_labels_from_table(
     names = statement_digests_by_worksheet_name(stated)
     before, answers = stored_and_given_labels(path, "traits", lot.out, names, policy)
     rows = read_worksheet_answers(path, "traits", lot.out, names, policy)
-    values = planned_values_by_trait(lot.planned_traits().values())
+    values = planned_values_by_trait(lot.planned_traits_by_name().values())
     shown: dict[str, dict[str, str]] = {}
     problems = []
     for row in (row for row in rows if row.shows):
@@ -166,7 +166,7 @@ def ask_and_store_trait_labels(
         "looked at in random order until that is proven."
     )
     write_audit_terms(lot.out, plan)
-    values = planned_values_by_trait(lot.planned_traits().values())
+    values = planned_values_by_trait(lot.planned_traits_by_name().values())
     for number, sha256 in enumerate(plan.labelling_order[len(given) :], start=len(given) + 1):
         (attempt,) = plan.proof_attempts(given)
         if attempt.proven_after is not None:

@@ -27,7 +27,7 @@ from eval.promise.store import evidence_key_of_purpose
 from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
-from stylegate.preferenceset import RECORD, ROWS, PreferencePair, PreferenceRecord, Source, preference_picture_file
+from stylegate.preferenceset import RECORD, ROWS, PreferencePair, PreferenceSetRecord, Source, preference_picture_file
 from stylegate.words import counted
 
 OF_OTHERS = {"distinct"}  # checks that compare a picture with others of the lot: alone they do not call it bad
@@ -167,11 +167,11 @@ def write_preference_set(
     rows = files.json_lines_text(pair.content() for pair in pairs)
     paths = {lot.sha256[name]: path for name, path in lot.files}
 
-    def build(partial: Path) -> None:
+    def write_set_into(partial: Path) -> None:
         for sha256 in {digest for pair in pairs for digest in (pair.chosen_sha256, pair.rejected_sha256)}:
             files.write_atomically(partial / preference_picture_file(sha256), paths[sha256].read_bytes())
         files.write_atomically(partial / ROWS, rows)
-        PreferenceRecord(
+        PreferenceSetRecord(
             pairs=len(pairs),
             sha256=files.sha256(partial / ROWS),
             brand=brand.name,
@@ -189,4 +189,4 @@ def write_preference_set(
         ).write(partial / RECORD)
         shutil.rmtree(target, ignore_errors=True)  # a kill here leaves none, the same command makes it
 
-    files.write_folder_atomically(target, build)
+    files.write_folder_atomically(target, write_set_into)

@@ -158,9 +158,11 @@ def begin_calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
         words += f" promise.num_labels={config.promise.num_labels}"
 
     def has_all_labels(given: list[Label], answers: list[Label]) -> bool:
-        return len(given) == len(plan.sample)
+        return len(given) == len(plan.pictures_to_label)
 
-    return audit_or_calibration_queue(lot, compared, policy, "calibrate", plan.sample, has_all_labels, words, under)
+    return audit_or_calibration_queue(
+        lot, compared, policy, "calibrate", plan.pictures_to_label, has_all_labels, words, under
+    )
 
 
 def print_decided_and_left(session: ReviewSession) -> int:

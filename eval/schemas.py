@@ -16,11 +16,11 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import PlanSlot
 from eval.lot.cost import CostRecord
-from eval.lot.early import Preview, Round
+from eval.lot.early import EarlyStopRound, ScoredPreview
 from eval.lot.record import BatchRecord, SamplerTrial
 from eval.measuring.record import ScoreRecord
 from eval.package.items import ItemRecord
-from eval.package.label_heads import LabelRowHashes
+from eval.package.label_heads import LastLabelRowHashByPurpose
 from eval.package.living import ChangesSinceVersion
 from eval.package.marks import MarksReport
 from eval.package.provenance import Provenance
@@ -33,7 +33,7 @@ from eval.promise.certificate import Certificate
 from eval.promise.labels import StoredLabel
 from stylegate import files
 from stylegate.brandset import Brand
-from stylegate.preferenceset import PreferencePair, PreferenceRecord
+from stylegate.preferenceset import PreferencePair, PreferenceSetRecord
 from stylegate.records import Record
 
 FOLDER = files.ROOT / "docs" / "schemas"
@@ -49,14 +49,14 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "label": StoredLabel,  # what a row of labels.sqlite holds, and what is read of it
     "changes": ChangesSinceVersion,  # proof/changes.json of a package
     "cost": CostRecord,  # proof/cost.json of a package
-    "label-heads": LabelRowHashes,  # proof/labels.json of a package
+    "label-heads": LastLabelRowHashByPurpose,  # proof/labels.json of a package
     "marks": MarksReport,  # proof/marks.json of a package
     "policy": PolicyFile,  # a policy
     "preference-pair": PreferencePair,  # a row of metadata.jsonl of a preference set
-    "preferences": PreferenceRecord,  # preferences.json of a preference set
-    "preview": Preview,  # a row of previews.jsonl: an attempt whose preview was scored
+    "preferences": PreferenceSetRecord,  # preferences.json of a preference set
+    "preview": ScoredPreview,  # a row of previews.jsonl: an attempt whose preview was scored
     "provenance": Provenance,  # provenance.json
-    "round": Round,  # a row of rounds.jsonl: the line that a round of generate stops attempts below
+    "round": EarlyStopRound,  # a row of rounds.jsonl: the line that a round of generate stops attempts below
     "record": ItemRecord,  # records/<id>.json of a package
     "score": ScoreRecord,  # score.json
     "slot": PlanSlot,  # a row of plan.parquet

@@ -51,7 +51,7 @@ class JudgedSetting(NamedTuple):
     setting: SamplerSetting
     verdicts: list[Verdict]
 
-    def accepted(self) -> np.ndarray:
+    def accepted_per_slot(self) -> np.ndarray:
         """[n] 1.0 for a slot with an accepted picture, else 0.0."""
         return np.array([float(verdict.verdict == "accept") for verdict in self.verdicts])
 
@@ -65,7 +65,7 @@ def trial(config: Config) -> int:
     told = config.generate
     first = SamplerSetting(num_inference_steps=told.num_inference_steps, guidance_scale=told.guidance_scale)
     reference = draw_and_judge_setting(config, first)
-    if not reference.accepted().any():
+    if not reference.accepted_per_slot().any():
         print(f"trial: none of {len(reference.verdicts)} pictures was accepted, so nothing can be compared")
         return 0
     tried = [compare_with_first_setting(config, reference, reference)]
@@ -119,7 +119,7 @@ def draw_and_judge_setting(config: Config, setting: SamplerSetting) -> JudgedSet
         judged = judge(told, lot)
     assert judged.lot.slots is not None
     by_file = judged.lot.slots
-    first = {by_file[v.file].slot: v for v in judged.verdicts if v.file == by_file[v.file].file(0)}
+    first = {by_file[v.file].slot: v for v in judged.verdicts if v.file == by_file[v.file].picture_file_name(0)}
     return JudgedSetting(setting, [first[number] for number in range(count)])
 
 
@@ -136,7 +136,7 @@ def plan_same_slots(config: Config, told: Config, slots: list[PlanSlot]) -> None
 
 def compare_with_first_setting(config: Config, outcome: JudgedSetting, reference: JudgedSetting) -> TriedSamplerSetting:
     """What a setting accepts, and at what cost, beside `reference`, the first setting with the same slots and seeds."""
-    ours, theirs = outcome.accepted(), reference.accepted()
+    ours, theirs = outcome.accepted_per_slot(), reference.accepted_per_slot()
     change = ours - theirs
     spare = QUANTILE * math.sqrt((change.var() + 1 / len(change)) / len(change)) if change.any() else 0.0
     margins = [

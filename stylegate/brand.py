@@ -33,7 +33,7 @@ from stylegate.brandset import (
     validation_problems_of_brand,
 )
 from stylegate.captionfaults import problems_of_captions
-from stylegate.captions import UNREADABLE, Caption, CaptionSources, FolderCaptions, read_captions
+from stylegate.captions import UNREADABLE, CaptionsAndTraits, CaptionSources, FolderCaptions, read_captions
 from stylegate.config import Config
 from stylegate.configcheck import configuration_error
 from stylegate.errors import DataError
@@ -164,7 +164,7 @@ def check_source_pictures_into_report(
     note_small_pictures(digests, findings)
     lacking = []
     for name in inside:
-        if name in captions and not captions[name].text:
+        if name in captions and not captions[name].first_caption:
             findings.problems.append(f"{name}: its caption is empty")
         elif name not in captions and given.whole and name in digests:
             lacking.append(name)
@@ -185,7 +185,7 @@ def write_brand_set_files(
     brand: Brand,
     splits: dict[str, list[str]],
     found: dict[str, Path],
-    captions: dict[str, Caption],
+    captions: dict[str, CaptionsAndTraits],
     crop: bool = False,
 ) -> None:
     """Write pictures, captions, brand.yaml and contact sheet into an empty folder; with `crop` without their frames.

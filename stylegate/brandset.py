@@ -90,7 +90,7 @@ class BrandPicture:
         """All captions of the picture. A training step draws one of them; evaluation uses the first."""
         return (self.text, *self.more_captions)
 
-    def content(self) -> bytes:
+    def unchanged_file_bytes(self) -> bytes:
         """The file's bytes. Raises DataError if they are no longer those that the set was read with."""
         content = self.path.read_bytes() if self.path.is_file() else b""
         if hashlib.sha256(content).hexdigest() != self.sha256:
@@ -372,7 +372,7 @@ def parse_cell_of_further_captions(value: Any) -> tuple[str, ...]:
 
 def decoded_image(item: BrandPicture, brand: Brand) -> Image.Image:
     """The picture as training and scoring see it: upright sRGB on the brand's background. Raises PictureError."""
-    return pictures.decode_picture(item.content(), brand.background).image
+    return pictures.decode_picture(item.unchanged_file_bytes(), brand.background).image
 
 
 def decoded_image_with_alpha(item: BrandPicture, brand: Brand) -> Image.Image:
@@ -380,4 +380,6 @@ def decoded_image_with_alpha(item: BrandPicture, brand: Brand) -> Image.Image:
 
     Raises PictureError.
     """
-    return pictures.decode_picture(item.content(), brand.background_for_drawn_pictures()).image.convert("RGBA")
+    return pictures.decode_picture(item.unchanged_file_bytes(), brand.background_for_drawn_pictures()).image.convert(
+        "RGBA"
+    )

@@ -88,7 +88,7 @@ def caption_pictures(config: Config) -> int:
         silent = write_missing_captions(config, waiting) if waiting else []
     found, given = pictures_and_captions_of_folder(source, list_folder(source), CheckReport())
     rows = [
-        (caption.text, [pictures.decode_picture(found[name].read_bytes(), config.background).image])
+        (caption.first_caption, [pictures.decode_picture(found[name].read_bytes(), config.background).image])
         for name, caption in sorted(given.by_picture.items())[:SHOWN]
     ]
     if rows:

@@ -32,7 +32,7 @@ UNREADABLE = ("unreadable",)  # stands for captions that are a problem already
 OWN = "original"  # a column of brand sets: what a picture was called before
 
 
-class Caption(NamedTuple):
+class CaptionsAndTraits(NamedTuple):
     """What is said of one picture: its captions and its traits."""
 
     texts: tuple[str, ...]  # one and more; the first is an empty text where the file gives none
@@ -40,7 +40,7 @@ class Caption(NamedTuple):
     where: str  # the file that says it, for people
 
     @property
-    def text(self) -> str:
+    def first_caption(self) -> str:
         """The first caption, which evaluation uses."""
         return self.texts[0]
 
@@ -48,7 +48,7 @@ class Caption(NamedTuple):
 class FolderCaptions(NamedTuple):
     """All captions that were found in a folder."""
 
-    by_picture: dict[str, Caption]  # by name relative to the folder
+    by_picture: dict[str, CaptionsAndTraits]  # by name relative to the folder
     unused: list[Path]  # files beside the pictures that gave no caption
     whole: bool  # whether every table could be read
 
@@ -67,7 +67,7 @@ def read_captions(sources: CaptionSources, findings: CheckReport) -> FolderCapti
 
     Everything that is wrong goes into `findings`.
     """
-    found: dict[str, Caption] = {}
+    found: dict[str, CaptionsAndTraits] = {}
     unused, whole = [], True
     owners = pictures_by_sidecar(sources)
     for path in sources.beside:
@@ -112,7 +112,9 @@ def kohya_caption_table_or_none(path: Path) -> Table | None:
     return Table(list(dict.fromkeys(column for row in rows for column in row.cells)), rows, [])
 
 
-def add_caption_or_problem(found: dict[str, Caption], name: str, caption: Caption, findings: CheckReport) -> None:
+def add_caption_or_problem(
+    found: dict[str, CaptionsAndTraits], name: str, caption: CaptionsAndTraits, findings: CheckReport
+) -> None:
     """Add the caption of picture `name` to `found`. A second caption of the same picture with another text or other
     traits becomes a problem.
     """
@@ -145,7 +147,7 @@ def pictures_by_sidecar(sources: CaptionSources) -> dict[Path, list[str]]:
 
 def captions_from_sidecar(
     path: Path, where: str, names: list[str], findings: CheckReport
-) -> Iterator[tuple[str, Caption]]:
+) -> Iterator[tuple[str, CaptionsAndTraits]]:
     """Yield (name, caption) for each of the pictures `names`: what their text or JSON file says, the same of all.
 
     Nothing is yielded for JSON that is no caption. A file that cannot be read becomes a problem in `findings`.
@@ -160,10 +162,10 @@ def captions_from_sidecar(
                 return  # something else of the picture's
             caption = caption_from_row(TableRow(1, data), where)
         else:
-            caption = Caption(captions_from_lines(text), {}, where)
+            caption = CaptionsAndTraits(captions_from_lines(text), {}, where)
     except (ValueError, OSError, RecursionError) as error:
         findings.problems.append(f"{where}: {error}")
-        caption = Caption(UNREADABLE, {}, where)
+        caption = CaptionsAndTraits(UNREADABLE, {}, where)
     yield from ((name, caption) for name in names)
 
 
@@ -193,7 +195,7 @@ def read_caption_table(path: Path, where: str, findings: CheckReport) -> Table |
 
 def captions_from_table(
     table: Table, path: Path, where: str, sources: CaptionSources, findings: CheckReport
-) -> Iterator[tuple[str, Caption]]:
+) -> Iterator[tuple[str, CaptionsAndTraits]]:
     """Yield the picture's name and its caption for each row of `table`, which was read from `path`.
 
     Rows that are at fault, and names of no picture, become problems in `findings`.
@@ -220,7 +222,7 @@ def captions_from_table(
         except (ValueError, OSError) as error:
             findings.problems.append(f"{line}: {error}")
             if name is not None:
-                yield name, Caption(UNREADABLE, {}, line)
+                yield name, CaptionsAndTraits(UNREADABLE, {}, line)
     if missing:
         rows, names = kind if len(missing) == 1 else kinds, ", ".join(missing.values())
         what = f"there is no file {names}; remove the {rows}, or put back what is missing"
@@ -251,7 +253,7 @@ def composed_unicode(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def caption_from_row(row: TableRow, where: str) -> Caption:
+def caption_from_row(row: TableRow, where: str) -> CaptionsAndTraits:
     """The captions and traits of a row of a table or of a JSON file. Raises ValueError if they are no text."""
     text = tables.value_in_one_of_columns(row, TEXTS)
     if text is None and (tags := row.cells.get(TAGS)):
@@ -267,4 +269,4 @@ def caption_from_row(row: TableRow, where: str) -> Caption:
         if not all(texts):
             raise ValueError("one of its captions is empty")
     every = dict.fromkeys(other.strip() for other in (*texts, *parse_cell_of_further_captions(row.cells.get(FURTHER))))
-    return Caption(tuple(every) or ("",), traits_without_nulls(row.cells.get(TRAITS)), where)
+    return CaptionsAndTraits(tuple(every) or ("",), traits_without_nulls(row.cells.get(TRAITS)), where)

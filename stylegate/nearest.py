@@ -47,13 +47,13 @@ def thumbnails_in_order(signatures: NDArray[np.uint8], places: NDArray[np.int64]
     rank = np.empty(len(places), np.int64)
     rank[places] = np.arange(len(places))
 
-    def fill(rows: slice) -> None:
+    def fill_thumbnail_rows(rows: slice) -> None:
         fine = centred_thumbnails(signatures[rows])
         small = fine.reshape(-1, 3, GRID, 2, GRID, 2).sum((3, 5)).reshape(len(fine), -1)
         made.fine[rank[rows]] = fine
         made.coarse[rank[rows]] = small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
 
-    for _ in map_blocks_in_threads(fill, len(places)):
+    for _ in map_blocks_in_threads(fill_thumbnail_rows, len(places)):
         pass
     return made
 
@@ -124,13 +124,13 @@ def largest_likeness_to_others(signatures: NDArray[np.uint8]) -> NDArray[np.floa
     best = np.full(len(signatures), -np.inf, np.float32)
     keys = thumbnails_in_order(signatures, np.arange(len(signatures)))
 
-    def propose(rows: slice) -> NDArray[np.int64]:
+    def likely_pairs_of_block(rows: slice) -> NDArray[np.int64]:
         own = np.arange(rows.stop - rows.start)
         pairs = likely_pairs(signatures[rows], keys, np.stack([own, own + rows.start], 1))
         pairs[:, 0] += rows.start
         return pairs
 
-    proposals = np.concatenate(list(map_blocks_in_threads(propose, len(signatures))))
+    proposals = np.concatenate(list(map_blocks_in_threads(likely_pairs_of_block, len(signatures))))
     pairs, places = np.unique(np.sort(proposals, axis=1), axis=0, return_inverse=True)
     values = map_blocks_in_threads(lambda part: likeness_of_pairs(signatures, pairs[part], signatures), len(pairs))
     np.maximum.at(best, proposals[:, 0], np.concatenate(list(values))[places.ravel()])

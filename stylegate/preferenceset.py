@@ -52,7 +52,7 @@ class PreferencePair(Record):
     """Number of the slot in the plan of the batch."""
 
 
-class PreferenceRecord(Record):
+class PreferenceSetRecord(Record):
     """preferences.json: where the pairs come from."""
 
     pairs: int
@@ -89,7 +89,7 @@ class PreferenceSet(NamedTuple):
     """A preference set that was read and checked."""
 
     folder: Path
-    record: PreferenceRecord
+    record: PreferenceSetRecord
     pairs: list[PreferencePair]
 
     def pictures(self) -> list[BrandPicture]:
@@ -114,7 +114,7 @@ def read_preference_set(folder: str) -> PreferenceSet:
     shown = files.display_path(place)
     if not (place / RECORD).is_file():
         raise DataError(f"preferences={folder} is not a preference set: it has no {RECORD}", next_step=MAKE_AGAIN)
-    record = PreferenceRecord.read(place / RECORD, "the preference set", MAKE_AGAIN)
+    record = PreferenceSetRecord.read(place / RECORD, "the preference set", MAKE_AGAIN)
     content = (place / ROWS).read_bytes() if (place / ROWS).is_file() else b""
     if hashlib.sha256(content).hexdigest() != record.sha256:
         raise DataError(f"{shown}/{ROWS} is not what {RECORD} speaks of", next_step=MAKE_AGAIN)

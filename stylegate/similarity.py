@@ -90,7 +90,7 @@ def likeness_at_equal_indices(a: PreparedSignatures, b: PreparedSignatures) -> N
     return np.where(flat[0] | flat[1], (flat[0] & flat[1]).astype(float), best)
 
 
-def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+def likeness_of_two_signatures(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """The likeness of two signatures, uint8 [64, 64, 3] each: in [-1, 1], 1 for the same picture."""
     return float(likeness_at_equal_indices(prepare_signatures(a[None]), prepare_signatures(b[None]))[0])
 

@@ -144,13 +144,13 @@ class WandbTracker:
         identity = wandbrun.wandb_identity(self.directory, self.settings)
         config = dict(self.config) | wandbrun.code_digest_and_commit()
 
-        def start(mode: str) -> Any:
+        def start_run_in_mode(mode: str) -> Any:
             return wandbrun.start_wandb_run(self.directory, identity, mode, self.job, config, (INIT_S, FINISH_S))
 
         why = ""
         if not self.offline:
             try:
-                self.run = start("online")
+                self.run = start_run_in_mode("online")
                 self.known = {name: self.run.summary.get(name, -1) for name in (wandbrun.STEP, wandbrun.EVALUATED)}
                 self.known[wandbrun.ROW] = self.run.starting_step - 1
             except Exception as error:
@@ -158,7 +158,7 @@ class WandbTracker:
                 wandbrun.stop_wandb_service()
         if self.offline:
             self.known = wandbrun.move_torn_parts_and_read_highest_steps(self.directory)
-            self.run = start("offline")
+            self.run = start_run_in_mode("offline")
         if why:
             print_to_stderr(
                 f"note: W&B cannot be reached ({why}). The run is stored offline. Send it later: {self.sync_command()}"

@@ -40,8 +40,8 @@ def compare_checkpoints_on_both_bases(
     state.load_saved_lora_weights(saved[chosen], run.adapted)
     if not run.accelerator.is_main_process:
         return None
-    ours = [on_training_base.result(step) for step in steps]
-    theirs = [Evaluator(run, []).result(step) for step in steps]
+    ours = [on_training_base.read_evaluation_result_or_none(step) for step in steps]
+    theirs = [Evaluator(run, []).read_evaluation_result_or_none(step) for step in steps]
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b]
     count = len(on_training_base.items)
     flags = [[(select.passed_asked_checks_by_prompt(result) or [])[:count] for result in pair] for pair in pairs]

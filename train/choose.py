@@ -22,7 +22,7 @@ def choose_checkpoint_and_lora_strength(run: Run, evaluation: Evaluator, steps_d
     run.accelerator.wait_for_everyone()  # rank 0 may still be writing the last state
     saved = {state.step_of_state(path): path for path in state.saved_states(run.directory)}
     for step, path in saved.items():  # what was drawn or judged with other settings is drawn or judged again
-        if evaluation.folder(step).exists() and not evaluation.result(step):
+        if evaluation.folder_of_evaluation(step).exists() and not evaluation.read_evaluation_result_or_none(step):
             state.load_saved_lora_weights(path, run.adapted)
             Evaluator(run, []).evaluate(step)
     results = [
@@ -35,14 +35,14 @@ def choose_checkpoint_and_lora_strength(run: Run, evaluation: Evaluator, steps_d
     )
     step = results[checkpoints["chosen"]]["step"] if checkpoints else steps_done
     state.load_saved_lora_weights(saved[step], run.adapted)
-    scale, strengths, result = 1.0, None, evaluation.result(step)
+    scale, strengths, result = 1.0, None, evaluation.read_evaluation_result_or_none(step)
     if checkpoints:
         evaluation = Evaluator(run, [])  # the weights are in place, averaged or not
         try_others = select.another_could_be_better(results[checkpoints["chosen"]], settings.selection_margin)
         for strength in settings.scales if try_others else []:
             evaluation.evaluate(step, strength)
         nearest_first = sorted({1.0, *settings.scales}, key=lambda s: (abs(s - 1), s))
-        tried = [r for s in nearest_first if (r := evaluation.result(step, s))]
+        tried = [r for s in nearest_first if (r := evaluation.read_evaluation_result_or_none(step, s))]
         strengths = select.choose_evaluation(tried, settings.selection_margin)
         scale = tried[strengths["chosen"]]["scale"]
         evaluator_with_generate_settings(run).evaluate(step, scale)
@@ -69,7 +69,7 @@ def choose_checkpoint_and_lora_strength(run: Run, evaluation: Evaluator, steps_d
         "encoder": encoder_name(run.config),
         "bases": gap,
         "preview_steps": evaluation.drawn_with.num_inference_steps,
-        "evaluation_seconds": evaluation.seconds(),
+        "evaluation_seconds": evaluation.seconds_of_all_evaluations(),
     }
     if main:
         files.write_json(run.directory / "selection.json", selection)
@@ -93,7 +93,7 @@ def read_final_evaluation_result(run: Run, step: int, scale: float) -> dict[str,
     """The content of result.json (train/evaluate.py) for pictures of this checkpoint and strength that were drawn with
     the settings of `generate`; None where there are none.
     """
-    return evaluator_with_generate_settings(run).result(step, scale)
+    return evaluator_with_generate_settings(run).read_evaluation_result_or_none(step, scale)
 
 
 def selection_rule_in_words(results: list[dict[str, Any]]) -> str | None:
@@ -123,7 +123,11 @@ def selection_remarks(run: Run, evaluation: Evaluator, results: list[dict[str, A
         how = selection_rule_in_words(results) or "the last checkpoint is handed out"
         found.append(f"no picture of an evaluation passed ({why}); {how}. {select.remedies_in_words(counts)}".rstrip())
     every = run.config.train.evaluate_every
-    missing = [n for n in range(every, steps_done + 1, every) if evaluation.items and not evaluation.result(n)]
+    missing = [
+        n
+        for n in range(every, steps_done + 1, every)
+        if evaluation.items and not evaluation.read_evaluation_result_or_none(n)
+    ]
     if missing:
         steps = ", ".join(map(str, missing))
         found.append(f"these steps were not evaluated, to keep to train.evaluation_share: {steps}.")

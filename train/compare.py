@@ -167,7 +167,7 @@ def time_and_pass_rate(place: Path) -> tuple[float, float, tuple[float, float]] 
     tried = run.selection.get("scales")  # of runs of earlier versions, which wrote no interval of their own
     if run.selection["pass_rate"] is None or not tried:
         return "no pass rate: its pictures were not judged, or none passed"
-    if (seconds := run.seconds()) is None:
+    if (seconds := run.training_seconds_or_none()) is None:
         return "not every step was timed: a part was trained by an earlier version"
     return (
         seconds,

@@ -54,7 +54,7 @@ def print_dry_run_report(config: Config) -> int:
     sketch = family.weightless_model(folder)
     sample.require_size_multiples(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
-    sizes = [pictures.upright_size_of(item.content()) for item in learned.pictures]
+    sizes = [pictures.upright_size_of(item.unchanged_file_bytes()) for item in learned.pictures]
     views = buckets.training_views(sizes, resolutions, sketch.multiple, config.train.buckets)
     largest = max(views, key=lambda v: v.width * v.height)
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
@@ -225,7 +225,7 @@ def num_forward_operations_and_activations(denoiser: nn.Module, inputs: dict, ch
     """
     outside, within, largest = 0, 0, 0
 
-    def count(module: nn.Module, given: object, made: object) -> None:
+    def count_activations_of_layer(module: nn.Module, given: object, made: object) -> None:
         nonlocal outside, within, largest
         numbers = sum(t.numel() for t in (made if isinstance(made, tuple) else [made]) if isinstance(t, torch.Tensor))
         if not list(module.children()):
@@ -234,13 +234,13 @@ def num_forward_operations_and_activations(denoiser: nn.Module, inputs: dict, ch
             largest, within = max(largest, within), 0
             outside += numbers
 
-    def enter(module: nn.Module, given: object) -> None:
+    def close_count_before_block(module: nn.Module, given: object) -> None:
         nonlocal outside, within
         if checkpointing and type(module).__name__.endswith(CHECKPOINTED):
             outside, within = outside + within, 0  # what came since the block before
 
-    handles = [module.register_forward_hook(count) for module in denoiser.modules()]
-    handles += [module.register_forward_pre_hook(enter) for module in denoiser.modules()]
+    handles = [module.register_forward_hook(count_activations_of_layer) for module in denoiser.modules()]
+    handles += [module.register_forward_pre_hook(close_count_before_block) for module in denoiser.modules()]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         denoiser(**inputs)
     for handle in handles:

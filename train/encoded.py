@@ -41,7 +41,7 @@ class EncodedTrainingSet(NamedTuple):
     wordings: list[list[str]]  # [items][wordings]
     seed: int  # that draws the wordings
 
-    def latents(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def latent_mean_and_deviation_of_views(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents of the views with the indices `chosen`, which share one bucket:
         float32 [n, c, h, w] each.
         """
@@ -105,7 +105,7 @@ def encode_training_set(
     autoencoder gives values that are not finite.
     """
     cache, items, brand = ArrayCache(), brand_set.splits["train"], brand_set.brand
-    sizes = [pictures.upright_size_of(item.content()) for item in items]
+    sizes = [pictures.upright_size_of(item.unchanged_file_bytes()) for item in items]
     views = buckets.training_views(sizes, resolutions, models.multiple, settings.buckets)
     wordings = [
         [

@@ -94,15 +94,15 @@ class Evaluator:
             "unrelated": UNRELATED[: len(bare)],
         }
 
-    def folder(self, step: int, scale: float = 1.0) -> Path:
+    def folder_of_evaluation(self, step: int, scale: float = 1.0) -> Path:
         """The folder of the evaluation of `step` with the LoRA at strength `scale`."""
         return self.samples / FINAL if self.final else evaluation_folder(self.run.directory, step, scale)
 
-    def result(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
+    def read_evaluation_result_or_none(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
         """The content of result.json of `step` at strength `scale`; None if it is missing, or was made with another
         number of prompts or references, encoder, policy, base or other settings of `generate`.
         """
-        record = self.folder(step, scale) / "result.json"
+        record = self.folder_of_evaluation(step, scale) / "result.json"
         found = files.read_json(record, "an evaluation", "passed", "prompts") if record.exists() else {"prompts": 0}
         fits = found["prompts"] == len(self.items) and found.get("judged_by") == self.judged_by
         fits = fits and (found["step"], found["scale"]) == (step, scale)  # FINAL may be of another checkpoint
@@ -110,14 +110,14 @@ class Evaluator:
 
     def finished_results(self) -> list[dict[str, Any]]:
         """The finished evaluations at strength 1, in the order of their steps."""
-        return [found for found in map(self.result, self.folders_by_step()) if found]
+        return [found for found in map(self.read_evaluation_result_or_none, self.folders_by_step()) if found]
 
     def folders_by_step(self) -> dict[int, Path]:
         """The folders of the evaluations at strength 1, finished or not, by step; the steps rise."""
         numbers = {path.name.removeprefix("step-"): path for path in self.samples.glob("step-*")}
         return {step: numbers[name] for step, name in sorted((int(n), n) for n in numbers if n.isdecimal())}
 
-    def seconds(self) -> float:
+    def seconds_of_all_evaluations(self) -> float:
         """Seconds that all evaluations of this directory have cost, those of earlier starts included."""
         found = (files.read_json(p, "an evaluation") for p in self.run.directory.rglob("samples/*/result.json"))
         return round(sum(result.get("seconds", 0.0) for result in found), 1)
@@ -129,8 +129,12 @@ class Evaluator:
 
         Does nothing if that evaluation exists. Step 0 is the base: the LoRA's strength is 0.
         """
-        accelerator, folder, began = self.run.accelerator, self.folder(step, lora_strength), time.perf_counter()
-        needed = [bool(self.items) and not self.result(step, lora_strength)]
+        accelerator, folder, began = (
+            self.run.accelerator,
+            self.folder_of_evaluation(step, lora_strength),
+            time.perf_counter(),
+        )
+        needed = [bool(self.items) and not self.read_evaluation_result_or_none(step, lora_strength)]
         broadcast_object_list(needed)  # what rank 0 sees on the disk holds for all
         if not needed[0]:
             return
@@ -144,7 +148,11 @@ class Evaluator:
                 weights.enter_context(lora_at_strength(adapted, lora_strength if step else 0.0))
                 weights.enter_context(lora_merged_on_cpu(adapted))
             self.draw_missing_samples(folder, lora_strength)
-            each = eval_losses(self.run, self.latents) if lora_strength == 1.0 and not self.final else None
+            each = (
+                validation_losses_by_noise_level(self.run, self.latents)
+                if lora_strength == 1.0 and not self.final
+                else None
+            )
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             loss = float(np.mean(list(each.values()))) if each else None
@@ -231,7 +239,7 @@ class Evaluator:
         }
         if enough:
             judged = self.judge_with_gate(folder)
-            found |= self.verdicts(judged)
+            found |= self.verdict_fields_of_result(judged)
             own = style.leave_one_out(references)
             table = {name: [row[name] for row in judged.scores.rows] for name in ("file", "style", "novelty")}
             found |= {
@@ -255,7 +263,7 @@ class Evaluator:
         write_verdicts_and_gate_record(judged)
         return judged
 
-    def verdicts(self, judged: JudgedLot) -> dict[str, Any]:
+    def verdict_fields_of_result(self, judged: JudgedLot) -> dict[str, Any]:
         """The fields of result.json with one value a prompt: `verdicts`, and `passed` or, with a calibrated policy,
         `undecided`; and `why`, the gate's reason.
         """
@@ -276,7 +284,7 @@ class Evaluator:
         ground, size = self.run.brand_set.brand.background, self.run.config.score.batch_size
         return cached_features_of_files(named, sha256_by_name(named), self.encoder, ground, size, "")[0].embeddings
 
-    def grid(self) -> Image.Image:
+    def write_sample_grid(self) -> Image.Image:
         """Write and return samples/grid.png: a row for each of the first prompts, a column for each step."""
         columns = self.folders_by_step()
         titles = [f"step {step}" if step else "base" for step in columns]
@@ -312,7 +320,7 @@ def preview_settings(config: Config) -> GenerateConfig:
     return replace(config.generate, num_inference_steps=steps)
 
 
-def eval_losses(run: Run, latents: dict[int, Tensor]) -> dict[str, float]:
+def validation_losses_by_noise_level(run: Run, latents: dict[int, Tensor]) -> dict[str, float]:
     """Mean loss on the first pictures of validation/, as many as are drawn, at fixed noise, by noise level: "0.1" is a
     tenth of the schedule.
 

@@ -45,7 +45,7 @@ def experiment(config: Config) -> int:
     judged: JudgedLot | None = None
     unrecorded: dict[str, float] = {}  # seconds by stage that cost.json does not have yet
 
-    def judge(config: Config) -> int:
+    def run_gate_and_return_exit_code(config: Config) -> int:
         nonlocal judged
         judged = gate.judge_and_report(config, with_next_step=False)
         return gate.exit_code_unless_observed(judged)
@@ -65,10 +65,14 @@ def experiment(config: Config) -> int:
         run_stage("trial", lambda given: trial.trial(replace(given, batch=None)))  # each setting has a batch of its own
     run_stage("plan", lambda given: plan.plan(given, with_next_step=False))
     folder, _ = batch_folder_and_facts(config)
-    code = most_important_exit_code(run_stage("gate", judge)) if (folder / "gate.json").exists() else ExitCode.REJECTED
+    code = (
+        most_important_exit_code(run_stage("gate", run_gate_and_return_exit_code))
+        if (folder / "gate.json").exists()
+        else ExitCode.REJECTED
+    )
     while code != ExitCode.PASS and read_batch_progress(folder, config.plan.max_attempts).due:
         run_stage("draw", generate.generate)
-        code = most_important_exit_code(run_stage("gate", judge))
+        code = most_important_exit_code(run_stage("gate", run_gate_and_return_exit_code))
     assert judged, "a batch has at least one attempt"
     with keeping_exit_code_of_verdict(code):
         if judged.outcome.counts.accept and not config.observe:

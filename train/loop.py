@@ -31,7 +31,7 @@ from stylegate.words import counted
 from train import dryrun, optimizers, page, release, select, sharding, state
 from train.choose import choose_checkpoint_and_lora_strength, read_final_evaluation_result
 from train.evaluate import Evaluator
-from train.prepare import prepare
+from train.prepare import prepare_training_run
 from train.run import PATIENCE, Run
 from train.stats import StepStats, install_cache_read_timer
 from train.step import picture_files_of_step, training_pass_losses
@@ -72,7 +72,7 @@ class EvaluationTimeBudget:
         self.evaluated, self.trained = evaluated, trained
         self.began, self.spent = time.perf_counter(), 0.0  # seconds
 
-    def allows(self) -> bool:
+    def allows_evaluation_now(self) -> bool:
         """Whether evaluations have cost no more than their share so far. The main process decides for all."""
         answer = [self.share_of_time_spent_evaluating() <= self.share]
         broadcast_object_list(answer)
@@ -134,7 +134,7 @@ def train(config: Config) -> int:
         keeping_encoder_loaded(),
     ):
         with explain_out_of_memory(device):
-            run = prepare(config, directory, accelerator)
+            run = prepare_training_run(config, directory, accelerator)
         parameters = [p for p in run.adapted.parameters() if p.requires_grad]
         optimizer = optimizers.build_optimizer(config.train, parameters)
         average = [p.detach().clone() for p in parameters] if config.train.ema_decay else []
@@ -206,10 +206,12 @@ def train_steps(
     )
     stats = StepStats(run.directory, accelerator, tracker, first, pictures_at, timed)
     if main and stats.send_missing_to_tracker(evaluation.finished_results()):
-        tracker.log_picture("samples", evaluation.grid(), step=first)
+        tracker.log_picture("samples", evaluation.write_sample_grid(), step=first)
     renewal = page.PageRenewal(run.directory)
     trained = sum(row["seconds"] for row in files.read_jsonl(stats.clock, "seconds"))
-    budget = EvaluationTimeBudget(settings.evaluation_share, accelerator, evaluation.seconds(), trained)
+    budget = EvaluationTimeBudget(
+        settings.evaluation_share, accelerator, evaluation.seconds_of_all_evaluations(), trained
+    )
     with progress.progress_bar("train", settings.max_steps, first, visible=main) as tick:
         for step in range(first, settings.max_steps):
             for group in optimizer.param_groups:
@@ -252,13 +254,13 @@ def train_steps(
                 state.save_state(run.directory, done, run.adapted, optimizer, average, settings.keep_newest, best)
             if stop and not last:
                 return done
-            if last or (due and budget.allows()):
+            if last or (due and budget.allows_evaluation_now()):
                 with budget.count_evaluation_time():
                     evaluation.evaluate(done)
                     if main:
                         page.write_run_page(run.directory)
-                if main and (result := evaluation.result(done)):
-                    grid = evaluation.grid()
+                if main and (result := evaluation.read_evaluation_result_or_none(done)):
+                    grid = evaluation.write_sample_grid()
                     if done > tracker.highest_value_sent(EVALUATED):
                         share = {"evaluation/share": budget.share_of_time_spent_evaluating()}
                         tracker.log(select.tracked_evaluation_values(result) | share, step=done)

@@ -98,7 +98,7 @@ def run_subtitle(run: RunRecord) -> str:
     brand, base = (config_value_without_folders(run.config.get(key)) for key in ("brand", "base"))
     if (total := run.config.get("train.max_steps")) is None:
         return "A run whose record cannot be read."
-    done = f"{run.done} of {total} steps"
+    done = f"{run.num_steps_trained} of {total} steps"
     how = ", that learned from preferences" if run.config.get("preferences") else ""
     draws = f", drawn on {config_value_without_folders(run.config['draw_base'])}" if run.config.get("draw_base") else ""
     return f"A LoRA for the brand {brand} on the base {base}{draws}{how}, {done}" + (
@@ -108,7 +108,7 @@ def run_subtitle(run: RunRecord) -> str:
 
 def is_finished(run: RunRecord) -> bool:
     """Whether the run has done all its steps and chosen a checkpoint."""
-    return bool(run.selection) and run.done >= run.config.get("train.max_steps", 0)
+    return bool(run.selection) and run.num_steps_trained >= run.config.get("train.max_steps", 0)
 
 
 def page_notes(run: RunRecord) -> list[str]:
@@ -118,7 +118,7 @@ def page_notes(run: RunRecord) -> list[str]:
         found.append("Not finished: the run is at work or was stopped. The same command goes on from the last state.")
         if run.selection:
             found.append("The chosen step and the files below are those of an earlier, shorter training of this run.")
-    if run.done and not run.drawn:
+    if run.num_steps_trained and not run.drawn:
         found.append("Nothing was drawn or judged during training: train.num_samples is 0, or validation/ is empty.")
     elif max(run.results, default=0) and none_passed(run):
         counts = select.counts_of_failing_checks([run.results[max(run.results)]])
@@ -126,10 +126,10 @@ def page_notes(run: RunRecord) -> list[str]:
         helps = select.remedies_in_words(counts)
         found.append(f"No picture passed the gate. Held back at the last evaluation by: {why}. {helps}".rstrip())
     every = run.config.get("train.evaluate_every", 0)
-    due = range(every, run.done + 1, every) if run.results and every else []
+    due = range(every, run.num_steps_trained + 1, every) if run.results and every else []
     if left := [str(step) for step in due if step not in run.results]:
         found.append(f"These steps were not evaluated, to keep to train.evaluation_share: {', '.join(left)}.")
-    if run.stats and run.seconds() is None:
+    if run.stats and run.training_seconds_or_none() is None:
         found.append("Not every step was timed (a part was trained by an earlier version): seconds are left out.")
     return found + run.problems
 
@@ -142,7 +142,7 @@ def none_passed(run: RunRecord) -> bool:
 
 def headline_numbers(run: RunRecord) -> list[tuple[str, str]]:
     """The numbers at the top of the page as text: (number, what it is)."""
-    found = [(str(run.done), f"of {run.config.get('train.max_steps', '?')} steps")]
+    found = [(str(run.num_steps_trained), f"of {run.config.get('train.max_steps', '?')} steps")]
     step = run.selection.get("step", max(run.results, default=0))
     result = run.results.get(step, {})
     if (rate := run.selection.get("pass_rate")) is not None:
@@ -156,7 +156,7 @@ def headline_numbers(run: RunRecord) -> list[tuple[str, str]]:
     base = run.results.get(0, {}).get("style")
     if step and base is not None and result.get("style") is not None:
         found.append((f"{base:.2f} → {result['style']:.2f}", "style, base to LoRA"))
-    if (seconds := run.seconds()) is not None:
+    if (seconds := run.training_seconds_or_none()) is not None:
         evaluating = run.evaluation_seconds()
         found.append((duration_in_words(seconds), "of training"))
         if evaluating:

@@ -17,7 +17,7 @@ def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     `chosen` is the step that is handed out.
     """
     results = [run.results[step] for step in sorted(run.results)]
-    steps = max([run.done, *run.results])
+    steps = max([run.num_steps_trained, *run.results])
     charts = []
 
     def add_score_panel(title: str, says: str, key: str, **how: Any) -> None:
@@ -53,7 +53,7 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     share of time, memory. Each is a dict with title, sentence, SVG and legend; a chart without data is left out.
     `chosen` is the step of the chosen checkpoint, which is marked.
     """
-    steps, charts = run.done, []
+    steps, charts = run.num_steps_trained, []
 
     def points_of_column(name: str) -> list[tuple[float, float]]:
         return [(row["step"], row[name]) for row in run.stats if isinstance(row.get(name), int | float)]
@@ -137,7 +137,7 @@ def evaluation_time_shares(run: RunRecord) -> list[tuple[float, float]]:
     """(step, share of the time so far that evaluations have cost) at each evaluation after step 0; empty where not
     every step was timed.
     """
-    if run.seconds() is None:
+    if run.training_seconds_or_none() is None:
         return []
     trained = {step: sum(row["seconds"] for row in run.clock if row["step"] <= step) for step in run.seconds_of}
     spent = {step: run.evaluation_seconds(step) for step in sorted(run.seconds_of) if step}

@@ -26,7 +26,7 @@ from train.run import PATIENCE, Run
 DISK_PATIENCE_S = 90.0  # a network disk may show a new file to other machines a minute later
 
 
-def prepare(config: Config, directory: Path, accelerator: Accelerator) -> Run:
+def prepare_training_run(config: Config, directory: Path, accelerator: Accelerator) -> Run:
     """Check and encode the data, load the base, attach the LoRA, write run.json. Returns the run.
 
     Raises DataError, ModelError or ConfigError for what is wrong with brand set, base or config, and ConfigError if the
@@ -145,7 +145,7 @@ def place_denoiser(models: LoadedBaseModel, config: Config, device: torch.device
 def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
     """Sentences on base, sizes and buckets that a person should know before the first step."""
     settings = run.config.train
-    largest, found = max(min(pictures.upright_size_of(item.content())) for item in run.learned), []
+    largest, found = max(min(pictures.upright_size_of(item.unchanged_file_bytes())) for item in run.learned), []
     if run.models.distilled:
         found.append(
             "This base is distilled to few steps, which a LoRA undoes. Train on the model it was made from, and name "

@@ -36,14 +36,14 @@ class RunRecord:
         return flat_config(self.run.get("config", {}))
 
     @property
-    def done(self) -> int:
+    def num_steps_trained(self) -> int:
         """The last step in stats.jsonl, which is the number of steps trained; 0 if there is none."""
         return self.stats[-1]["step"] if self.stats else 0
 
-    def seconds(self) -> float | None:
+    def training_seconds_or_none(self) -> float | None:
         """Seconds of training without the evaluations; None where not every step was timed."""
         timed = sum(row["steps"] for row in self.clock)
-        return sum(row["seconds"] for row in self.clock) if timed and timed == self.done else None
+        return sum(row["seconds"] for row in self.clock) if timed and timed == self.num_steps_trained else None
 
     def evaluation_seconds(self, until: float = float("inf")) -> float:
         """The seconds that all evaluations up to the step `until`, included, took."""

@@ -59,7 +59,7 @@ def noised_batch(run: Run, pass_index: int) -> NoisedBatch:
     items = [run.data.views[i].item for i in chosen]
     copies = 2 if run.reference else 1
     partners = [i + len(run.data.views) // 2 for i in chosen] if run.reference else []
-    mean, deviation = run.data.latents([*chosen, *partners])
+    mean, deviation = run.data.latent_mean_and_deviation_of_views([*chosen, *partners])
     shape = (len(chosen), *mean.shape[1:])
     draws = batches.noise_and_level_draws(shape, settings.caption_dropout, pass_index, rank, settings.seed)
     if run.config.lora.text_encoder:

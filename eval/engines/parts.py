@@ -203,14 +203,14 @@ def read_json(place: Place, name: str) -> Any:
     try:
         return json.loads(place.read(name))
     except (FileNotFoundError, ValueError) as error:
-        raise DataError(f"{place.where(name)} cannot be read: {error}", next_step=AGAIN) from None
+        raise DataError(f"{place.display_path_of_file(name)} cannot be read: {error}", next_step=AGAIN) from None
 
 
 def read_rows_of_part(place: Place, name: str) -> list[dict[str, Any]]:
     """The rows of a part. Raises DataError if they, or the settings, are not those that the part was made of."""
     rows = read_json(place, f"{name}.json")["rows"]
     if files.canonical_sha256([read_json(place, SETTINGS), rows])[:24] != name:
-        raise DataError(f"{place.where(f'{name}.json')} was changed after it was made", next_step=AGAIN)
+        raise DataError(f"{place.display_path_of_file(f'{name}.json')} was changed after it was made", next_step=AGAIN)
     return rows
 
 
@@ -234,7 +234,7 @@ def read_part_result(place: Place, name: str) -> tuple[dict[str, Row], list[str]
         raise
     except Exception as error:  # a file that was cut or changed, or is another one
         raise DataError(
-            f"{place.where(f'{name}.safetensors')} is no whole result of a part", next_step=AGAIN
+            f"{place.display_path_of_file(f'{name}.safetensors')} is no whole result of a part", next_step=AGAIN
         ) from error
 
 

@@ -55,7 +55,7 @@ class FolderPlace:
         """Remove all of it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def where(self, name: str) -> str:
+    def display_path_of_file(self, name: str) -> str:
         """Where a file lies, for people."""
         return files.display_path(self.folder / name)
 
@@ -95,25 +95,25 @@ class ObjectStorePlace:
         return bool(self._call_store_client("look for", self.filesystem.get_file_info, f"{self.prefix}/{name}").size)
 
     def read(self, name: str) -> bytes:
-        def whole() -> bytes:
+        def read_whole_object() -> bytes:
             with self.filesystem.open_input_stream(f"{self.prefix}/{name}", compression=None) as stream:
                 return stream.read()
 
-        return self._call_store_client("read", whole)
+        return self._call_store_client("read", read_whole_object)
 
     def write(self, name: str, content: bytes) -> None:
-        def put() -> None:
+        def upload_object() -> None:
             stream = self.filesystem.open_output_stream(f"{self.prefix}/{name}", compression=None)
             stream.write(content)
             stream.close()  # now it appears
 
-        self._call_store_client("write", put)
+        self._call_store_client("write", upload_object)
 
     def clear(self) -> None:
         """Remove all of it. Raises SurroundingsError where the store lets nothing be removed."""
         self._call_store_client("remove", self.filesystem.delete_dir_contents, self.prefix, missing_dir_ok=True)
 
-    def where(self, name: str) -> str:
+    def display_path_of_file(self, name: str) -> str:
         return f"{self.uri.partition('?')[0]}/{name}"
 
     def _call_store_client(self, what: str, call: Any, *given: Any, **named: Any) -> Any:

@@ -35,7 +35,7 @@ FUTILE = 3  # times that all workers end before any began a part, until this is 
 Taken = Callable[[dict[str, parts.Row], list[str]], None]  # what became of rows by id; ids that killed their workers
 
 
-class Work:
+class EngineWork:
     """The work of one stage that an engine does: a place for its parts, and a folder of this home for its logs."""
 
     def __init__(self, engine: EngineConfig, settings: Mapping[str, Any], of: Path) -> None:
@@ -48,7 +48,7 @@ class Work:
         self.folder = files.CACHE / "engine" / files.canonical_sha256([self.settings, str(of)])[:16]
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked_against_other_commands(self) -> Iterator[None]:
         """A context that locks the work against other commands; at its end the parts and logs are removed, but not
         after an error.
 

@@ -10,7 +10,7 @@ from eval.judging.verdicts import Reason, Verdict, VerdictName, make_reason, rea
 from eval.measuring.record import READ_BY_HEAD
 from eval.measuring.scores import DIFFERING_TRAITS, UNKNOWN_TRAITS
 from eval.policy.lines import ResolvedCheckLines
-from eval.policy.model import LINES, TOO_FEW, UNKNOWN_VALUE, UNREADABLE, Learnt, Policy
+from eval.policy.model import LINES, TOO_FEW, UNKNOWN_VALUE, UNREADABLE, LearntFromDecisions, Policy
 from eval.scorers import SCORES
 from eval.scorers.entry import REFERENCES
 
@@ -176,7 +176,7 @@ def verdict_of_row(
 
 
 def reasons_after_aesthetic_settles_reviews(
-    reasons: list[Reason], value: float | None, learnt: Learnt | None
+    reasons: list[Reason], value: float | None, learnt: LearntFromDecisions | None
 ) -> list[Reason]:
     """The reasons of a picture. Those for review become `warn` where its aesthetic score, `value`, reaches
     `learnt.accept_from`, and `reject` where it is below `learnt.reject_below`.

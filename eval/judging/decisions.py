@@ -76,7 +76,7 @@ def traits_corrected_in_decisions_table(
     A value alone is enough where one trait alone has it. Raises DataError listing every cell that does not name traits
     and values of the lot's plan.
     """
-    planned = {lot.sha256[name]: traits for name, traits in lot.planned_traits().items()}
+    planned = {lot.sha256[name]: traits for name, traits in lot.planned_traits_by_name().items()}
     named = {sha256: name for name, sha256 in lot.sha256.items()}
     values = planned_values_by_trait(planned.values())
     found: dict[str, dict[str, str]] = {}

@@ -100,7 +100,7 @@ def judge(
             notes.append(found.false_rejects_in_words())
         if without != "traits":
             correct_audited_traits_in_verdicts(
-                verdicts, lot.planned_traits(), labels.valid_labels_by_sha256(lot.out, "traits", policy)
+                verdicts, lot.planned_traits_by_name(), labels.valid_labels_by_sha256(lot.out, "traits", policy)
             )
         if without != "audit":
             promise, audit_notes = certified.apply_audit_labels_and_certificate(
@@ -190,7 +190,7 @@ def promise_state_without_certificate(
     exported.
     """
     if line is None:
-        text = f"not proven: {policy.promise.says()}; stylegate certify"
+        text = f"not proven: {policy.promise.promise_sentence_part()}; stylegate certify"
         return PromiseState(state="insufficient", says=text) if policy.promise.required else promise
     if line.state == "valid" and line.hidden > policy.promise.alpha * num_exportable + 1e-9:
         text = f"people rejected so many that the bound no longer holds for the {num_exportable} that are left"

@@ -69,7 +69,7 @@ class PromiseState(Record):
     """Upper bound on the share of rejects among what is exported, 0 to 1."""
     certificate_sha256: str = ""
 
-    def sentence(self) -> str:
+    def promise_state_in_words(self) -> str:
         """The state and what it means, for people."""
         return self.says if self.state == "none" else f"{self.state}: {self.says}"
 

@@ -112,4 +112,4 @@ def slots_with_all_attempts_failed(lot: Lot, verdicts: list[Verdict]) -> list[in
     """
     limit = lot.record.max_attempts if lot.record else None
     states = failed_attempts_and_filled_slots(((v.file, v.verdict) for v in verdicts), lot.stopped)
-    return states.exhausted(limit) if lot.slots else []
+    return states.exhausted_slots(limit) if lot.slots else []

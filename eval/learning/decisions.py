@@ -50,7 +50,7 @@ def decided_pictures(
         if picture.sha256 not in given and picture.sha256 not in evidence
     ]
     names = {sha256: name for name, sha256 in lot.sha256.items()}
-    planned = lot.planned_traits()
+    planned = lot.planned_traits_by_name()
     told = [decided_picture_of_label(label, planned.get(names[sha256], {})) for sha256, label in given.items()]
     paths = dict(lot.files)
     named = [(sha256, paths[names[sha256]]) for sha256 in given]

@@ -37,21 +37,21 @@ class RankingGainByLearning(NamedTuple):
     yield_change: DifferenceInterval | None = None
 
     @property
-    def measured(self) -> bool:
+    def has_enough_pictures(self) -> bool:
         """Whether there are enough pictures of both kinds to compare."""
         return min(self.good, self.bad) >= MIN_LABELS
 
     @property
-    def recommended(self) -> bool:
+    def is_recommended(self) -> bool:
         """Whether the reader is measurably better: the interval of the change of area lies above 0."""
-        return self.measured and self.change.low > 0
+        return self.has_enough_pictures and self.change.low > 0
 
     def sentence(self) -> str:
         """The gain in words: the areas before and after with the 95 % interval of their difference, or that there are
         too few labels.
         """
         of = f"{self.reader}, {counted(self.good, 'accepted picture')} and {self.bad} rejected"
-        if not self.measured:
+        if not self.has_enough_pictures:
             return f"{of}: at least {MIN_LABELS} of each are needed to say whether it is better"
         low, high = f"{self.change.low:+.3f}", f"{self.change.high:+.3f}"
         text = (
@@ -85,17 +85,17 @@ def ranking_gains_by_learning(
     margins = np.array([max(margin_or_minus_infinity(verdict), LOWEST) for _, verdict, _, _ in rows])
     old, new = [row for _, _, row, _ in rows], [row for *_, row in rows]
     return [
-        gain_of_ranking("the gate's ranking", good, margins, column(new, "aesthetic"), alpha),
+        gain_of_ranking("the gate's ranking", good, margins, values_of_score(new, "aesthetic"), alpha),
         ranking_gain_of_one_classifier(
-            "the reader of the brand", good, off, column(old, "brand"), column(new, "brand")
+            "the reader of the brand", good, off, values_of_score(old, "brand"), values_of_score(new, "brand")
         ),
         ranking_gain_of_one_classifier(
-            "the readers of traits", good, wrong, column(old, "traits"), column(new, "traits")
+            "the readers of traits", good, wrong, values_of_score(old, "traits"), values_of_score(new, "traits")
         ),
     ]
 
 
-def column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
+def values_of_score(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
     """[n] the values of one score in rows of scores.parquet; NaN where it was not computed."""
     return np.array([row.get(name) for row in rows], np.float64)
 
@@ -129,7 +129,9 @@ def gain_of_ranking(
     kinds = np.flatnonzero(good), np.flatnonzero(~good)
     drawn = [np.concatenate([random.choice(kind, len(kind)) for kind in kinds]) for _ in range(BOOTSTRAPS)]
 
-    def change(measure: Callable[[NDArray[np.float64], NDArray[np.bool_]], float]) -> DifferenceInterval:
+    def difference_with_bootstrap_interval(
+        measure: Callable[[NDArray[np.float64], NDArray[np.bool_]], float],
+    ) -> DifferenceInterval:
         found = [measure(after[some], good[some]) - measure(before[some], good[some]) for some in drawn]
         low, high = np.quantile(found, INTERVAL)
         return DifferenceInterval(measure(after, good) - measure(before, good), float(low), float(high))
@@ -139,15 +141,18 @@ def gain_of_ranking(
         *counts,
         area_under_roc_curve(before, good),
         area_under_roc_curve(after, good),
-        change(area_under_roc_curve),
+        difference_with_bootstrap_interval(area_under_roc_curve),
     )
     if alpha is None:
         return gain
 
-    def share(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
+    def acceptable_share_at_alpha(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
         return largest_acceptable_share(scores, good, alpha)
 
-    return gain._replace(yields=(share(before, good), share(after, good)), yield_change=change(share))
+    return gain._replace(
+        yields=(acceptable_share_at_alpha(before, good), acceptable_share_at_alpha(after, good)),
+        yield_change=difference_with_bootstrap_interval(acceptable_share_at_alpha),
+    )
 
 
 def area_under_roc_curve(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:

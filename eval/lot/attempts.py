@@ -23,7 +23,7 @@ class SlotAttempts(NamedTuple):
         """The number of the attempt that comes next, from 0."""
         return self.failed.get(slot, 0)
 
-    def exhausted(self, max_attempts: int | None) -> list[int]:
+    def exhausted_slots(self, max_attempts: int | None) -> list[int]:
         """The slots without an accepted picture and without one in review whose attempts are all used, in order.
 
         `max_attempts` None means that no limit is known: the list is empty then.

@@ -64,7 +64,7 @@ class PlanSlot(Record):
     name: str = ""
     """What people call a one-of-one, which its metadata then does too; left out of plan.jsonl where there is none."""
 
-    def file(self, attempt: int) -> str:
+    def picture_file_name(self, attempt: int) -> str:
         """The name of the picture's file for one attempt, such as 00012-0.png for slot 12."""
         return attempt_file_name(self.slot, attempt)
 

@@ -257,8 +257,8 @@ def traits_spelled_as_planned(
             names[name_without_case_and_accents(trait)] = trait
             values[trait, name_without_case_and_accents(value)] = value
 
-    def respelled(traits: Mapping[str, str]) -> dict[str, str]:
+    def respelled_traits_of_picture(traits: Mapping[str, str]) -> dict[str, str]:
         named = ((names.get(name_without_case_and_accents(trait), trait), value) for trait, value in traits.items())
         return {trait: values.get((trait, name_without_case_and_accents(value)), value) for trait, value in named}
 
-    return {name: respelled(traits) for name, traits in known.items()}
+    return {name: respelled_traits_of_picture(traits) for name, traits in known.items()}

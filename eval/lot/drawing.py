@@ -118,7 +118,9 @@ class DrawPictures:
             self.has_lora = True
         return self.models
 
-    def draw(self, prompts: Sequence[str], negatives: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def draw_with_lora_and_watermark(
+        self, prompts: Sequence[str], negatives: Sequence[str], seeds: Sequence[int]
+    ) -> list[Image.Image]:
         """Draw a picture of each prompt and seed, with LoRA and watermark. How many are drawn at once can change last
         bits.
         """
@@ -130,7 +132,7 @@ class DrawPictures:
         bits = [watermark_bit_string(self.base_sha256, self.lora_sha256, seed) for seed in seeds]
         return [self.mark.embed_bits(image, some) for image, some in zip(drawn, bits, strict=True)]
 
-    def draw_base(self, prompts: Sequence[tuple[str, str]]) -> dict[str, bytes]:
+    def draw_base_pngs_by_key(self, prompts: Sequence[tuple[str, str]]) -> dict[str, bytes]:
         """By key (eval/lot/base.py) the bytes of a PNG file: what the base draws without the LoRA, in few steps, of
         each (prompt, negative prompt).
         """
@@ -153,9 +155,12 @@ class DrawPictures:
         made = {}
         for row in rows:
             if "base" in row:
-                drawn = self.draw_base([(prompt, negative) for prompt, negative in row["base"]])
+                drawn = self.draw_base_pngs_by_key([(prompt, negative) for prompt, negative in row["base"]])
             else:
                 prompts, negatives, seeds = zip(*row["pictures"], strict=True)
-                drawn = {str(i): pictures.png_bytes(one) for i, one in enumerate(self.draw(prompts, negatives, seeds))}
+                drawn = {
+                    str(i): pictures.png_bytes(one)
+                    for i, one in enumerate(self.draw_with_lora_and_watermark(prompts, negatives, seeds))
+                }
             made[row["id"]] = {name: np.frombuffer(content, np.uint8) for name, content in drawn.items()}
         return made

@@ -32,7 +32,7 @@ PENALTY = 0.1  # inverse strength of the penalty on the weights of standardised 
 CERTAIN = 1e6  # log-odds of a preview that cannot be read: it is never stopped
 
 
-class Preview(Record):
+class ScoredPreview(Record):
     """A row of previews.jsonl: the preview of one attempt. Drawn again after a kill it stands twice."""
 
     file: str
@@ -55,7 +55,7 @@ class Preview(Record):
         return self.hope is None or is_seed_exempt_from_stopping(self.seed)
 
 
-class Round(Record):
+class EarlyStopRound(Record):
     """A row of rounds.jsonl: the line that a round of `generate` stopped attempts below, and what it rests on."""
 
     round: int
@@ -86,7 +86,7 @@ class Round(Record):
     lost: int = 0
     """Those of them that lay below the line of their round: what it would have lost of them."""
 
-    def hope(self, scores: Mapping[str, float | None]) -> float:
+    def log_odds_of_acceptance(self, scores: Mapping[str, float | None]) -> float:
         """Log-odds that a preview's picture is accepted; CERTAIN where a score that is read is missing."""
         values = [scores.get(name) for name in self.scores]
         if any(value is None for value in values):
@@ -97,18 +97,27 @@ class Round(Record):
         """The line for the attempt whose picture has this name; None for none."""
         return self.line if attempt_and_slot(file)[0] == 0 else self.later_line
 
-    def would_stop(self, one: Preview) -> bool:
+    def would_stop(self, one: ScoredPreview) -> bool:
         """Whether the attempt's hope is below its line, so that it ends there unless it is finished unseen."""
         line = self.stop_line_of_attempt(one.file)
-        return line is not None and self.hope(one.scores) < line
+        return line is not None and self.log_odds_of_acceptance(one.scores) < line
 
-    def preview_with_decision(self, file: str, seed: int, scored: str, scores: dict[str, float | None]) -> Preview:
+    def preview_with_decision(
+        self, file: str, seed: int, scored: str, scores: dict[str, float | None]
+    ) -> ScoredPreview:
         """The row of an attempt of this round, with its hope and whether it ends here. An attempt whose preview was
         scored in another way than the round says goes on.
         """
         if self.stop_line_of_attempt(file) is None or scored != self.scored:
-            return Preview(file=file, seed=seed, round=self.round, scored=scored, scores=scores)
-        one = Preview(file=file, seed=seed, round=self.round, scored=scored, scores=scores, hope=self.hope(scores))
+            return ScoredPreview(file=file, seed=seed, round=self.round, scored=scored, scores=scores)
+        one = ScoredPreview(
+            file=file,
+            seed=seed,
+            round=self.round,
+            scored=scored,
+            scores=scores,
+            hope=self.log_odds_of_acceptance(scores),
+        )
         return one.model_copy(update={"stopped": self.would_stop(one) and not is_seed_exempt_from_stopping(seed)})
 
 
@@ -145,8 +154,11 @@ def rank_of_early_stop_line(accepted: int, lost: float) -> int:
 
 
 def round_with_learnt_stop_line(
-    empty: Round, previews: Iterable[Preview], accepted: Mapping[str, bool], earlier: Sequence[Round]
-) -> Round:
+    empty: EarlyStopRound,
+    previews: Iterable[ScoredPreview],
+    accepted: Mapping[str, bool],
+    earlier: Sequence[EarlyStopRound],
+) -> EarlyStopRound:
     """The round `empty` with the line that is learnt from all that is known when it begins; without one where too
     little is known. Nothing is written.
 
@@ -172,7 +184,7 @@ def round_with_learnt_stop_line(
     weights, offset = fit_log_odds_of_acceptance(table, verdicts)
     told = {"scores": names, "weights": weights.tolist(), "offset": offset}
     found = found.model_copy(update=told | {"teaching": len(teaching), "accepted": len(setting), "rank": rank})
-    hopes = sorted(found.hope(one.scores) for one in setting)
+    hopes = sorted(found.log_odds_of_acceptance(one.scores) for one in setting)
     return found.model_copy(update={"line": hopes[rank - 1], "later_line": hopes[later - 1] if later else None})
 
 
@@ -193,7 +205,7 @@ def fit_log_odds_of_acceptance(
     return weights, float(model.intercept_[0] - weights @ middle)
 
 
-def read_previews(folder: Path) -> dict[str, Preview]:
+def read_previews(folder: Path) -> dict[str, ScoredPreview]:
     """The previews of a batch by the name of the attempt's picture, in the order in which attempts come to be.
 
     Their order in the file is that of the processes that drew them, and must not decide anything. Raises DataError for
@@ -201,15 +213,15 @@ def read_previews(folder: Path) -> dict[str, Preview]:
     """
     rows = {row["file"]: row for row in files.read_jsonl(folder / PREVIEWS, "file")}
     names = sorted(rows, key=attempt_and_slot)
-    return {name: Preview.of_row(rows[name], f"{PREVIEWS}: {name}", DAMAGED_PLAN) for name in names}
+    return {name: ScoredPreview.of_row(rows[name], f"{PREVIEWS}: {name}", DAMAGED_PLAN) for name in names}
 
 
-def read_rounds(folder: Path) -> list[Round]:
+def read_rounds(folder: Path) -> list[EarlyStopRound]:
     """The rounds of the batch in a folder, in order, from rounds.jsonl; [] if there are none. Raises DataError for a
     row that is none.
     """
     rows = files.read_jsonl(folder / ROUNDS, "round")
-    return [Round.of_row(row, f"{ROUNDS}: round {row['round']}", DAMAGED_PLAN) for row in rows]
+    return [EarlyStopRound.of_row(row, f"{ROUNDS}: round {row['round']}", DAMAGED_PLAN) for row in rows]
 
 
 def names_of_stopped_attempts(folder: Path, before: int | None = None) -> list[str]:
@@ -232,14 +244,14 @@ def cut_torn_row_of_previews(folder: Path) -> None:
         files.write_jsonl(folder / PREVIEWS, files.read_jsonl(folder / PREVIEWS, "file"))
 
 
-def append_previews(folder: Path, previews: Iterable[Preview]) -> None:
+def append_previews(folder: Path, previews: Iterable[ScoredPreview]) -> None:
     """Append a line for each preview to previews.jsonl of the batch in `folder`: the scores of an unfinished picture,
     and whether its drawing was stopped. Several processes may do so at once.
     """
     files.append_in_one_write(folder / PREVIEWS, files.json_lines_text(one.content() for one in previews))
 
 
-def append_new_round(folder: Path, new: Round) -> None:
+def append_new_round(folder: Path, new: EarlyStopRound) -> None:
     """Add the round to rounds.jsonl of the batch in `folder`; a round that has a row there keeps it."""
     rounds = read_rounds(folder)
     if new.round == len(rounds):

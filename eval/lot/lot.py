@@ -46,7 +46,7 @@ class Lot:
     plan: tuple[PlanSlot, ...] = ()  # every slot of the plan, with or without a picture; empty for a foreign folder
     groups: Mapping[str, int] | None = None  # of a folder, by name (0, 1, ...): those of one group may look alike
 
-    def planned_traits(self) -> dict[str, dict[str, str]]:
+    def planned_traits_by_name(self) -> dict[str, dict[str, str]]:
         """The planned traits of each picture, by name; {} for a foreign folder."""
         return {name: slot.traits for name, slot in (self.slots or {}).items()}
 
@@ -54,7 +54,7 @@ class Lot:
         """Whether a picture of a planned batch is not as it was drawn: a person changed it, or put it there."""
         return self.drawn is not None and sha256 not in self.drawn.get(name, ())
 
-    def digest(self) -> str:
+    def digest_of_names_and_contents(self) -> str:
         """sha256 (hex) over the names and contents of all files, in their order."""
         return digest_of_names_and_digests(self.files, self.sha256)
 
@@ -218,5 +218,5 @@ def origin_digests_of_lot(lot: Lot) -> dict[str, Any]:
         "generate": facts.generate.content() if facts else None,
         "watermark_sha256": facts.watermark or None if facts else None,
         "precision": lot.record.precision if lot.record else None,
-        "folder_sha256": None if lot.slots else lot.digest(),
+        "folder_sha256": None if lot.slots else lot.digest_of_names_and_contents(),
     }

@@ -14,7 +14,7 @@ from eval.lot.batch import (
     read_existing_batch_record,
     read_plan,
 )
-from eval.lot.early import Round
+from eval.lot.early import EarlyStopRound
 from stylegate import files
 
 VERDICTS = "verdicts.jsonl"
@@ -64,7 +64,7 @@ def read_batch_progress(folder: Path, max_attempts: int, before_round: int | Non
     return BatchProgress(
         states,
         due_attempts(slots, states, max_attempts),
-        states.exhausted(max_attempts),
+        states.exhausted_slots(max_attempts),
         {row["file"] for row in rows},
         len(good),
         len({attempt_and_slot(file)[1] for file in good}),
@@ -119,7 +119,7 @@ def next_round(folder: Path, size: int, max_attempts: int) -> NextRound | None:
     return unfinished_round(len(rounds), room // size * size) if room >= size else None
 
 
-def recorded_or_new_round(folder: Path, found: NextRound, scored: str) -> Round:
+def recorded_or_new_round(folder: Path, found: NextRound, scored: str) -> EarlyStopRound:
     """The round as rounds.jsonl has it; one that is not there yet, with a line that is learnt from what is known now.
     Nothing is written.
     """
@@ -128,7 +128,9 @@ def recorded_or_new_round(folder: Path, found: NextRound, scored: str) -> Round:
         return rounds[found.number]
     rows = files.read_jsonl(folder / VERDICTS, "file", "verdict")
     accepted = {row["file"]: row["verdict"] == "accept" for row in rows if row["verdict"] in ("accept", "reject")}
-    empty = Round(round=found.number, verdicts_sha256=verdicts_digest(folder), attempts=found.attempts, scored=scored)
+    empty = EarlyStopRound(
+        round=found.number, verdicts_sha256=verdicts_digest(folder), attempts=found.attempts, scored=scored
+    )
     return early.round_with_learnt_stop_line(empty, early.read_previews(folder).values(), accepted, rounds)
 
 

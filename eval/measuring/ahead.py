@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.engines.parts import Row
-from eval.engines.run import Work
+from eval.engines.run import EngineWork
 from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encodername
@@ -39,9 +39,9 @@ def encode_on_engine_workers(
     }
     before = pixel_features_key(encoder.preprocessing, compared.background)
     prefix = files.canonical_sha256([before, encoder.sha256])
-    cache, work = ArrayCache(), Work(config.engine, settings, lot.out)
+    cache, work = ArrayCache(), EngineWork(config.engine, settings, lot.out)
 
-    def store(found: dict[str, Row], killed: Iterable[str]) -> None:
+    def store_worker_rows(found: dict[str, Row], killed: Iterable[str]) -> None:
         broken = np.frombuffer(KILLED.encode(), np.uint8)
         rows = found | {sha256: {"broken": broken} for sha256 in killed}
         cache.put(
@@ -52,8 +52,8 @@ def encode_on_engine_workers(
     for named in (lot.files, compared.references, compared.training):
         digests = lot.sha256 if named is lot.files else sha256_by_name(named)
         paths |= {digests[name]: path for name, path in named if digests[name]}
-    with work.locked():
-        work.hand_over_finished_results(store)
+    with work.locked_against_other_commands():
+        work.hand_over_finished_results(store_worker_rows)
         shas = list(paths)
         there = cache.get_all([f"{prefix}:{sha256}" for sha256 in shas])
         rows = [
@@ -63,12 +63,12 @@ def encode_on_engine_workers(
         ]
         with progress.progress_bar("encode", len(rows), visible=bool(rows) and not quiet) as tick:
 
-            def take(found: dict[str, Row], killed: list[str]) -> None:
-                store(found, killed)
+            def store_rows_and_tick(found: dict[str, Row], killed: list[str]) -> None:
+                store_worker_rows(found, killed)
                 tick(len(found) + len(killed))
 
             size = config.engine.part_size or (A_PART_SENT if config.engine.store else A_PART)
-            work.do_rows_in_parts(rows, size, take, settings["device"] == "cuda")
+            work.do_rows_in_parts(rows, size, store_rows_and_tick, settings["device"] == "cuda")
 
 
 def encoder_name_on_workers(name: str) -> str:

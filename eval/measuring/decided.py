@@ -75,12 +75,12 @@ class DecidedPictures(NamedTuple):
     scores: NDArray[np.float32]  # [n, len(READ_BY_HEAD)] in spreads of the references; NaN where there is none
 
     @property
-    def accepted(self) -> NDArray[np.bool_]:
+    def accepted_flags(self) -> NDArray[np.bool_]:
         """[n] whether a person would export the picture."""
         return np.array([picture.accepted for picture in self.record.pictures], bool)
 
     @property
-    def off_style(self) -> NDArray[np.bool_]:
+    def off_style_flags(self) -> NDArray[np.bool_]:
         """[n] whether a person rejected the picture, and gave as reason that it is not in the brand's style."""
         return np.array([picture.off_style for picture in self.record.pictures], bool)
 
@@ -89,18 +89,18 @@ class DecidedPictures(NamedTuple):
         return {sha256: i for i, sha256 in enumerate(self.features.sha256)}
 
     @property
-    def sha256(self) -> str:
+    def file_sha256(self) -> str:
         """sha256 of the file's bytes, 64 hex digits."""
-        return hashlib.sha256(self.content()).hexdigest()
+        return hashlib.sha256(self.as_safetensors_bytes()).hexdigest()
 
     @property
-    def file_name(self) -> str:
+    def default_file_name(self) -> str:
         """The name that `stylegate learn` gives the file, without a folder; it holds the first digits of the content's
         sha256.
         """
-        return f"decided-{self.sha256[:8]}.safetensors"
+        return f"decided-{self.file_sha256[:8]}.safetensors"
 
-    def content(self) -> bytes:
+    def as_safetensors_bytes(self) -> bytes:
         """The file as bytes of safetensors, not yet written; the same pictures and decisions give the same bytes."""
         arrays = {name: np.ascontiguousarray(getattr(self.features, name)) for name in ARRAYS}
         arrays["transparent"] = arrays["transparent"].astype(np.uint8)

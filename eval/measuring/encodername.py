@@ -47,7 +47,7 @@ class EncoderPreprocessing(NamedTuple):
     std: tuple[float, ...]
     name: str  # the whole transform, as it prints itself
 
-    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+    def resized_and_cropped_pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """An RGB picture, resized and cropped for the encoder: uint8 [h, w, 3]."""
         return np.asarray(self.geometry(image))
 

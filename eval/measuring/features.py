@@ -75,7 +75,7 @@ class FeatureArrays:
             "patches": np.empty((count, 0), np.float16),
         }
 
-    def fill(self, i: int, row: Row) -> None:
+    def fill_row(self, i: int, row: Row) -> None:
         """Copy the features of one picture into row `i`; of a file that is no picture keep the reason."""
         if "broken" in row:
             self.errors[i] = bytes(row["broken"]).decode()
@@ -97,7 +97,7 @@ class FeatureArrays:
             column[start : start + len(some)] = column[some]
         return column[: len(places)]
 
-    def features(self, names: list[str], sha256: Mapping[str, str]) -> PictureFeatures:
+    def features_of_filled_rows(self, names: list[str], sha256: Mapping[str, str]) -> PictureFeatures:
         """The features of the pictures whose rows are filled; `names` are those of all rows."""
         good = [name for name, filled in zip(names, self.filled, strict=True) if filled]
         whole = self.columns if self.filled.all() else {k: self.filled_rows(c) for k, c in self.columns.items()}
@@ -137,7 +137,7 @@ def cached_features_of_files(
     table, missing = FeatureArrays(len(names)), []
     for i, row in enumerate(cache.get_all(keys)):
         if row:
-            table.fill(i, row)
+            table.fill_row(i, row)
         else:
             missing.append(i)
     batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
@@ -149,7 +149,7 @@ def cached_features_of_files(
     # tests.bench.throughput finds this faster than encoding alone is. An accelerator encodes batches whole.
     alone = encoder.device.type == "cpu"
 
-    def take(part: list[int], kept: Rows) -> Rows:
+    def feature_rows_of_part(part: list[int], kept: Rows) -> Rows:
         new = [i for i in part if i not in kept]
         shown = [(paths[names[i]], sha256[names[i]]) for i in new]
         made = pixel_feature_rows_of_files(shown, encoder.preprocessing, background)
@@ -159,24 +159,26 @@ def cached_features_of_files(
     # One more than there are cores: while one waits for Python's lock, the others compute.
     with one_torch_thread_each(alone) as cores, ThreadPoolExecutor(cores + 1) as pool:
 
-        def begin(batch: list[int]) -> list[Future[Rows]]:
+        def submit_batch_parts(batch: list[int]) -> list[Future[Rows]]:
             kept = dict(zip(batch, cache.get_all([seen[i] for i in batch]), strict=True))
             parts = [batch[k::cores] for k in range(min(cores, len(batch)))]
-            return [pool.submit(take, part, {i: row for i in part if (row := kept[i])}) for part in parts]
+            return [
+                pool.submit(feature_rows_of_part, part, {i: row for i in part if (row := kept[i])}) for part in parts
+            ]
 
         with progress.progress_bar(title, len(names), len(at_hand), bool(title)) as tick:
-            for batch, parts in submit_ahead(batches, begin, AHEAD):
+            for batch, parts in submit_ahead(batches, submit_batch_parts, AHEAD):
                 found = {i: row for part in parts for i, row in part.result().items()}
                 found = found if alone else replace_pixels_by_embeddings(found, encoder)
                 cache.put({keys[i]: row for i, row in found.items()}, instead_of=[seen[i] for i in batch])
                 for i, row in found.items():
-                    table.fill(i, row)
+                    table.fill_row(i, row)
                 tick(len(batch))
 
     for i, name in enumerate(names):
         if not table.filled[i]:
             broken.append(BrokenFile(name, sha256[name], table.errors.get(i, "changed while it was read")))
-    return table.features(names, sha256), broken
+    return table.features_of_filled_rows(names, sha256), broken
 
 
 def cached_signatures_of_files(
@@ -224,7 +226,7 @@ def pixel_feature_rows_of_files(
     """
     refused, opened = {}, []
 
-    def decoded() -> Iterator[pictures.DecodedPicture]:
+    def decode_readable_pictures() -> Iterator[pictures.DecodedPicture]:
         for i, (path, sha256) in enumerate(files_and_sha256):
             try:
                 content = pictures.read_picture_file(path)
@@ -237,7 +239,7 @@ def pixel_feature_rows_of_files(
             except pictures.PictureError as error:
                 refused[i] = {"broken": np.frombuffer(str(error).encode(), np.uint8)}
 
-    return dict(zip(opened, features_without_encoder(decoded(), preprocessing), strict=True)) | refused
+    return dict(zip(opened, features_without_encoder(decode_readable_pictures(), preprocessing), strict=True)) | refused
 
 
 def num_torch_threads() -> int:
@@ -284,7 +286,10 @@ def features_without_encoder(
     """A row for each decoded picture: all features but the encoder's; `pixels` is what the encoder is shown."""
     rows, views = [], []
     for image, notes in decoded:
-        shown = {"signature": similarity.signature_of_picture(image), "pixels": preprocessing.pixels(image)}
+        shown = {
+            "signature": similarity.signature_of_picture(image),
+            "pixels": preprocessing.resized_and_cropped_pixels(image),
+        }
         rows.append(shown | {"size": np.array(image.size), "transparent": np.array("alpha" in notes)})
         views.append(technical.reduced_and_middle_pixels(image))
     for row, measures in zip(rows, technical.technical_scores(views), strict=True):

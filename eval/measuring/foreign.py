@@ -46,7 +46,7 @@ class ForeignPictureOnBackground(NamedTuple):
     ground: tuple[int, int, int]  # sRGB, 0 to 255
     redrawn: bool  # shown as an image model draws it
 
-    def image(self) -> Image.Image:
+    def decoded_image_on_background(self) -> Image.Image:
         """The picture, decoded and laid on its ground, as RGB; with `redrawn` its redrawn copy, 64 pixels a side."""
         picture = Image.open(io.BytesIO(self.png)).convert("RGBA")
         whole = Image.alpha_composite(Image.new("RGBA", picture.size, self.ground), picture).convert("RGB")
@@ -110,11 +110,14 @@ def features_of_foreign_pictures(
     rows: Rows = {i: row for i, row in enumerate(cache.get_all(keys)) if row}
     missing = [i for i in range(len(shown)) if i not in rows]
 
-    def take(some: list[int]) -> Rows:
-        images = {i: shown[i].image() for i in some}
+    def encode_foreign_pictures(some: list[int]) -> Rows:
+        images = {i: shown[i].decoded_image_on_background() for i in some}
         return replace_pixels_by_embeddings(
             {
-                i: {"signature": similarity.signature_of_picture(image), "pixels": encoder.preprocessing.pixels(image)}
+                i: {
+                    "signature": similarity.signature_of_picture(image),
+                    "pixels": encoder.preprocessing.resized_and_cropped_pixels(image),
+                }
                 for i, image in images.items()
             },
             encoder,
@@ -122,7 +125,9 @@ def features_of_foreign_pictures(
 
     alone = encoder.device.type == "cpu"
     with one_torch_thread_each(alone) as cores, ThreadPoolExecutor(cores if alone else 1) as pool:
-        for found in pool.map(take, [missing[start : start + TOGETHER] for start in range(0, len(missing), TOGETHER)]):
+        for found in pool.map(
+            encode_foreign_pictures, [missing[start : start + TOGETHER] for start in range(0, len(missing), TOGETHER)]
+        ):
             cache.put({keys[i]: row for i, row in found.items()})
             rows |= found
     return [rows[i] for i in range(len(shown))]

@@ -24,7 +24,7 @@ class PictureFeatures(NamedTuple):
     technical: NDArray[np.float32]  # [n, m] in the order of eval.scorers.technical.MEASURES
     transparent: NDArray[np.bool_]  # [n] some of the picture shows the background
 
-    def rows(self, those: slice) -> "PictureFeatures":
+    def features_of_slice(self, those: slice) -> "PictureFeatures":
         """The features of some of the pictures, without a copy."""
         return PictureFeatures(**{name: getattr(self, name)[those] for name in self._fields})
 

@@ -29,7 +29,7 @@ class PreviewScorer:
     """Scores previews of the attempts at a batch's slots, a few at once. What it compares them with is read once."""
 
     def __init__(self, config: Config, folder: Path, device: torch.device) -> None:
-        self.config, self.plan = config, {slot.file(0): slot for slot in read_plan(folder)}
+        self.config, self.plan = config, {slot.picture_file_name(0): slot for slot in read_plan(folder)}
         self.lot = Lot(folder / "images", folder, [], {}, self.plan, read_existing_batch_record(folder))
         self.compared = comparison_pictures_with_decided_ones(config, self.lot)
         self.encoder = encoding.load_encoder(encodername.encoder_name(config), device)
@@ -41,7 +41,7 @@ class PreviewScorer:
         """For each preview its graded scores by name, None for one that is not finite; those that compare a picture
         with the rest of the lot are left out. `attempts` has the (slot, attempt) of each preview.
         """
-        names = [slot.file(attempt) for slot, attempt in attempts]
+        names = [slot.picture_file_name(attempt) for slot, attempt in attempts]
         slots = self.plan | {name: slot for name, (slot, _) in zip(names, attempts, strict=True)}
         lot, shown = replace(self.lot, slots=slots), self.features_of_previews(names, previews)
         if self.measured is None:
@@ -60,7 +60,7 @@ class PreviewScorer:
             if lacks_own and score.leave_one_out:
                 measured.own[name] = score.leave_one_out(measured)  # of references: the same for all previews
         columns = measured.columns.items()
-        return [{name: rounded(column[i]) for name, column in columns} for i in range(len(names))]
+        return [{name: rounded_or_none(column[i]) for name, column in columns} for i in range(len(names))]
 
     def features_of_previews(self, names: list[str], previews: Sequence[Image.Image]) -> PictureFeatures:
         """What the gate would compute of the previews if they were pictures of these names; no digests."""
@@ -68,10 +68,10 @@ class PreviewScorer:
         rows = dict(enumerate(features_without_encoder(shown, self.encoder.preprocessing)))
         table = FeatureArrays(len(names))
         for i, row in replace_pixels_by_embeddings(rows, self.encoder).items():
-            table.fill(i, row)
-        return table.features(names, dict.fromkeys(names, ""))
+            table.fill_row(i, row)
+        return table.features_of_filled_rows(names, dict.fromkeys(names, ""))
 
 
-def rounded(value: np.floating) -> float | None:
+def rounded_or_none(value: np.floating) -> float | None:
     """A score as a short number; None for one that is not finite."""
     return float(f"{value:.6g}") if np.isfinite(value) else None

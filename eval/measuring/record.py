@@ -47,7 +47,7 @@ class StyleReadability(Record):
     reads: list[Literal["encoder", "pixels"]]
     """What the reader sees of a picture."""
 
-    def sentence(self) -> str:
+    def readability_in_words(self) -> str:
         """Whether the style can be told from foreign pictures, and from which set least surely."""
         found = self.separations[self.nearest]
         known = f"compared with {len(self.separations)} foreign sets, the most similar is {self.nearest}"

@@ -46,7 +46,7 @@ def encode_signatures(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> 
     keys = [f"signature-1:{encoder.sha256}:{hashlib.sha256(one.tobytes()).hexdigest()}" for one in signatures]
 
     def encode_images(some: list[int]) -> list[dict[str, NDArray]]:
-        shown = [encoder.preprocessing.pixels(Image.fromarray(signatures[i])) for i in some]
+        shown = [encoder.preprocessing.resized_and_cropped_pixels(Image.fromarray(signatures[i])) for i in some]
         made = zip(*encode_pictures(encoder, shown), strict=True)
         return [{"embedding": embedding, "patches": patches} for embedding, patches in made]
 
@@ -62,7 +62,7 @@ def encoded_at_foreign_size(shown: PictureFeatures, encoder: LoadedEncoder) -> E
     Those have SIDE pixels a side. An encoder whose input is larger would know them by their blur, so it is shown the
     other pictures at SIDE too.
     """
-    side = max(encoder.preprocessing.pixels(Image.new("RGB", (SIDE, SIDE))).shape)
+    side = max(encoder.preprocessing.resized_and_cropped_pixels(Image.new("RGB", (SIDE, SIDE))).shape)
     if side <= SIDE or (shown.sizes == SIDE).all():
         return EncodedPictures(shown.embeddings, shown.patches, shown.signatures)
     return encode_signatures(shown.signatures, encoder)

@@ -46,7 +46,7 @@ def scores_key(config: Config, lot: Lot, compared: ComparisonPictures) -> str:
         [
             VERSION,
             list(SCORES),
-            lot.digest(),
+            lot.digest_of_names_and_contents(),
             encoder_digest(encoder_name(config)),
             others,
             list(compared.foreign),
@@ -119,7 +119,7 @@ class LotScores(NamedTuple):
     references: dict[str, NDArray[np.float32]]  # by score, of the references by leave-one-out; not computed: left out
     record: ScoreRecord  # score.json
 
-    def column(self, name: str) -> NDArray[np.float64]:
+    def computed_values_of_score(self, name: str) -> NDArray[np.float64]:
         """[k] the values of one score, in the lot's order, without the pictures that have none: they do not match
         `rows`. Empty if there are none.
         """

@@ -36,7 +36,7 @@ def batch_summary_in_words(
     `areas` says how well each trait could be read, 0.5 (not) to 1; `planned` names the traits that pictures should
     have.
     """
-    lines = [readability.sentence()] if readability else []
+    lines = [readability.readability_in_words()] if readability else []
     if own := whole.style:
         lines.append(f"style {own.mean:.3f} ({own.low:.3f} to {own.high:.3f}; references {own.references:.3f})")
     if whole.mmd2 is not None and whole.mmd2_p is not None:

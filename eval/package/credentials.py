@@ -67,7 +67,7 @@ class C2paPictureSigner:
         """
         import c2pa
 
-        algorithm = getattr(c2pa.C2paSigningAlg, self.certificate.algorithm)
+        algorithm = getattr(c2pa.C2paSigningAlg, self.certificate.c2pa_signature_algorithm)
         chain = self.certificate.chain_pem()
         try:
             if self.certificate.command:
@@ -95,7 +95,7 @@ class C2paPictureSigner:
             problems.append(f"{command[0]} made no signature: {error}")
             return b""
 
-    def sign(self, content: bytes, manifest: dict[str, Any]) -> bytes:
+    def signed_picture_bytes(self, content: bytes, manifest: dict[str, Any]) -> bytes:
         """The bytes of a picture's file with content credentials that state `manifest`.
 
         Raises UnmarkableError if the file cannot be signed, ConfigError for a certificate that C2PA refuses.

@@ -31,7 +31,14 @@ from eval.package.items import (
 from eval.package.layout import TABLE
 from eval.package.marking import ExportMarks, PictureToMark, write_marked_pictures
 from eval.package.marks import MARKS, MarksReport, marks_in_words, marks_report
-from eval.package.provenance import CARD, CARD_WITHOUT_PROMISE, LicenceLink, MadeFrom, Provenance, provenance_of_package
+from eval.package.provenance import (
+    CARD,
+    CARD_WITHOUT_PROMISE,
+    LicenceOfMaterial,
+    MadeFrom,
+    Provenance,
+    provenance_of_package,
+)
 from eval.package.statement import make_bill_of_materials
 from eval.planning import commitment, rarity
 from eval.promise.calibration import CALIBRATION
@@ -50,7 +57,7 @@ def fill_package(
     accepted: Sequence[Verdict],
     outcome: GateRecord,
     collection: str,
-    licences: Sequence[LicenceLink] = (),
+    licences: Sequence[LicenceOfMaterial] = (),
     marks: ExportMarks = NO_MARKS,
     earlier: EarlierPackage | None = None,
 ) -> Provenance:
@@ -96,7 +103,7 @@ def pictures_in_words(lot: Lot, count: int) -> str:
     return f"{accepted}, of {planned} that were planned. Rarity is computed among those that are here."
 
 
-def licences_in_words(licences: Sequence[LicenceLink]) -> str:
+def licences_in_words(licences: Sequence[LicenceOfMaterial]) -> str:
     """The sentence of a package's card on licences; a licence that somebody accepted by name is marked as such."""
     if not licences:
         return "Licences: none is stated, since stylegate did not draw the pictures."

@@ -59,7 +59,7 @@ class PackageItem:
         return self.slot.seed_of_attempt(self.attempt_number) if self.slot and not self.retouched else None
 
 
-class DrawingSettings(Record):
+class SlotAttemptAndSeed(Record):
     """What is particular to the drawing of one picture: slot, attempt, seed, prompt. The sampler's settings are in
     MadeFrom.
     """
@@ -101,7 +101,7 @@ class ItemRecord(Record):
     """sha256 of the file that was judged, which has the same pixels; left out where the two are the same file."""
     metadata_sha256: str
     """sha256 of metadata/erc721/<id>.json, which is canonical JSON (RFC 8785)."""
-    drawn: DrawingSettings | None = None
+    drawn: SlotAttemptAndSeed | None = None
     """Left out for a picture that was not drawn here: nothing is known of how it was made."""
     made_from: MadeFrom
     traits: ItemTraits | None = None
@@ -165,7 +165,7 @@ def make_item_record(
     drawn = None
     if item.slot:
         how = {"seed": item.seed, "retouched": item.retouched, "prompt": item.prompt}
-        drawn = DrawingSettings(slot=item.slot.slot, attempt=item.attempt_number, **how)
+        drawn = SlotAttemptAndSeed(slot=item.slot.slot, attempt=item.attempt_number, **how)
     return ItemRecord(
         id=item.id,
         file=item.image_path_in_data,

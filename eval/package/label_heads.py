@@ -13,7 +13,7 @@ from stylegate.words import counted
 LABEL_HEADS = "proof/labels.json"
 
 
-class LabelRowHashes(Record):
+class LastLabelRowHashByPurpose(Record):
     """For each purpose, the hash of the last row of labels.sqlite that the gate read; left out for one without rows.
 
     It vouches for all rows up to that one, since each row holds the hash of the row before.
@@ -31,9 +31,9 @@ class LabelRowHashes(Record):
     """Of labels that say how many good pictures the gate rejects."""
 
 
-def last_label_row_hashes(outcome: GateRecord) -> LabelRowHashes | None:
+def last_label_row_hashes(outcome: GateRecord) -> LastLabelRowHashByPurpose | None:
     """The hashes of the last label rows, from a gate's record; None if it names none, as before any label is given."""
-    found = LabelRowHashes(
+    found = LastLabelRowHashByPurpose(
         **{purpose: outcome.evidence.get(store.evidence_key_of_purpose(purpose)) or "" for purpose in PURPOSES}
     )
     return found if found.content() else None
@@ -62,7 +62,7 @@ def check_label_rows_against_named_hashes(
     path = package / LABEL_HEADS
     if not path.is_file():
         return [], ["the package names no labels: nobody had given any, or an older stylegate made it"], []
-    named = LabelRowHashes.read(path, "what the package says of labels").content()
+    named = LastLabelRowHashByPurpose.read(path, "what the package says of labels").content()
     numbers = {(row.purpose, row.hash): row.number for row in rows}
     wrong = [
         f"{store.STORE} has not the last row for {name} that the gate read"

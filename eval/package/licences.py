@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from eval.lot.lot import Lot
-from eval.package.provenance import LicenceLink
+from eval.package.provenance import LicenceOfMaterial
 from stylegate import brandset, files, licence
 from stylegate.basename import local_base_folder_path, parse_hub_id
 from stylegate.config import Config
@@ -14,7 +14,7 @@ from stylegate.errors import ConfigError, StylegateError
 MEND = "write the licence of your pictures into brand.yaml; read the others, and accept those that allow your use."
 
 
-def licence_chain(config: Config, lot: Lot) -> list[LicenceLink]:
+def licence_chain(config: Config, lot: Lot) -> list[LicenceOfMaterial]:
     """The licences that the pictures of a planned batch depend on; none for pictures that were not drawn here.
 
     Raises ConfigError with every licence that is unknown or restricts commercial use, and is not accepted by name.
@@ -33,7 +33,7 @@ def licence_chain(config: Config, lot: Lot) -> list[LicenceLink]:
     if refused := [what for what in unclear if not licence.is_licence_accepted(config, found[what])]:
         problems = [f"the licence of the {what} {unclear[what]} (accept_licence={found[what]})" for what in refused]
         raise ConfigError("nothing is exported under these licences:", problems, MEND)
-    return [LicenceLink(what=what, licence=found[what], accepted=what in unclear) for what in found]
+    return [LicenceOfMaterial(what=what, licence=found[what], accepted=what in unclear) for what in found]
 
 
 def licence_of_base(lot: Lot, base: str) -> str:

@@ -53,7 +53,7 @@ class ItemWithNewTraits(Record):
     """By trait that changed: the value before and the value now; null where there was or is none."""
 
 
-class MergedItems(Record):
+class ItemsMergedIntoOne(Record):
     """Items that became one."""
 
     into: int
@@ -76,7 +76,7 @@ class ChangesSinceVersion(Record):
     """Items of which the name alone is another one; left out where there are none."""
     burned: list[int]
     """Items that were taken out for ever in this version, those that went into others included."""
-    merged: list[MergedItems]
+    merged: list[ItemsMergedIntoOne]
     """Which of them went into which item."""
     burned_before: list[int]
     """Items that earlier versions burned. None of them comes back."""
@@ -233,7 +233,7 @@ def changes_between(before: Path, after: Path, told: BurnRequest) -> ChangesSinc
         evolved=[ItemWithNewTraits(id=i, traits=changed_traits(old_traits[i], new_traits[i])) for i in evolved],
         renamed=renamed,
         burned=sorted(gone),
-        merged=[MergedItems(into=into, burned=items) for into, items in merged.items() if items],
+        merged=[ItemsMergedIntoOne(into=into, burned=items) for into, items in merged.items() if items],
         burned_before=sorted(burned),
         left_out=sorted(old.keys() - new.keys() - gone),
         left_out_before=sorted(away - back - gone),

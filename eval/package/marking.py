@@ -87,7 +87,7 @@ def requested_marks(config: Config) -> ExportMarks:
         return ExportMarks(config.marks, config.source_type)
     signer = C2paPictureSigner(signing_certificate(config))
     try:
-        signer.sign(
+        signer.signed_picture_bytes(
             pictures.png_bytes(Image.new("RGB", (16, 16))), c2pa_manifest_to_sign(xmp.SOURCE_TYPES + AI_MADE, True, {})
         )
     except UnmarkableError as error:
@@ -185,14 +185,16 @@ def write_marked_picture(
         if kept and (signed := signed_file_from_cache(marked, kept)):
             marked = signed
         else:
-            signed = marks.signer.sign(marked, c2pa_manifest_to_sign(source_type, one.made_from is not None, stated))
+            signed = marks.signer.signed_picture_bytes(
+                marked, c2pa_manifest_to_sign(source_type, one.made_from is not None, stated)
+            )
             marked, row = signed, signature_cache_row(marked, signed)
     write_or_link_to_earlier(target, marked, before)
     known = earlier is not None and earlier.has_signed_picture(
         item.id, item.verdict.sha256, item.image_path_in_data, marked
     )
     if known and marks.signer and source_type and not row:
-        state = ContentCredentialsOfPicture("Valid", marks.signer.certificate.name)
+        state = ContentCredentialsOfPicture("Valid", marks.signer.certificate.organisation_of_signer)
         code = source_type.removeprefix(xmp.SOURCE_TYPES)
         carried = MarksOfPicture(
             hashlib.sha256(marked).hexdigest(), (code,), state, has_own_watermark(marked, one, marks)
@@ -237,7 +239,7 @@ def with_source_type_in_xmp(content: bytes, one: PictureToMark, marks: ExportMar
         return content, ""
     code = marks.source_type if one.made_from is None else AI_MADE
     if code:
-        return xmp.with_source_type(content, code, one.made_from is not None), xmp.SOURCE_TYPES + code
+        return xmp.picture_file_with_source_type(content, code, one.made_from is not None), xmp.SOURCE_TYPES + code
     named = xmp.source_types_in_xmp_packet(xmp.read_xmp_packet(content))
     if len(named) != 1:
         raise UnmarkableError("nobody said how it came to be" if not named else "it names several source types")

@@ -40,7 +40,7 @@ def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
     do not agree.
     """
     if is_bag(package):
-        proven, unproven, wrong = receiver.check(package, is_signed_file)
+        proven, unproven, wrong = receiver.check_received_package(package, is_signed_file)
         proven = [line for line in proven if not line.startswith(SEEN)]  # eval/package/marks.py reads marks themselves
     else:
         proven, unproven, wrong = [], [OLD_FORM], problems_with_old_manifest(package)

@@ -70,7 +70,7 @@ class JudgedBy(Record):
     """In packages of older versions, which kept decisions in decisions.jsonl: its sha256, as the gate read it."""
 
 
-class LicenceLink(Record):
+class LicenceOfMaterial(Record):
     """The licence of one thing that the pictures were made with."""
 
     what: str
@@ -99,12 +99,12 @@ class Provenance(Record):
     made_from: MadeFrom
     judged_by: JudgedBy
     counts: PackageCounts
-    licences: list[LicenceLink] = Field(default_factory=list)
+    licences: list[LicenceOfMaterial] = Field(default_factory=list)
     """What the pictures may be used under; left out for pictures that were not drawn here."""
 
 
 def provenance_of_package(
-    lot: Lot, exported: int, outcome: GateRecord, licences: Sequence[LicenceLink] = ()
+    lot: Lot, exported: int, outcome: GateRecord, licences: Sequence[LicenceOfMaterial] = ()
 ) -> Provenance:
     """The provenance of a package with that many pictures. Of a folder only its name is written, and digests."""
     references = outcome.references

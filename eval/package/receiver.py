@@ -85,7 +85,7 @@ def leaf_hash(item, image_sha256, metadata_sha256):
     return hashlib.sha256(b"\x00" + f"{item}\n{image_sha256}\n{metadata_sha256}\n".encode()).digest()
 
 
-def merkle_root_from_inclusion_path(leaf, index, size, path):
+def merkle_root_from_path(leaf, index, size, path):
     """The root to which an inclusion path leads from leaf `index` of `size`. Raises ValueError for a wrong length."""
     if size == 1 and not path:
         return leaf
@@ -93,9 +93,9 @@ def merkle_root_from_inclusion_path(leaf, index, size, path):
         raise ValueError("the path has another length")
     split = 1 << ((size - 1).bit_length() - 1)
     if index < split:
-        pair = merkle_root_from_inclusion_path(leaf, index, split, path[:-1]) + path[-1]
+        pair = merkle_root_from_path(leaf, index, split, path[:-1]) + path[-1]
     else:
-        pair = path[-1] + merkle_root_from_inclusion_path(leaf, index - split, size - split, path[:-1])
+        pair = path[-1] + merkle_root_from_path(leaf, index - split, size - split, path[:-1])
     return hashlib.sha256(b"\x01" + pair).digest()
 
 
@@ -110,10 +110,7 @@ def check_items(folder, listed, wrong):
         if (row["image_sha256"], row["metadata_sha256"]) != (listed.get(image), listed.get(metadata)):
             wrong.append(f"{INCLUSION}: item {row['id']} is not {image} with {metadata}")
         leaf = leaf_hash(row["id"], row["image_sha256"], row["metadata_sha256"])
-        if (
-            merkle_root_from_inclusion_path(leaf, index, size, [bytes.fromhex(part) for part in row["path"]]).hex()
-            != tree["root"]
-        ):
+        if merkle_root_from_path(leaf, index, size, [bytes.fromhex(one) for one in row["path"]]).hex() != tree["root"]:
             wrong.append(f"{INCLUSION}: the path of item {row['id']} does not lead to the root in {MERKLE}")
         token = json.loads((folder / metadata).read_bytes())
         traits[row["id"]] = {entry["trait_type"]: entry["value"] for entry in token["attributes"]}
@@ -130,10 +127,10 @@ def check_items(folder, listed, wrong):
     proven = [f"{size} pictures and their metadata lead to the Merkle root {tree['root']}"]
     parts[0]["check_metadata"](folder, images, wrong)
     proven += parts[0]["check_plan_and_rarity"](folder, traits, wrong) + parts[1]["check_marks"](folder, wrong)
-    return proven + parts[2]["check_certificate"](folder, wrong) + parts[3]["check_in_toto_statement"](folder, wrong)
+    return proven + parts[2]["check_promise"](folder, wrong) + parts[3]["check_in_toto_statement"](folder, wrong)
 
 
-def check(folder, is_signed=verified_by_openssl):
+def check_received_package(folder, is_signed=verified_by_openssl):
     """(proven, not proven, wrong): sentences on the package in `folder`."""
     listed = check_files(folder, wrong := [])
     proven, unproven = check_signature(folder, wrong, is_signed)
@@ -147,7 +144,7 @@ def check(folder, is_signed=verified_by_openssl):
 
 
 if __name__ == "__main__":
-    proven, unproven, wrong = check(Path(sys.argv[1] if sys.argv[1:] else Path(__file__).parent))
+    proven, unproven, wrong = check_received_package(Path(sys.argv[1] if sys.argv[1:] else Path(__file__).parent))
     lines = [f"WRONG: {line}" for line in wrong] or [f"proven: {line}" for line in proven]
     print("\n".join(lines + [f"NOT proven: {line}" for line in unproven]))
     sys.exit(1 if wrong else 0)

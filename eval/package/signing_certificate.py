@@ -43,7 +43,7 @@ class SigningCertificate:
     command: Sequence[str] = ()
 
     @property
-    def name(self) -> str:
+    def organisation_of_signer(self) -> str:
         """The organisation that the certificate names, else its common name: who signed, to whoever reads it."""
         subject = self.chain[0].subject
         named = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
@@ -56,7 +56,7 @@ class SigningCertificate:
         return self.chain[0].fingerprint(hashes.SHA256()).hex()
 
     @property
-    def algorithm(self) -> str:
+    def c2pa_signature_algorithm(self) -> str:
         """C2PA's name of the signature algorithm that fits the key; "" for a key that C2PA does not allow."""
         public = self.chain[0].public_key()
         if isinstance(public, ec.EllipticCurvePublicKey):
@@ -94,7 +94,7 @@ def signing_certificate(config: Config) -> SigningCertificate:
     except FileNotFoundError as error:
         raise ConfigError(f"{what}: there is no file {error.filename}", next_step=NEXT) from None
     found = SigningCertificate(chain, key, command)
-    if problems := certificate_problems(found, datetime.datetime.now(datetime.UTC)):
+    if problems := problems_with_signing_certificate(found, datetime.datetime.now(datetime.UTC)):
         raise ConfigError(f"{what} cannot sign content credentials:", problems, NEXT)
     return found
 
@@ -110,7 +110,7 @@ def read_private_key(config: Config, path: Path, content: bytes) -> Any:
         raise ConfigError(f"{files.display_path(given)} {why}", next_step=step) from None
 
 
-def certificate_problems(found: SigningCertificate, now: datetime.datetime) -> list[str]:
+def problems_with_signing_certificate(found: SigningCertificate, now: datetime.datetime) -> list[str]:
     """Sentences on why a certificate cannot sign content credentials at the time `now`; [] if nothing speaks against
     it.
     """
@@ -121,9 +121,9 @@ def certificate_problems(found: SigningCertificate, now: datetime.datetime) -> l
         problems.append(f"it is valid from {leaf.not_valid_before_utc:%Y-%m-%d} to {leaf.not_valid_after_utc:%Y-%m-%d}")
     if not set(USES) & set(key_usage_oids(leaf)):
         problems.append(f"its extended key usage must be one of {', '.join(USES.values())}")
-    if not found.algorithm:
+    if not found.c2pa_signature_algorithm:
         problems.append("its key must be of a curve P-256, P-384 or P-521, Ed25519, or RSA")
-    if found.command and not found.algorithm.startswith("ES"):
+    if found.command and not found.c2pa_signature_algorithm.startswith("ES"):
         problems.append("a command signs with keys of a curve alone (ECDSA)")
     return problems
 

@@ -12,14 +12,11 @@ from pathlib import Path
 CERTIFICATE, INCLUSION = "data/certificate.json", "proof/inclusion.jsonl"
 REVIEWERS = runpy.run_path(str(Path(__file__).with_name("verify_reviewers.py")))  # it lies beside this file
 known_rejects_in_words, missed_by_reviewer = REVIEWERS["known_rejects_in_words"], REVIEWERS["missed_by_reviewer"]
-upper_bound_on_miss_rate, fewest_noticed_rejects = (
-    REVIEWERS["upper_bound_on_miss_rate"],
-    REVIEWERS["fewest_noticed_rejects"],
-)
+bound_on_miss_rate, fewest_noticed_rejects = REVIEWERS["bound_on_miss_rate"], REVIEWERS["fewest_noticed_rejects"]
 is_reject, problems_with_audit_terms = REVIEWERS["is_reject"], REVIEWERS["problems_with_audit_terms"]
 
 
-def check_certificate(folder, wrong):
+def check_promise(folder, wrong):
     """Compute the proof of certificate.json again, and compare it with the items. Returns sentences on what is proven.
 
     Sentences on what is wrong are appended to `wrong`.
@@ -27,7 +24,7 @@ def check_certificate(folder, wrong):
     if not (folder / CERTIFICATE).is_file():
         return []
     found = json.loads((folder / CERTIFICATE).read_text())
-    problems = certificate_problems(found)
+    problems = recomputed_certificate_problems(found)
     part, bad = found["attempts"][found["proven"]], {row["sha256"] for row in found["labels"] if is_reject(row)}
     certified = sorted(set(found["lot"]["pictures"][: part["size"]]) - bad)
     rows = map(json.loads, (folder / INCLUSION).read_bytes().splitlines())
@@ -40,7 +37,7 @@ def check_certificate(folder, wrong):
     return [f"by {part['labels']} labels in {order} ({CERTIFICATE}): {seen}; {known_rejects_in_words(found)}"]
 
 
-def certificate_problems(found):
+def recomputed_certificate_problems(found):
     """Sentences on what in a certificate does not follow from its lot, its terms and its labels."""
     lot, design, given = found["lot"]["pictures"], found.get("design"), found["labels"]
     terms, problems = found["promise"], problems_with_audit_terms(found)
@@ -61,9 +58,7 @@ def certificate_problems(found):
     answered = [(row["who"], row["sha256"]) for row in found.get("known_answers", [])]
     if set(known) & set(lot) or len(set(answered)) < len(answered):
         problems.append("a known reject is a picture of the lot, or was answered twice")
-    eyes = (
-        (upper_bound_on_miss_rate(missed_by_reviewer(found), len(known), 0.2 * delta), 0.05 * delta) if known else None
-    )
+    eyes = (bound_on_miss_rate(missed_by_reviewer(found), len(known), 0.2 * delta), 0.05 * delta) if known else None
     if not abs(part.get("miss_rate", 0) - (eyes or (0,))[0]) <= 1e-5:  # NaN too
         problems.append("what the reviewers miss does not follow from their answers to known rejects")
     goal = 0.75 * delta if known else delta

@@ -34,7 +34,7 @@ def missed_by_reviewer(found):
     return {who: len(left) for who, left in missed.items()}
 
 
-def upper_bound_on_miss_rate(missed, shown, delta):
+def bound_on_miss_rate(missed, shown, delta):
     """The largest chance that one of the reviewers misses a reject; they share delta: a half, a fourth, and so on."""
     rates = [
         clopper_pearson_upper_bound(count, shown, delta / 2 ** (number + 1))

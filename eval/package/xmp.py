@@ -36,7 +36,7 @@ class UnmarkableError(ValueError):
     """A picture that XMP cannot be written into; the text says why."""
 
 
-def with_source_type(content: bytes, code: str, drawn_here: bool) -> bytes:
+def picture_file_with_source_type(content: bytes, code: str, drawn_here: bool) -> bytes:
     """The picture's file with IPTC's digital source type `code` in its XMP, such as trainedAlgorithmicMedia.
 
     `drawn_here` also names stylegate as the AI system. A file that says the source type already is returned as it is.

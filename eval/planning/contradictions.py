@@ -8,7 +8,7 @@ from eval.planning.traits import WHOLE, TraitRules, TraitsFile, TraitValue, requ
 from stylegate.words import name_without_case_and_accents
 
 
-def problems_between_parts(file: TraitsFile, written: dict[str, set[str]]) -> list[str]:
+def contradictions_between_traits_file_parts(file: TraitsFile, written: dict[str, set[str]]) -> list[str]:
     """Every contradiction between parts of a traits file that are each valid by themselves, a sentence each.
     `written`: the values as the file has them.
     """

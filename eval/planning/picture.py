@@ -80,17 +80,19 @@ def rules_in_words(rules: TraitRules, items: Items) -> list[str]:
     none where there are no rules.
     """
 
-    def values(condition: Mapping[str, Sequence[str]], joint: str = " with ") -> str:
+    def condition_in_words(condition: Mapping[str, Sequence[str]], joint: str = " with ") -> str:
         return joint.join(f"{trait}: {' or '.join(names)}" for trait, names in condition.items())
 
-    def having(condition: Mapping[str, Sequence[str]]) -> int:
+    def count_items_having(condition: Mapping[str, Sequence[str]]) -> int:
         return sum(all(item.get(trait) in names for trait, names in condition.items()) for item in items)
 
-    lines = [f"never {values(condition)}" for condition in rules.forbid]
-    lines += [f"where {values(rule.when)}, {values(rule.then, ' and ')}" for rule in rules.require]
+    lines = [f"never {condition_in_words(condition)}" for condition in rules.forbid]
+    lines += [
+        f"where {condition_in_words(rule.when)}, {condition_in_words(rule.then, ' and ')}" for rule in rules.require
+    ]
     for limit in rules.limit:
         most = "" if limit.at_most is None else f", at most {limit.at_most}"
-        lines.append(f"{values(limit.of)}: {having(limit.of)}; at least {limit.at_least}{most}")
+        lines.append(f"{condition_in_words(limit.of)}: {count_items_having(limit.of)}; at least {limit.at_least}{most}")
     lines += [f"{trait} is how many of {', '.join(names)} are not none" for trait, names in rules.tally.items()]
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return [f"rules ({len(lines)}), all kept", *(f"  {line}" for line in [*lines[:SHOWN], *more])] if lines else []

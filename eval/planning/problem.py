@@ -81,7 +81,7 @@ class PlanConstraints:
             for trait, values in zip(self.traits, self.values, strict=True)
         ]
 
-    def rules_out(self, traits: Mapping[str, str]) -> bool:
+    def forbids_traits_together(self, traits: Mapping[str, str]) -> bool:
         """Whether a rule alone says that no slot has these `traits` (trait -> value) together: they are forbidden, or
         one is the number of values among which another counts.
         """

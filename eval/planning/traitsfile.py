@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from eval.planning.contradictions import problems_between_parts, prompt_template_problems
+from eval.planning.contradictions import contradictions_between_traits_file_parts, prompt_template_problems
 from eval.planning.traits import MAX_VALUES, TraitsFile, value_as_mapping
 from stylegate import files
 from stylegate.errors import DataError
@@ -26,7 +26,10 @@ def read_traits_file(path: Path) -> TraitsFile:
         problems += prompt_template_problems(data["prompt"], {"trigger", *data["traits"]})
     if content:
         written = {trait: set(values) for trait, values in data["traits"].items() if isinstance(values, dict)}
-        problems += [with_entry_numbers_of_file(problem, left) for problem in problems_between_parts(content, written)]
+        problems += [
+            with_entry_numbers_of_file(problem, left)
+            for problem in contradictions_between_traits_file_parts(content, written)
+        ]
     if problems or content is None:
         more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
         raise DataError(

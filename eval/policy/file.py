@@ -168,7 +168,8 @@ def policy_in_words(policy: Policy, path: Path) -> list[str]:
     needed = policy.promise.required or policy.calibrated_score
     discard = percentage_rounded_up(policy.promise.discard)
     ladder = ", ".join(map(exact_percentage, policy.promise.ladder))
-    lines.append(f"promise{', without which nothing leaves' if needed else ', if certified'}: {policy.promise.says()}")
+    when = ", without which nothing leaves" if needed else ", if certified"
+    lines.append(f"promise{when}: {policy.promise.promise_sentence_part()}")
     lines.append(f"    tried for the best {ladder} of the lot; a calibration may discard {discard} good ones")
     return lines
 

@@ -70,8 +70,8 @@ def resolve_check_lines(
         own = references.get(score)
         enough = own if own is not None and len(own) >= MIN_REFERENCES else None
         known = foreign.get(score, ()), copies.get(score, ())
-        values = {name: line.value(score, enough, *known) for name, line in check.lines().items()}
-        relative = any(line.relative for line in check.lines().values())
+        values = {name: line.number_for_references(score, enough, *known) for name, line in check.lines().items()}
+        relative = any(line.is_relative_to_references for line in check.lines().values())
         computed = score in columns and any(value is not None for value in values.values())
         if computed:
             width = score_spread(score, enough) if enough is not None else SCORES[score].resolution

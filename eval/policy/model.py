@@ -169,7 +169,7 @@ class Threshold(ImmutablePolicyPart):
         return {"anyOf": [{"type": "number"}, handler(core)]}
 
     @property
-    def relative(self) -> bool:
+    def is_relative_to_references(self) -> bool:
         """Whether the line depends on the references."""
         return self.number is None
 
@@ -177,7 +177,7 @@ class Threshold(ImmutablePolicyPart):
         """Whether this line is below the other one, and never above it, whatever the references are. Lines of different
         forms are not compared, and equal ones are one line.
         """
-        if not self.relative or not other.relative:
+        if not self.is_relative_to_references or not other.is_relative_to_references:
             return self.number is not None and other.number is not None and self.number < other.number
         form = next(name for name in RELATIVE if getattr(self, name) is not None)
         there = getattr(other, form)
@@ -185,7 +185,7 @@ class Threshold(ImmutablePolicyPart):
         floors = (self.foreign or 0) <= (other.foreign or 0) and self.keep == other.keep
         return there is not None and getattr(self, form) < there and alone and floors
 
-    def value(
+    def number_for_references(
         self,
         score: str,
         references: np.ndarray | None,
@@ -259,7 +259,7 @@ class PolicyCheck(ImmutablePolicyPart):
         return found if isinstance(found, dict | PolicyCheck) else {}
 
     @model_validator(mode="after")
-    def require_lines(self) -> Self:
+    def require_thresholds_or_calibrated(self) -> Self:
         """The check, if it has lines of its own or is calibrated, and not both. Raises ValueError otherwise."""
         if self.calibrated and (self.lines() or self.optional):
             raise ValueError(f"`{CALIBRATED}` stands alone: its lines come from labels")
@@ -287,7 +287,7 @@ class LotRule(ImmutablePolicyPart):
     """Without it, a measure that cannot be computed counts as below the line."""
 
     @model_validator(mode="after")
-    def require_lines(self) -> Self:
+    def require_a_threshold(self) -> Self:
         """The rule, if it has a line. Raises ValueError otherwise."""
         if self.warn_below is None and self.fail_below is None:
             raise ValueError("needs warn_below or fail_below")
@@ -344,13 +344,13 @@ class Promise(ImmutablePolicyPart):
     required: bool = False
     """Nothing is exported without proof. Where a check is calibrated it is always so."""
 
-    def says(self) -> str:
+    def promise_sentence_part(self) -> str:
         """The promise as half a sentence."""
         share, confidence = percentage_rounded_up(self.alpha), confidence_percent_rounded_down(self.delta)
         return f"at most {share} of what is exported are rejects, with {confidence:.1f}% confidence"
 
 
-class Learnt(ImmutablePolicyPart):
+class LearntFromDecisions(ImmutablePolicyPart):
     """The pictures that people decided about, which the readers learn from beside the references (stylegate learn)."""
 
     file: Text
@@ -382,7 +382,7 @@ class PolicyFile(ImmutablePolicyPart):
     """Pictures that a person answers for."""
     promise: Promise = Promise()
     """What is proven of the exported pictures."""
-    learnt: Learnt | None = None
+    learnt: LearntFromDecisions | None = None
     """Decided pictures that the readers learn from; left out for none."""
 
 

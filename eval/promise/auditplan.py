@@ -121,7 +121,9 @@ class AuditPlan:
 
     def promise_in_words(self) -> str:
         """The promise of the audit as a sentence, of pictures or, in an audit of traits, of stated traits."""
-        return trait_promise_in_words(self.promise) if self.purpose == "traits" else self.promise.says()
+        return (
+            trait_promise_in_words(self.promise) if self.purpose == "traits" else self.promise.promise_sentence_part()
+        )
 
     def proof_attempts(self, given: Sequence[Label], answers: Sequence[Label] = ()) -> list[AuditAttempt]:
         """What is proven after these labels about each part of the lot, one AuditAttempt each; labels in the plan's
@@ -130,9 +132,11 @@ class AuditPlan:
         ladder = self.promise.ladder
         spends = audit.delta_per_attempt(self.promise.delta, self.earlier + len(ladder))[self.earlier :]
         tests = eyes.known_reject_tests(self.known_rejects, given, answers).values() if self.known_rejects else None
-        return [self.attempt(share, delta, given, tests) for share, delta in zip(ladder, spends, strict=True)]
+        return [
+            self.attempt_on_best_share(share, delta, given, tests) for share, delta in zip(ladder, spends, strict=True)
+        ]
 
-    def attempt(
+    def attempt_on_best_share(
         self, share: float, delta: float, given: Sequence[Label], tests: Collection[KnownRejectTest] | None
     ) -> AuditAttempt:
         """What these labels prove about the best `share` (0 to 1) of the lot, spending `delta`. `tests` say what each
@@ -147,7 +151,7 @@ class AuditPlan:
             bound = audit.upper_bound_on_reject_share_after_removal(bad, size, alpha, delta, bettor)
             needed = audit.labels_until_proven(bad, size, alpha, delta, bettor) if bound <= alpha else None
         else:
-            miss_rate = eyes.upper_bound_on_miss_rate(tests, eyes.SHARES.miss_rate * delta)
+            miss_rate = eyes.bound_on_miss_rate(tests, eyes.SHARES.miss_rate * delta)
             bettor = self.bettor_for_labels(asked, size, alpha * (1 - miss_rate))
             bound = eyes.upper_bound_on_reject_share(bad, size, delta, miss_rate, bettor)
             needed = (

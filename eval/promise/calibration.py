@@ -137,7 +137,7 @@ class CalibrationPlan:
         return files.canonical_sha256([sorted(self.pool), self.policy_sha256])
 
     @property
-    def sample(self) -> list[str]:
+    def pictures_to_label(self) -> list[str]:
         """The sha256 of the pictures to label: a random sample of the pool, whose order follows from the pool and
         the policy.
         """
@@ -186,7 +186,7 @@ def calibration_digests_by_input(
         "background": compared.background,
         "transparency": compared.alpha,
         "policy and guideline": policy.sha256,
-        "folder": None if lot.slots else lot.digest(),
+        "folder": None if lot.slots else lot.digest_of_names_and_contents(),
     }
 
 
@@ -237,7 +237,7 @@ def read_calibration(path: Path) -> Calibration:
     if found.pool != sorted(set(found.pool)):
         raise DataError(f"{files.display_path(path)}: its pool is not sorted, or has a picture twice", next_step=step)
     plan = CalibrationPlan(dict.fromkeys(found.pool, 0.0), len(found.labels), found.policy.sha256)
-    if [label.sha256 for label in found.labels] != plan.sample:
+    if [label.sha256 for label in found.labels] != plan.pictures_to_label:
         raise DataError(f"{files.display_path(path)}: its labels are no random sample of its pool", next_step=step)
     return found
 
@@ -290,14 +290,17 @@ def calibration_result_for_pool(
         )
         state = "stale"
     elif top is None:
-        state, text = "insufficient", f"{labels_so_far}: no line keeps the promise ({policy.promise.says()})"
+        state, text = (
+            "insufficient",
+            f"{labels_so_far}: no line keeps the promise ({policy.promise.promise_sentence_part()})",
+        )
     else:
         passing = float((np.array(list(pool.values())) >= top).mean())
         state = "valid"
         text = (
             f"{labels_so_far}: {policy.calibrated_score} of {top:.4g} or more is accepted, {passing:.0%} of the pool; "
         )
-        text += f"bound {percentage_rounded_up(held)}: {policy.promise.says()}"
+        text += f"bound {percentage_rounded_up(held)}: {policy.promise.promise_sentence_part()}"
     proof = calibration if state != "stale" else None
     if state != "valid":
         top, bottom = calibration.lines.accept_from, calibration.lines.reject_below

@@ -188,12 +188,12 @@ def read_certificate(path: Path) -> Certificate:
             next_step=step,
         )
     found = Certificate.read(path, what, step)
-    if problems := certificate_problems(found):
+    if problems := promise_certificate_inconsistencies(found):
         raise DataError(f"{files.display_path(path)} does not hold:", problems, step)
     return found
 
 
-def certificate_problems(found: Certificate) -> list[str]:
+def promise_certificate_inconsistencies(found: Certificate) -> list[str]:
     """Sentences on what in a certificate does not follow from its own lot, labels and terms; an empty list if all
     does.
     """

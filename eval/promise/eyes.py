@@ -44,7 +44,7 @@ class KnownRejectTest:
         if not 0 <= self.missed <= self.shown:
             raise ValueError(f"{self.missed} of {self.shown} known rejects cannot have been missed")
 
-    def miss_rate(self, delta: float) -> float:
+    def miss_rate_upper_bound(self, delta: float) -> float:
         """Upper bound, 0 to 1, on the chance that the reviewer misses a reject; it holds with confidence 1 - delta.
 
         It is 1 where no known reject was shown, or every one was missed.
@@ -81,13 +81,13 @@ def known_reject_tests(
     return {who: KnownRejectTest(len(known), len(known) - len(found)) for who, found in seen.items()}
 
 
-def upper_bound_on_miss_rate(tests: Collection[KnownRejectTest], delta: float) -> float:
+def bound_on_miss_rate(tests: Collection[KnownRejectTest], delta: float) -> float:
     """Upper bound, 0 to 1, on the chance that any of these reviewers misses a reject, with confidence 1 - delta.
 
     The first one may spend a half of delta, the second a fourth, and so on. It is 1 without a reviewer.
     """
     spends = audit.delta_per_attempt(delta, len(tests))
-    return max((test.miss_rate(spend) for test, spend in zip(tests, spends, strict=True)), default=1.0)
+    return max((test.miss_rate_upper_bound(spend) for test, spend in zip(tests, spends, strict=True)), default=1.0)
 
 
 def labels_until_proven_with_misses(

@@ -42,7 +42,7 @@ class FalseRejects:
         """The estimated number of good pictures among all rejected ones (Horvitz and Thompson); no share."""
         return self.good / self.inclusion_probability
 
-    def interval(self) -> tuple[int, int]:
+    def interval_of_good_pictures(self) -> tuple[int, int]:
         """The smallest and the largest number of good pictures among all rejected ones that the labels do not rule out,
         with confidence 1 - DELTA.
         """
@@ -50,7 +50,7 @@ class FalseRejects:
 
     def false_rejects_in_words(self) -> str:
         """How many good pictures the gate rejects, as a sentence that begins with a small letter."""
-        low, high = self.interval()
+        low, high = self.interval_of_good_pictures()
         share = ""
         if self.accepted:
             few, many = (count / (count + self.accepted) for count in (low, high))

@@ -15,7 +15,7 @@ def score_histograms(scores: LotScores, thresholds: dict[str, CheckThresholds]) 
     """For each score that was computed its name, what it says and a histogram as SVG; scores with thresholds first."""
     drawn = []
     for name in sorted(scores.computed_score_names(), key=lambda name: name not in thresholds):
-        values = scores.column(name)
+        values = scores.computed_values_of_score(name)
         if len(values):
             lines = thresholds[name].model_dump() if name in thresholds else {}
             svg = score_histogram_svg(values, scores.references.get(name, np.zeros(0)), lines)
@@ -38,7 +38,7 @@ def score_histogram_svg(
     edges = np.linspace(low - pad, high + pad, bins + 1)
     width, height, foot = 240, 96, 14
 
-    def heights(data: np.ndarray) -> np.ndarray:
+    def bar_heights_in_svg_units(data: np.ndarray) -> np.ndarray:
         """[bins] heights of the bars, in units of the SVG."""
         counts = np.histogram(data.clip(edges[0], edges[-1]), edges)[0]
         return counts / max(counts.max(), 1) * (height - 8)
@@ -49,11 +49,15 @@ def score_histogram_svg(
 
     step = width / bins
     filled = "".join(
-        f"M{i * step:.1f} {height}v{-h:.1f}h{step - 0.6:.1f}V{height}z" for i, h in enumerate(heights(values)) if h
+        f"M{i * step:.1f} {height}v{-h:.1f}h{step - 0.6:.1f}V{height}z"
+        for i, h in enumerate(bar_heights_in_svg_units(values))
+        if h
     )
     parts = [f'<path d="{filled}" fill="var(--accept)" opacity=".75"/>']
     if len(references):
-        outline = "".join(f"L{i * step:.1f} {height - h:.1f}h{step:.1f}" for i, h in enumerate(heights(references)))
+        outline = "".join(
+            f"L{i * step:.1f} {height - h:.1f}h{step:.1f}" for i, h in enumerate(bar_heights_in_svg_units(references))
+        )
         parts.append(f'<path d="M0 {height}{outline}" fill="none" stroke="var(--reference)" stroke-width="1.4"/>')
     for name, colour in (("reject_below", "reject"), ("review_below", "review")):
         if (value := lines.get(name)) is not None:

@@ -120,7 +120,10 @@ def gate_metrics(lot: Lot, outcome: GateRecord, price: float | None = None) -> d
 def log_histograms(tracker: Tracker, scores: LotScores) -> None:
     """Log the distribution of each score over the pictures, and over the references."""
     for name in SCORES:
-        for title, values in (("scores", scores.column(name)), ("references", scores.references.get(name, NO_VALUES))):
+        for title, values in (
+            ("scores", scores.computed_values_of_score(name)),
+            ("references", scores.references.get(name, NO_VALUES)),
+        ):
             if len(values):
                 tracker.log_histogram(f"{title}/{name}", values.tolist())
 

@@ -80,7 +80,7 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
         counts=outcome.counts.model_dump(by_alias=True),
         verdicts=VERDICTS,
         words=WORDS,
-        promise=promise_in_words(outcome.promise, judged.policy),
+        promise=promise_heading_and_text(outcome.promise, judged.policy),
         rules=outcome.batch,
         cost=cost_in_words(seconds_by_stage(lot.out), outcome.counts.accept, config.hardware.price_per_hour),
         next_step=next_step_in_words(outcome, verdicts, ""),
@@ -93,7 +93,7 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
         training=copy_samples_and_loss_curve(lot, folder),
         plots=score_histograms(judged.scores, outcome.thresholds),
         references=reference_strip(compared, thumbnails),
-        readability=outcome.readability.sentence() if outcome.readability else "",
+        readability=outcome.readability.readability_in_words() if outcome.readability else "",
         copies=copies_beside_originals(verdicts, judged.scores.rows, lot, compared, thumbnails),
         galleries=[gallery_of_verdict(kind, verdicts, lot, thumbnails, last_positions) for kind in SECTIONS],
         rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",
@@ -119,14 +119,14 @@ def report_subtitle(outcome: GateRecord) -> str:
     return text + filled
 
 
-def promise_in_words(promise: PromiseState, policy: Policy) -> dict[str, str]:
+def promise_heading_and_text(promise: PromiseState, policy: Policy) -> dict[str, str]:
     """The state of the promise, a heading for it, and a sentence below the heading, by the names that the page uses."""
     if promise.state == "certified":
         heading = certified_promise_in_words(promise, policy)
         return {"state": "certified", "heading": heading, "text": "The proof is in certificate.json."}
     text = promise.says.removeprefix("STALE: ").removeprefix("not proven: ")
     if promise.state == "none":
-        text = f"With labels from people, stylegate certify can show whether {policy.promise.says()}."
+        text = f"With labels from people, stylegate certify can show whether {policy.promise.promise_sentence_part()}."
         if promise.says != NOT_ASKED_FOR:
             text = f"A proof was {promise.says}. {text}"
     return {"state": promise.state, "heading": PROMISES[promise.state], "text": text}

@@ -93,7 +93,7 @@ def junit_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[JUn
     for rule in outcome.batch:
         cases.append(JUnitCase(f"batch.{rule.measure}", escaped_on_one_line(rule.says), rule.state == "fail"))
     broken = promise.state in ("stale", "insufficient")
-    cases.append(JUnitCase("promise", escaped_on_one_line(promise.sentence(), MAX_SENTENCE), broken))
+    cases.append(JUnitCase("promise", escaped_on_one_line(promise.promise_state_in_words(), MAX_SENTENCE), broken))
     text = ", ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
     warning = warning_without_references(outcome)
     lot = f"exit {code:d}: {counts.judged} in, {text}" + (f"\n{warning}" if warning else "")
@@ -157,7 +157,7 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     lines += [warning, ""] if (warning := warning_without_references(outcome)) else []
     lines += ["| in | accept | review | reject | error |", "|---|---|---|---|---|"]
     lines += ["| " + " | ".join(str(getattr(counts, key)) for key in ("judged", *VERDICTS)) + " |", ""]
-    lines += [f"Promise: {escape_markdown_on_one_line(outcome.promise.sentence(), MAX_SENTENCE)}", ""]
+    lines += [f"Promise: {escape_markdown_on_one_line(outcome.promise.promise_state_in_words(), MAX_SENTENCE)}", ""]
     if slots := outcome.slots:
         stopped = f"; {slots.stopped_early} attempts were stopped early, without a picture" * bool(slots.stopped_early)
         have, are = counted(slots.accepted, "has", "have"), counted(slots.wanted, "is", "are")

@@ -45,7 +45,7 @@ class ReportThumbnails:
         """
         name = f"{FOLDER}/{sha256[:DIGITS]}.png"
         if name not in self.digests and not self.link_from_previous_report(name):
-            content = self.draw(path, sha256)
+            content = self.thumbnail_png_or_none(path, sha256)
             if content is None:
                 return None
             (self.report / name).write_bytes(content)
@@ -73,7 +73,7 @@ class ReportThumbnails:
         self.digests[name] = self.reusable[name]
         return True
 
-    def draw(self, path: Path, sha256: str) -> bytes | None:
+    def thumbnail_png_or_none(self, path: Path, sha256: str) -> bytes | None:
         """The thumbnail as a PNG file; None if the file is no picture or has another content than `sha256`."""
         image = small_judged_picture(path, sha256, self.background)
         return pictures.png_bytes(image) if image else None

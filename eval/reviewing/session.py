@@ -156,10 +156,10 @@ class ReviewSession:
     def has_ended(self) -> bool:
         """Whether an audit or a calibration has all the labels that it needs; False for pictures in review."""
         return bool(self.queue.fixed_order) and self.queue.has_ended(
-            self.labels_before_first_gap(), self.known_answers()
+            self.labels_before_first_gap(), self.first_answers_to_known_rejects()
         )
 
-    def known_answers(self) -> list[Label]:
+    def first_answers_to_known_rejects(self) -> list[Label]:
         """What reviewers said of known rejects, in the order given; the first answer of each reviewer counts."""
         found: dict[tuple[str, str], Label] = {}
         for row in self.given.values():

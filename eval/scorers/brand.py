@@ -107,7 +107,7 @@ class FittedRidge(NamedTuple):
     factor: NDArray[np.float64]  # [k, k] lower triangle: the root of the rows' covariance and the penalty
     weight: float  # of all rows
 
-    def responses(self, rows: NDArray) -> NDArray[np.float64]:
+    def predicted_responses(self, rows: NDArray) -> NDArray[np.float64]:
         """[n] what the regression predicts for each of the rows [n, k]: near 1 or near -1."""
         return rows @ self.weights + self.offset
 
@@ -120,7 +120,7 @@ class FittedRidge(NamedTuple):
         """
         hat_roots = self.hat_roots(rows, weights)
         hat = products_of_views(hat_roots, hat_roots, views)
-        return truth - errors_left_out(hat, truth - self.responses(rows))
+        return truth - errors_left_out(hat, truth - self.predicted_responses(rows))
 
     def responses_without_set(
         self,
@@ -137,7 +137,10 @@ class FittedRidge(NamedTuple):
         """
         roots, other_roots = self.hat_roots(apart[0], apart[2]), self.hat_roots(others[0], others[2])
         sides = np.sqrt(apart[2]), np.sqrt(others[2])
-        errors = [side * (t - self.responses(rows)) for side, (rows, t, _) in zip(sides, (apart, others), strict=True)]
+        errors = [
+            side * (t - self.predicted_responses(rows))
+            for side, (rows, t, _) in zip(sides, (apart, others), strict=True)
+        ]
         across = roots.T @ other_roots  # [m, n]
         solved = np.linalg.solve(np.eye(len(errors[0])) - roots.T @ roots, np.c_[errors[0], across])
         alone = apart[1] - solved[:, 0] / sides[0]
@@ -167,7 +170,7 @@ def errors_left_out(hat: NDArray, errors: NDArray) -> NDArray[np.float64]:
     """
     views = hat.shape[1]
     each = errors.reshape(views, -1).T[..., None]
-    return np.linalg.solve(np.eye(views) - hat, each)[..., 0].T.ravel()
+    return np.linalg.solve(np.eye(views) - hat, each)[..., 0].T.ravel().astype(np.float64)
 
 
 def fit_ridge(of: RegressionSums, ridge: float = RIDGE) -> FittedRidge:
@@ -216,9 +219,9 @@ class BrandClassifier(NamedTuple):
     pixels: bool  # it sees pixels beside the encoder's numbers
     decided: NDArray[np.float32]  # log-odds of each decided picture that it knows, by a reader without it
 
-    def log_odds(self, shown: EncodedPictures) -> NDArray[np.float32]:
+    def log_odds_of_brand(self, shown: EncodedPictures) -> NDArray[np.float32]:
         """[n] log-odds that each picture is of the brand."""
-        responses = self.fitted.responses(self.scaling.scaled_rows(brand_feature_blocks(shown, self.pixels)))
+        responses = self.fitted.predicted_responses(self.scaling.scaled_rows(brand_feature_blocks(shown, self.pixels)))
         return (self.slope * responses + self.offset).astype(np.float32)
 
 
@@ -298,7 +301,7 @@ def fit_brand_classifier(
             record_separation_from_set(one.name, known, whole.responses_left_out(rows[i], truths[i], weights[i]))
     for one in unseen:
         record_separation_from_set(
-            one.name, known, whole.responses(scaling.scaled_rows(brand_feature_blocks(one, pixels)))
+            one.name, known, whole.predicted_responses(scaling.scaled_rows(brand_feature_blocks(one, pixels)))
         )
     every = np.concatenate([known.min(0), *foreign])
     slope, offset = fit_platt_scaling(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))
@@ -368,7 +371,9 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
         reads=["encoder", "pixels"],
     )
     blocks = [slice(start, start + BLOCK) for start in range(0, len(measured.pictures.names), BLOCK)]
-    found = np.concatenate([reader.log_odds(seen(measured.pictures.rows(block))) for block in blocks])
+    found = np.concatenate(
+        [reader.log_odds_of_brand(seen(measured.pictures.features_of_slice(block))) for block in blocks]
+    )
     if told is not None:
         in_lot, rows = measured.row_indexes_of_decided_pictures()
         place = {row: i for i, row in enumerate(told[2])}

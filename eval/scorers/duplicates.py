@@ -113,7 +113,9 @@ def log_distances_to_altered_copies(signatures: NDArray[np.uint8]) -> NDArray[np
         for axis in (0, 1):
             buffer = io.BytesIO()
             Image.fromarray(np.roll(one, COPY_SHIFT, axis)).save(buffer, "JPEG", quality=COPY_QUALITY)
-            found.append(similarity.likeness(one, np.asarray(Image.open(io.BytesIO(buffer.getvalue())))))
+            found.append(
+                similarity.likeness_of_two_signatures(one, np.asarray(Image.open(io.BytesIO(buffer.getvalue()))))
+            )
     return log_distance_from_likeness(np.array(found))
 
 

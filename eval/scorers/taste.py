@@ -60,7 +60,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     blocks = [*brand_feature_blocks_of_pictures(measured, decided.features), scores_and_lowest_score(of_decided)]
     scaling = fit_block_scaling(blocks)
 
-    def rows(features: PictureFeatures, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
+    def rows_read_by_head(features: PictureFeatures, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n, k] what the head reads of n pictures: scaled blocks, the scores in spreads last."""
         found = scaling.scaled_rows(
             [*brand_feature_blocks_of_pictures(measured, features), scores_and_lowest_score(spreads)]
@@ -68,16 +68,18 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
         found[:, -blocks[-1].shape[1] :] *= SCORES_WEIGHT
         return found
 
-    known, truth = rows(decided.features, of_decided), np.where(decided.accepted, 1.0, -1.0)
+    known, truth = rows_read_by_head(decided.features, of_decided), np.where(decided.accepted, 1.0, -1.0)
     each = np.where(decided.accepted, 0.5 / decided.accepted.sum(), 0.5 / (~decided.accepted).sum())
     fitted = fit_ridge(regression_sums(known, truth, each), RIDGE)
     apart = fitted.responses_left_out(known, truth, each)
     slope, offset = fit_platt_scaling(apart, truth)
-    found = slope * fitted.responses(rows(measured.pictures, of_lot)) + offset
+    found = slope * fitted.predicted_responses(rows_read_by_head(measured.pictures, of_lot)) + offset
     found[in_lot] = slope * apart[rows_in_lot] + offset
     if measured.own:
         references = scores_in_spreads(measured.own, measured.own, len(measured.references.names))
-        measured.own["aesthetic"] = slope * fitted.responses(rows(measured.references, references)) + offset
+        measured.own["aesthetic"] = (
+            slope * fitted.predicted_responses(rows_read_by_head(measured.references, references)) + offset
+        )
     return found.astype(np.float32)
 
 

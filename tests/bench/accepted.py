@@ -67,12 +67,14 @@ def drawn(brand: str, words: list[str], name: str, steps: int, guidance: float) 
     folder = files.BATCHES / name
     slots = read_plan(folder)
     verdicts = {row["file"]: row["verdict"] for row in files.read_jsonl(folder / "verdicts.jsonl")}
-    pixels = np.stack([np.asarray(Image.open(folder / "images" / slot.file(0)).convert("RGB")) for slot in slots])
+    pixels = np.stack(
+        [np.asarray(Image.open(folder / "images" / slot.picture_file_name(0)).convert("RGB")) for slot in slots]
+    )
     seen = judging.judge_answers(judging.load_judge(), pixels)
     right = [
         seen["style"][i] == brand and all(seen[t][i] == slot.traits[t] for t in JUDGED) for i, slot in enumerate(slots)
     ]
-    accepted = [verdicts[slot.file(0)] == "accept" for slot in slots]
+    accepted = [verdicts[slot.picture_file_name(0)] == "accept" for slot in slots]
     return Drawn(np.array(accepted), np.array(right), steps * (2 if guidance > 1 else 1), seconds)
 
 

@@ -70,7 +70,7 @@ def counted(brand: str, folder: Path, of_base: Path | None) -> Counted:
         config, lot, replace(comparison_pictures_with_decided_ones(config, lot), foreign=foreign), quiet=True
     )
     by_file = {verdict.file: verdict for verdict in judged.verdicts}
-    named = [slot.file(0) for slot in read_plan(folder)]
+    named = [slot.picture_file_name(0) for slot in read_plan(folder)]
     pixels = np.stack([np.asarray(Image.open(folder / "images" / name).convert("RGB")) for name in named])
     seen = judging.judge_answers(judging.load_judge(), pixels)["style"]
     good = [by_file[name].verdict == "accept" for name in named]

@@ -126,7 +126,7 @@ def measure(name: str, lora: Path) -> Iterator[str]:
     found = case(name, lora)
     check = policyfile.read_policy("default").checks["coherence"]
     assert check.reject_below
-    line = check.reject_below.value("coherence", None) or 0.0
+    line = check.reject_below.number_for_references("coherence", None) or 0.0
     drawn = {kind: coherence.score(pixels, found.references) for kind, pixels in found.drawn.items()}
     shares = [f"{kind} {(scores >= line).mean():.3f}" for kind, scores in drawn.items()]
     print(f"\n{Path(name).name}: {len(found.references)} references, line {line:.2f}; kept of {', '.join(shares)}")

@@ -92,7 +92,7 @@ class Fresh(NamedTuple):
 def fresh(folder: str, brand: str) -> Fresh:
     """What gate and judge say of a batch that was drawn once."""
     rows = {row["file"]: row for row in files.read_jsonl(files.BATCHES / folder / "verdicts.jsonl")}
-    names, looks = [slot.file(0) for slot in read_plan(files.BATCHES / folder)], right(folder, brand)
+    names, looks = [slot.picture_file_name(0) for slot in read_plan(files.BATCHES / folder)], right(folder, brand)
     checks = Counter(why["check"] for row in rows.values() for why in row["reasons"] if why["verdict"] == "reject")
     return Fresh([rows[name]["verdict"] == "accept" for name in names], [looks[name] for name in names], checks)
 

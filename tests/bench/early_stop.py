@@ -20,7 +20,7 @@ import numpy as np
 
 from eval.lot import early
 from eval.lot.batch import read_plan, write_plan
-from eval.lot.early import Preview, Round
+from eval.lot.early import EarlyStopRound, ScoredPreview
 from stylegate import files
 from tests.bench.accepted import quietly, trained
 
@@ -62,8 +62,8 @@ def measured(brand: str, steps: int) -> Pool:
         quietly("gate", *words)
         rows = {row["file"]: row["verdict"] for row in files.read_jsonl(folder / "verdicts.jsonl")}
         previews = early.read_previews(folder)
-        accepted.append([rows[slot.file(0)] == "accept" for slot in slots])
-        scores.append([previews[slot.file(0)].scores for slot in slots])
+        accepted.append([rows[slot.picture_file_name(0)] == "accept" for slot in slots])
+        scores.append([previews[slot.picture_file_name(0)].scores for slot in slots])
     by_slot = [list(of_slot) for of_slot in zip(*scores, strict=True)]
     return Pool(np.array(accepted).T, by_slot, spent[-1], float(np.median(spent[1:-1])) - spent[-1])
 
@@ -83,15 +83,15 @@ def simulated(pool: Pool, random: np.random.Generator, stops: bool) -> Drawn:
     """Draw and judge a batch of SLOTS slots until each is filled or has used its attempts, as `run` does."""
     of_pool = random.integers(0, POOL, SLOTS)
     attempts, filled = np.zeros(SLOTS, int), np.zeros(SLOTS, bool)
-    previews: list[Preview] = []
+    previews: list[ScoredPreview] = []
     verdicts: dict[str, bool] = {}
-    rounds: list[Round] = []
+    rounds: list[EarlyStopRound] = []
     finished = stopped = lost = good = under = 0
     while (due := np.flatnonzero(~filled & (attempts < MOST_ATTEMPTS))).size:
         judged, waiting = len(verdicts), {}
         room = max(early.FIRST, judged) if stops else SLOTS
         while room >= TOGETHER and due.size:  # rounds until the gate comes
-            empty = Round(round=len(rounds), verdicts_sha256="", attempts=room, scored="x")
+            empty = EarlyStopRound(round=len(rounds), verdicts_sha256="", attempts=room, scored="x")
             rounds.append(early.round_with_learnt_stop_line(empty, previews, verdicts, rounds) if stops else empty)
             order = due[np.argsort(attempts[due], kind="stable")][: room // TOGETHER * TOGETHER]
             for slot in order:

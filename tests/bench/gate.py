@@ -47,13 +47,15 @@ def drawn(brand: str) -> tuple[Path, list[PlanSlot]]:
 
 def helps(brand: str, batch: Path, slots: list[PlanSlot]) -> list[str]:
     """Print the judged-wrong share before and after the gate; returns what was missed."""
-    pixels = np.stack([np.asarray(Image.open(batch / "images" / slot.file(0)).convert("RGB")) for slot in slots])
+    pixels = np.stack(
+        [np.asarray(Image.open(batch / "images" / slot.picture_file_name(0)).convert("RGB")) for slot in slots]
+    )
     seen = judging.judge_answers(judging.load_judge(), pixels)
     wrong = np.array(
         [seen["style"][i] != brand or any(seen[t][i] != slot.traits[t] for t in JUDGED) for i, slot in enumerate(slots)]
     )
     verdicts = {row["file"]: row["verdict"] for row in files.read_jsonl(batch / "verdicts.jsonl")}
-    kept = np.array([verdicts[slot.file(0)] == "accept" for slot in slots])
+    kept = np.array([verdicts[slot.picture_file_name(0)] == "accept" for slot in slots])
     before, after = float(wrong.mean()), float(wrong[kept].mean()) if kept.any() else float("nan")
     print(f"\n{brand}: judged wrong {before:.3f} of generated, {after:.3f} of accepted; accepted {kept.mean():.3f}")
     lines = [
@@ -71,27 +73,30 @@ def planted(brand: str, batch: Path, slots: list[PlanSlot]) -> list[str]:
         folder, classes, partner = Path(place) / "judged", {}, {}
         rest = slots[: COUNT - PER_CLASS * 8]
         for slot in rest:
-            files.write_atomically(folder / slot.file(0), (batch / "images" / slot.file(0)).read_bytes())
+            files.write_atomically(
+                folder / slot.picture_file_name(0), (batch / "images" / slot.picture_file_name(0)).read_bytes()
+            )
         spoilt = iter(slots[len(rest) :])
         for name, spoil in DEFECTS.items():
             for i in range(PER_CLASS):
                 slot = next(spoilt)
-                source = batch / "images" / slot.file(0)
+                source = batch / "images" / slot.picture_file_name(0)
                 if name == "copied_training":
                     source = training[i]
                 elif name == "near_duplicate":
-                    source = batch / "images" / rest[i].file(0)
-                    partner[slot.file(0)] = rest[i].file(0)
+                    source = batch / "images" / rest[i].picture_file_name(0)
+                    partner[slot.picture_file_name(0)] = rest[i].picture_file_name(0)
                 files.write_atomically(
-                    folder / slot.file(0), pictures.png_bytes(spoil(Image.open(source).convert("RGB"), random))
+                    folder / slot.picture_file_name(0),
+                    pictures.png_bytes(spoil(Image.open(source).convert("RGB"), random)),
                 )
-                classes[slot.file(0)] = name
+                classes[slot.picture_file_name(0)] = name
         for slot in spoilt:
             files.write_atomically(
-                folder / slot.file(0),
+                folder / slot.picture_file_name(0),
                 pictures.png_bytes(render_collectible(slot.traits, FLAT, slot.seed_of_attempt(0))),
             )
-            classes[slot.file(0)] = "style_mix"
+            classes[slot.picture_file_name(0)] = "style_mix"
         out = Path(place) / "out"
         main(["gate", f"images={folder}", f"brand={brand}", f"out={out}"])
         verdicts = {row["file"]: row for row in files.read_jsonl(out / "verdicts.jsonl")}
@@ -108,7 +113,10 @@ def planted(brand: str, batch: Path, slots: list[PlanSlot]) -> list[str]:
         members = [file for file, kind in classes.items() if kind == name]
         why = sorted({r["check"] for f in members for r in verdicts[f]["reasons"]})
         print(f"{'':<6}{name:<18}{sum(map(caught, members)):>4} of {len(members)}   {', '.join(why)}")
-    shares = float(np.mean([caught(f) for f in classes])), float(np.mean([accepted(s.file(0)) for s in rest]))
+    shares = (
+        float(np.mean([caught(f) for f in classes])),
+        float(np.mean([accepted(s.picture_file_name(0)) for s in rest])),
+    )
     print(f"defects not accepted {shares[0]:.3f} (wanted {CAUGHT}), rest accepted {shares[1]:.3f} (wanted {KEPT})")
     missed = [f"{brand}: defects not accepted {shares[0]:.3f}"] if shares[0] < CAUGHT else []
     return missed + ([f"{brand}: rest accepted {shares[1]:.3f}"] if shares[1] < KEPT else [])

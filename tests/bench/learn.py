@@ -64,8 +64,8 @@ def draw_lot(brand: str, name: str, seed: int) -> dict[str, str]:
     for slot in slots:
         fault = "" if random.random() < GOOD else str(random.choice(list(faults)))
         image = faults[fault](slot, brand, random) if fault else true(slot, brand)
-        files.write_atomically(folder / "images" / slot.file(0), pictures.png_bytes(image.convert("RGB")))
-        found[slot.file(0)] = fault
+        files.write_atomically(folder / "images" / slot.picture_file_name(0), pictures.png_bytes(image.convert("RGB")))
+        found[slot.picture_file_name(0)] = fault
     told = {"precision": "fp32", "size": 64, "max_attempts": 1}
     read_existing_batch_record(folder).model_copy(update=told).write(folder / RECORD)
     return found

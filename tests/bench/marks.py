@@ -25,7 +25,7 @@ from eval.package.credentials import (
 )
 from eval.package.marking import AI_MADE, decodes_to_same_picture
 from eval.package.signing_certificate import SigningCertificate, new_test_certificate_pem
-from eval.package.xmp import SOURCE_TYPES, source_types_in_file, with_source_type
+from eval.package.xmp import SOURCE_TYPES, picture_file_with_source_type, source_types_in_file
 from stylegate.pictures import CORES
 
 COUNTS = {64: 600, 1024: 60}  # pictures by their side
@@ -39,7 +39,7 @@ def main() -> int:
     signer, context = C2paPictureSigner(SigningCertificate(x509.load_pem_x509_certificates(pem), key)), c2pa_context({})
 
     def sign(content: bytes) -> bytes:
-        return signer.sign(with_source_type(content, AI_MADE, drawn_here=True), MANIFEST)
+        return signer.signed_picture_bytes(picture_file_with_source_type(content, AI_MADE, drawn_here=True), MANIFEST)
 
     def proven(pair: tuple[bytes, bytes]) -> bool:
         return read_c2pa_credentials_of_picture(pair[1], context).matches_signature and decodes_to_same_picture(*pair)

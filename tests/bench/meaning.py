@@ -262,7 +262,9 @@ def two_looks(a: str, b: str) -> None:
     known = encoder.domain.known if encoder.domain else None
 
     def seen(images: list[Image.Image]) -> np.ndarray:
-        return encoding.encode_pictures(encoder, [encoder.preprocessing.pixels(image) for image in images]).embeddings
+        return encoding.encode_pictures(
+            encoder, [encoder.preprocessing.resized_and_cropped_pixels(image) for image in images]
+        ).embeddings
 
     def renders(brand: str, make: Callable[[PlanSlot, str, Random], Image.Image], seed: int) -> list[Image.Image]:
         return [make(slot, brand, np.random.default_rng(seed)) for slot in unseen(brand, EACH, seed)]

@@ -118,7 +118,7 @@ def pictures_of(folder: Path) -> list[Image.Image]:
 
 
 def embed(encoder: encoding.LoadedEncoder, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    prepared = [encoder.preprocessing.pixels(Image.fromarray(p)) for p in pixels]
+    prepared = [encoder.preprocessing.resized_and_cropped_pixels(Image.fromarray(p)) for p in pixels]
     return np.concatenate(
         [encoding.encode_pictures(encoder, prepared[i : i + 256]).embeddings for i in range(0, len(pixels), 256)]
     )

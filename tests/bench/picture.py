@@ -32,15 +32,17 @@ def cells(brand: str) -> list[list[tuple[Image.Image, str]]]:
     def opened(path: Path) -> Image.Image:
         return Image.open(path).convert("RGB")
 
-    accepted = [slot for slot in slots if verdicts[slot.file(0)]["verdict"] == "accept"][:COLUMNS]
-    refused = [slot.file(0) for slot in slots if verdicts[slot.file(0)]["verdict"] != "accept"][:COLUMNS]
+    accepted = [slot for slot in slots if verdicts[slot.picture_file_name(0)]["verdict"] == "accept"][:COLUMNS]
+    refused = [
+        slot.picture_file_name(0) for slot in slots if verdicts[slot.picture_file_name(0)]["verdict"] != "accept"
+    ][:COLUMNS]
     folder = brandset.brand_folder(brand)
     own = [opened(folder / item.file) for item in brandset.read_brand_set(folder).splits["test"][:COLUMNS]]
     base = draw([slot.prompt for slot in accepted], [slot.seed_of_attempt(0) for slot in accepted], None)
     return [
         [(image, "") for image in own],
         [(image, "") for image in base],
-        [(opened(images / slot.file(0)), "") for slot in accepted],
+        [(opened(images / slot.picture_file_name(0)), "") for slot in accepted],
         [(opened(images / name), verdicts[name]["reasons"][0]["check"]) for name in refused],
     ]
 

@@ -30,7 +30,7 @@ from stylegate.configgroups import GenerateConfig, TrainConfig
 from stylegate.rundirectory import run_directory_name
 from train import select, state
 from train.evaluate import Evaluator
-from train.prepare import prepare
+from train.prepare import prepare_training_run
 from train.run import Run
 
 BRANDS, EVERY, STEPS, FULL = ("neon", "pixel", "riso"), 50, (4, 6, 8, 12), GenerateConfig().num_inference_steps
@@ -43,7 +43,7 @@ def trained(brand: str) -> Run:
     directory = files.RUNS / run_directory_name(Config(brand=brand))
     if not (directory / "state").exists():
         assert stylegate(["train", *words]) == 0
-    return prepare(Config(brand=brand), directory, Accelerator(cpu=True))
+    return prepare_training_run(Config(brand=brand), directory, Accelerator(cpu=True))
 
 
 def with_steps(run: Run, steps: int) -> Run:
@@ -73,7 +73,7 @@ def verdicts_that_change(full: Run, previews: Run, results: list[dict[str, Any]]
     evaluation.base_folder = Evaluator(previews, []).base_folder
     changed = 0
     for result in results:
-        again = evaluation.make_evaluation_result(evaluation.folder(result["step"]))["verdicts"]
+        again = evaluation.make_evaluation_result(evaluation.folder_of_evaluation(result["step"]))["verdicts"]
         changed += sum(one != other for one, other in zip(again, result["verdicts"], strict=True))
     return changed
 

@@ -67,7 +67,7 @@ def gate(references: Named, own: Named, foreign: dict[str, Named], given: dict[s
     accepted = {verdict.file: verdict.verdict == "accept" for verdict in judged.verdicts}
     copies = {v.file for v in judged.verdicts if any(reason.check == "distinct" for reason in v.reasons)}
     refused = any(reason.check in REFUSALS for verdict in judged.verdicts[: len(own)] for reason in verdict.reasons)
-    scores = judged.scores.column("brand" if "brand" in judged.scores.rows[0] else "style")
+    scores = judged.scores.computed_values_of_score("brand" if "brand" in judged.scores.rows[0] else "style")
     area = roc_auc_score(np.arange(len(named)) < len(own), scores) if len(scores) == len(named) else np.nan
     nearest = ""
     if readability := judged.scores.record.readability:

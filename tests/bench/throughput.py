@@ -72,7 +72,7 @@ class Pictures:
         for i, image in enumerate(images):
             image.save(folder / f"{i:05d}.png")
         self.named = [(path.name, path) for path in sorted(folder.glob("*.png"))]
-        shown = np.stack([encoder.preprocessing.pixels(image) for image in images])
+        shown = np.stack([encoder.preprocessing.resized_and_cropped_pixels(image) for image in images])
         self.shown = torch.from_numpy(shown).permute(0, 3, 1, 2).contiguous()
 
     def raw(self) -> None:
@@ -110,7 +110,7 @@ class Pictures:
 
         def work() -> None:
             for _, path in self.named[:16]:
-                self.encoder.preprocessing.pixels(Image.open(path).convert("RGB"))
+                self.encoder.preprocessing.resized_and_cropped_pixels(Image.open(path).convert("RGB"))
 
         before = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -190,7 +190,7 @@ def test_the_name_of_a_file_is_text_below_its_folder(folder: str, name: str, tex
 
 def test_attempts_have_seeds_of_their_own() -> None:
     slot = PlanSlot(slot=3, prompt="x", seed=77, traits={})
-    assert len({slot.seed_of_attempt(a) for a in range(50)}) == 50 and slot.file(2) == "00003-2.png"
+    assert len({slot.seed_of_attempt(a) for a in range(50)}) == 50 and slot.picture_file_name(2) == "00003-2.png"
 
 
 def test_due_attempts(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_plan_and_rarity_are_checked_again_by_who_gets_the_package(run, batch, t
     (folder / "images" / "00004-0.png").unlink()  # not every slot leaves
     assert run("gate", *words, accept_all(tmp_path))[0] in (0, 10) and run("export", *words, "name=planned")[0] == 0
     package = files.EXPORTS / "planned-v1"
-    proven = receiver.check(package)[0]
+    proven = receiver.check_received_package(package)[0]
     assert "5 of 6 planned slots are here, with the traits that proof/commitment.json commits to" in proven
     assert "rank and rarity of 5 items follow from their traits" in proven
     said = subprocess.run([sys.executable, "-I", package / "verify.py"], capture_output=True, text=True).stdout
@@ -374,7 +374,7 @@ def test_plan_and_rarity_are_checked_again_by_who_gets_the_package(run, batch, t
         whole = shutil.copytree(package, tmp_path / f"changed-{len(list(tmp_path.iterdir()))}")
         replaced(whole, name, old, new)
         made_anew(whole)
-        for wrong in (receiver.check(whole)[2], check_package(whole)[2]):
+        for wrong in (receiver.check_received_package(whole)[2], check_package(whole)[2]):
             assert any(says in line for line in wrong), (name, wrong)
 
 
@@ -440,11 +440,11 @@ def test_metadata_and_rarity_are_of_what_a_person_found(run, batch, tmp_path: Pa
     assert [ranks[i] for i in sorted(final)] == [
         found.rank for found in rarity_of_each_item([final[i] for i in sorted(final)])
     ]
-    proven = receiver.check(package)[0]
+    proven = receiver.check_received_package(package)[0]
     assert any(line.endswith("but for 1 in whose records a person corrected them") for line in proven)
     replaced(package, "data/records/2.json", f'"{trait}": "{value}"', f'"{trait}": "dragon"')
     made_anew(package)
-    assert any("2.json: not the traits of its slot" in line for line in receiver.check(package)[2])
+    assert any("2.json: not the traits of its slot" in line for line in receiver.check_received_package(package)[2])
 
 
 def test_stated_traits_are_audited_until_few_can_be_wrong(

@@ -51,7 +51,7 @@ def test_another_hand_is_told_and_the_same_hand_is_not() -> None:
     reader = learned(own, others)
     assert min(found.low for found in reader.separations) > brand.READABLE
     again, unseen = hand(230, random), hand(45, random)
-    assert np.median(reader.log_odds(again)) > 0 > reader.log_odds(unseen).max()  # type: ignore[arg-type]
+    assert np.median(reader.log_odds_of_brand(again)) > 0 > reader.log_odds_of_brand(unseen).max()  # type: ignore[arg-type]
     refused = 0
     for seed in range(20):  # the brand's own pictures as another's
         random = np.random.default_rng(seed)
@@ -148,7 +148,7 @@ def test_lines_rest_on_the_worse_view_of_a_reference() -> None:
     random = np.random.default_rng(0)
     own, paler = hand(230, random, 32), hand(200, random, 32)
     reader = brand.learn_brand_classifier(own, paler, [hand(colour, random) for colour in (20, 70, 120)])  # type: ignore[arg-type]
-    assert np.median(reader.own) < np.median(reader.log_odds(own)), "above it where the better view counts"  # type: ignore[arg-type]
+    assert np.median(reader.own) < np.median(reader.log_odds_of_brand(own)), "above it where the better view counts"  # type: ignore[arg-type]
 
 
 def test_shipped_pictures_lie_on_the_grounds_of_references_too() -> None:
@@ -166,9 +166,9 @@ def test_rows_that_are_taken_away_are_as_if_they_had_never_been_there() -> None:
         brand.regression_sums(rows, truth, weights),
         brand.regression_sums(rows[30:], truth[30:], weights[30:]),
     )
-    left = brand.fit_ridge(whole.plus_multiple_of(some, -1)).responses(rows)
+    left = brand.fit_ridge(whole.plus_multiple_of(some, -1)).predicted_responses(rows)
     assert left == pytest.approx(
-        brand.fit_ridge(brand.regression_sums(rows[:30], truth[:30], weights[:30])).responses(rows)
+        brand.fit_ridge(brand.regression_sums(rows[:30], truth[:30], weights[:30])).predicted_responses(rows)
     )
 
 

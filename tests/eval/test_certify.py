@@ -15,7 +15,7 @@ from eval.package import receiver
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
 from eval.promise import audit, auditplan, certificate, labels
-from eval.promise.certificate import certificate_problems
+from eval.promise.certificate import promise_certificate_inconsistencies
 from eval.promise.ranked import BY_MARGIN
 from eval.promise.rejected import interval_without_replacement, labelling_order_of_rejected_pictures
 from eval.promise.statements import TraitStatement, stated_traits_match_audit
@@ -49,7 +49,7 @@ def test_from_labels_to_a_certificate_to_a_package(run, words, tmp_path: Path) -
     assert not (package / "data" / "images" / rejected).exists()
     assert provenance_of(package)["judged_by"]["promise"]["state"] == "certified"
     assert run("verify", str(package))[0] == 0
-    proven, _, wrong = receiver.check(package)
+    proven, _, wrong = receiver.check_received_package(package)
     assert not wrong and any("by 32 labels in an order that the ranking settles" in line for line in proven), wrong
     held = certificate.read_certificate(package / "data" / "certificate.json")
     assert digests_in(package) == set(certificate.certified_digests(held))
@@ -81,7 +81,7 @@ def test_known_rejects_measure_who_fills_in_a_worksheet(run, words, tmp_path: Pa
     assert not (out / "audit-pictures").exists()
     assert run("gate", *told)[0] == 0 and run("export", *told, "name=measured")[0] == 0
     assert {row["verdict"] for row in verdicts_of(out).values()} == {"accept"}, "known rejects say nothing of the lot"
-    proven, _, wrong = receiver.check(files.EXPORTS / "measured-v1")
+    proven, _, wrong = receiver.check_received_package(files.EXPORTS / "measured-v1")
     assert not wrong and any("anna did not see 1 of 30 known rejects" in line for line in proven), (proven, wrong)
     shutil.rmtree(files.EXPORTS / "measured-v1")
     code, text = run("certify", *told[:-1], "promise.known_rejects=0")
@@ -298,7 +298,7 @@ def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
     whole, half = plan.proof_attempts(given[:250])
     assert whole.proven_after is None and half.proven_after is not None and half.rejects == 0
     found = certificate.make_certificate(plan, given[:250], [whole, half], 1, policy)
-    assert certificate.certified_digests(found) == lot[:200] and not certificate_problems(found)
+    assert certificate.certified_digests(found) == lot[:200] and not promise_certificate_inconsistencies(found)
 
 
 def test_a_trait_that_was_found_wrong_is_not_stated_as_before() -> None:
@@ -319,7 +319,7 @@ def test_an_audit_of_traits_is_computed_again_from_its_statements() -> None:
     given = [label(sha256) for sha256 in plan.labelling_order]
     found = certificate.make_certificate(plan, given, plan.proof_attempts(given), 0, policy, stated)
     assert (
-        not certificate_problems(found)
+        not promise_certificate_inconsistencies(found)
         and found.says == "at most 1.0% of the stated traits are wrong, with 95.0% confidence"
     )
     after = found.proven_attempt().proven_after
@@ -327,10 +327,10 @@ def test_an_audit_of_traits_is_computed_again_from_its_statements() -> None:
     moved = [stated[0].model_copy(update={"value": "crown"}), *stated[1:]]
     other = found.model_copy(update={"statements": moved, "sha256": ""})
     other = other.model_copy(update={"sha256": other.computed_sha256()})
-    assert certificate_problems(other) == ["the lot is not that of its statements"]
+    assert promise_certificate_inconsistencies(other) == ["the lot is not that of its statements"]
     of_pictures = found.model_copy(update={"statements": [], "sha256": ""})
     of_pictures = of_pictures.model_copy(update={"sha256": of_pictures.computed_sha256()})
-    assert certificate_problems(of_pictures), "labels of one purpose serve no other"
+    assert promise_certificate_inconsistencies(of_pictures), "labels of one purpose serve no other"
     alpha, delta = plan_audit.PROMISE.alpha, plan_audit.PROMISE.delta
     assert audit.labels_until_proven([0] * 500, 70_000, alpha, delta / 2) == 434, "docs/plan.md"
 

@@ -27,7 +27,7 @@ from eval.package.credentials import (
 from eval.package.marking import decodes_to_same_picture
 from eval.package.proof import check_package
 from eval.package.signing_certificate import SigningCertificate, new_test_certificate_pem, private_key_pem
-from eval.package.xmp import UnmarkableError, with_source_type
+from eval.package.xmp import UnmarkableError, picture_file_with_source_type
 from stylegate import files
 from tests.eval.packages import made_anew
 from tests.eval.test_marks import AI_MADE, FILES, lot, saved, told_by_pillow
@@ -52,11 +52,11 @@ def signer() -> C2paPictureSigner:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_signed_files_are_whole_and_no_pixel_moves(kind: str, signer: C2paPictureSigner) -> None:
-    before = with_source_type(FILES[kind], "trainedAlgorithmicMedia", drawn_here=True)
-    signed = signer.sign(before, MANIFEST)
+    before = picture_file_with_source_type(FILES[kind], "trainedAlgorithmicMedia", drawn_here=True)
+    signed = signer.signed_picture_bytes(before, MANIFEST)
     assert decodes_to_same_picture(FILES[kind], signed) and told_by_pillow(signed)["DigitalSourceType"] == AI_MADE
     found = read_c2pa_credentials_of_picture(signed, c2pa_context({}))
-    assert (found.state, found.signer, found.source_types) == ("Valid", OURS.name, (AI_MADE,))
+    assert (found.state, found.signer, found.source_types) == ("Valid", OURS.organisation_of_signer, (AI_MADE,))
     authority = OURS.chain[1].public_bytes(serialization.Encoding.PEM).decode()
     assert read_c2pa_credentials_of_picture(signed, c2pa_context({"user_anchors": authority})).state == "Trusted"
     part = shortest_replacement(before, signed)
@@ -72,7 +72,7 @@ def c2pa_type(content: bytes) -> str:
 
 
 def test_a_changed_picture_is_told_and_so_is_a_saved_one(signer: C2paPictureSigner) -> None:
-    signed = signer.sign(FILES["PNG"], MANIFEST)
+    signed = signer.signed_picture_bytes(FILES["PNG"], MANIFEST)
     changed = bytearray(signed)
     changed[signed.index(b"IDAT") + 9] ^= 1
     found = read_c2pa_credentials_of_picture(bytes(changed), c2pa_context({}))
@@ -91,7 +91,7 @@ def test_a_certificate_that_ends_does_not_break_what_it_signed(monkeypatch: pyte
         "TEST_DAYS",
         (ends - now.replace(hour=0, minute=0, second=0, microsecond=0)) / datetime.timedelta(days=1),
     )
-    signed = C2paPictureSigner(read_pem(new_test_certificate_pem())).sign(FILES["PNG"], MANIFEST)
+    signed = C2paPictureSigner(read_pem(new_test_certificate_pem())).signed_picture_bytes(FILES["PNG"], MANIFEST)
     assert read_c2pa_credentials_of_picture(signed, c2pa_context({})).state == "Valid"
     time.sleep((ends - datetime.datetime.now(datetime.UTC)).total_seconds() + 1)
     found = read_c2pa_credentials_of_picture(signed, c2pa_context({}))
@@ -117,7 +117,7 @@ def test_an_export_signs_each_picture_once(run, lot: tuple[str, ...], tmp_path: 
     assert code == 0 and "content credentials are Valid in 3 pictures: whole, and signed by the holder" in text
     assert "compliant" not in text
     report = files.read_json(first / "proof" / "marks.json", "the report")
-    assert report["signed"] == {OURS.name: 3} and report["unmarked"] == report["lost"] == 0
+    assert report["signed"] == {OURS.organisation_of_signer: 3} and report["unmarked"] == report["lost"] == 0
     kept = {path.name: path.read_bytes() for path in (first / "data" / "images").iterdir()}
 
     picture = next((tmp_path / "lot").glob("*.png"))
@@ -185,11 +185,11 @@ def test_each_picture_has_the_reason_of_its_own(tmp_path: Path) -> None:
     once = f"test -e '{tmp_path}/asked' && exec cat || touch '{tmp_path}/asked'; echo no card >&2; exit 3"
     signer = C2paPictureSigner(SigningCertificate(OURS.chain, None, ("sh", "-c", once)))
     with pytest.raises(UnmarkableError, match="sh made no signature: it ended with exit code 3: no card"):
-        signer.sign(FILES["PNG"], MANIFEST)
+        signer.signed_picture_bytes(FILES["PNG"], MANIFEST)
     with pytest.raises(UnmarkableError, match=r"sh made no signature: (?!.*no card)"):
-        signer.sign(FILES["PNG"], MANIFEST)
+        signer.signed_picture_bytes(FILES["PNG"], MANIFEST)
     with pytest.raises(UnmarkableError, match="C2PA cannot sign it"):
-        signer.sign(FILES["PNG"][:40], MANIFEST)
+        signer.signed_picture_bytes(FILES["PNG"][:40], MANIFEST)
 
 
 @pytest.fixture
@@ -224,7 +224,10 @@ def test_nobody_is_asked_over_a_network(server: tuple[str, list[str]], monkeypat
 
     monkeypatch.setattr(x509.CertificateBuilder, "sign", with_address)
     signer = C2paPictureSigner(read_pem(new_test_certificate_pem()))
-    assert read_c2pa_credentials_of_picture(signer.sign(FILES["PNG"], MANIFEST), c2pa_context({})).state == "Valid"
+    assert (
+        read_c2pa_credentials_of_picture(signer.signed_picture_bytes(FILES["PNG"], MANIFEST), c2pa_context({})).state
+        == "Valid"
+    )
     elsewhere = io.BytesIO()
     with c2pa.Builder(MANIFEST, signer.context) as builder:
         builder.set_no_embed()
@@ -240,8 +243,8 @@ def test_marks_are_told_of_any_folder_and_what_outlives_an_attack(
 ) -> None:
     place = tmp_path / "any"
     place.mkdir()
-    typed = {kind: with_source_type(FILES[kind], "digitalArt", False) for kind in ("PNG", "JPEG")}
-    signed = signer.sign(typed["PNG"], MANIFEST)
+    typed = {kind: picture_file_with_source_type(FILES[kind], "digitalArt", False) for kind in ("PNG", "JPEG")}
+    signed = signer.signed_picture_bytes(typed["PNG"], MANIFEST)
     contents = {"bare.webp": FILES["WebP"], "typed.jpg": typed["JPEG"], "signed.png": signed}
     for name, content in contents.items():
         (place / name).write_bytes(content)
@@ -268,7 +271,7 @@ def test_the_receivers_script_sees_marks_and_misses_them(run, lot: tuple[str, ..
     assert run("gate", *lot, f"policy={tmp_path / 'policy.yaml'}")[0] == 0 and run("export", *lot)[0] == 0
     package, wrong = files.EXPORTS / "marked-v1", []
     seen = "3 of 3 pictures name a source type (trainedAlgorithmicMedia), 3 hold content credentials (C2PA)"
-    assert any(seen in line for line in receiver.check(package)[0])
+    assert any(seen in line for line in receiver.check_received_package(package)[0])
     picture = next((package / "data" / "images").glob("*.png"))
     Image.open(picture).save(picture)
     assert (
@@ -300,19 +303,21 @@ def test_what_the_cache_of_signatures_holds_is_no_proof(
     (tmp_path / "lot" / "bmp.bmp").unlink()
     assert run("gate", *lot, f"policy={tmp_path / 'policy.yaml'}")[0] == 0 and run("export", *lot)[0] == 0
     shutil.rmtree(files.EXPORTS)
-    other = signer.sign(saved(Image.new("RGB", (48, 48), "red"), "PNG"), MANIFEST)
+    other = signer.signed_picture_bytes(saved(Image.new("RGB", (48, 48), "red"), "PNG"), MANIFEST)
     monkeypatch.setattr(marking, "signed_file_from_cache", lambda before, row: other)
     code, text = run("export", *lot)
     assert code == 2 and "its marks would change its pixels" in text and not list(files.EXPORTS.glob("*-v1"))
     # Nor does the same picture with a statement of another one, or of another source type.
-    monkeypatch.setattr(marking, "signed_file_from_cache", lambda before, row: signer.sign(before, MANIFEST))
+    monkeypatch.setattr(
+        marking, "signed_file_from_cache", lambda before, row: signer.signed_picture_bytes(before, MANIFEST)
+    )
     code, text = run("export", *lot)
     assert code == 2 and "its content credentials are of another picture, seed or model" in text
     bare = [path.read_bytes() for path in (tmp_path / "lot").iterdir()]
 
     def typed_otherwise(before: bytes, row: object) -> bytes:
         content = next(content for content in bare if decodes_to_same_picture(content, before))
-        return signer.sign(with_source_type(content, "humanEdits", False), MANIFEST)
+        return signer.signed_picture_bytes(picture_file_with_source_type(content, "humanEdits", False), MANIFEST)
 
     monkeypatch.setattr(marking, "signed_file_from_cache", typed_otherwise)
     code, text = run("export", *lot)

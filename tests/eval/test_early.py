@@ -15,8 +15,8 @@ from eval import generate
 from eval.lot import early
 from eval.lot.batch import attempt_and_slot
 from eval.lot.early import (
-    Preview,
-    Round,
+    EarlyStopRound,
+    ScoredPreview,
     is_seed_exempt_from_stopping,
     is_seed_in_fitting_half,
     rank_of_early_stop_line,
@@ -41,18 +41,18 @@ def test_the_rank_of_the_line_is_a_tolerance_limit() -> None:
     assert [rank_of_early_stop_line(n, 0.05) for n in (58, 59, 92, 93)] == [0, 1, 1, 2]
 
 
-def previews_of(random: np.random.Generator, count: int) -> tuple[list[Preview], dict[str, bool]]:
+def previews_of(random: np.random.Generator, count: int) -> tuple[list[ScoredPreview], dict[str, bool]]:
     """Previews with a score that foretells the verdict, beside nine that do not; and which pictures were accepted."""
     rows, accepted = [], {}
     for number in range(count):
         good = bool(random.random() < 0.5)
         scores: dict[str, float | None] = {f"s{i}": float(random.normal(2 * good * (i == 0))) for i in range(10)}
-        rows.append(Preview(file=f"{number:05d}-0.png", seed=number, round=0, scored="x", scores=scores))
+        rows.append(ScoredPreview(file=f"{number:05d}-0.png", seed=number, round=0, scored="x", scores=scores))
         accepted[rows[-1].file] = good
     return rows, accepted
 
 
-EMPTY = Round(round=0, verdicts_sha256="", attempts=0, scored="x")
+EMPTY = EarlyStopRound(round=0, verdicts_sha256="", attempts=0, scored="x")
 
 
 def test_the_line_is_set_by_accepted_pictures_that_the_teaching_has_not_seen() -> None:
@@ -61,12 +61,17 @@ def test_the_line_is_set_by_accepted_pictures_that_the_teaching_has_not_seen() -
     setting = [row for row in rows if not is_seed_in_fitting_half(row.seed) and accepted[row.file]]
     taught = [row for row in rows if is_seed_in_fitting_half(row.seed)]
     assert found.accepted == len(setting) and found.teaching == len(taught) and found.rank == 3
-    assert found.line == sorted(found.hope(row.scores) for row in setting)[2]
+    assert found.line == sorted(found.log_odds_of_acceptance(row.scores) for row in setting)[2]
     assert sum(found.would_stop(row) for row in setting) == 2, "the one on the line goes on"
-    assert found.later_line == min(found.hope(row.scores) for row in setting), "125 are enough for the first of 2.5 %"
+    assert found.later_line == min(found.log_odds_of_acceptance(row.scores) for row in setting), (
+        "125 are enough for the first of 2.5 %"
+    )
     again = [row.model_copy(update={"file": row.file.replace("-0", "-1")}) for row in setting]
     assert not any(found.would_stop(row) for row in again)
-    good, bad = ([found.hope(row.scores) for row in taught if accepted[row.file] == one] for one in (True, False))
+    good, bad = (
+        [found.log_odds_of_acceptance(row.scores) for row in taught if accepted[row.file] == one]
+        for one in (True, False)
+    )
     assert np.mean(good) - np.mean(bad) > 2, "more hope for what is accepted"
 
 

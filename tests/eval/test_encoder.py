@@ -59,7 +59,9 @@ def test_pictures_are_shown_as_open_clip_shows_them(name: str, size: tuple[int, 
 
     encoder = LoadedEncoder(Model(), shown, None, CPU, "", None, None)
     image = photo(*size)
-    encoding.encode_pictures(encoder, [shown.pixels(image), shown.pixels(image.rotate(180))])
+    encoding.encode_pictures(
+        encoder, [shown.resized_and_cropped_pixels(image), shown.resized_and_cropped_pixels(image.rotate(180))]
+    )
     assert torch.equal(seen[0], torch.stack([transform(image), transform(image.rotate(180))]))  # type: ignore[operator]
 
 
@@ -178,7 +180,9 @@ def test_a_known_picture_has_its_known_embedding(miniature: LoadedEncoder, pictu
     image = Image.fromarray(
         np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 90, np.uint8)], -1)
     )
-    found = encoding.encode_pictures(miniature, [miniature.preprocessing.pixels(image)]).embeddings[0]
+    found = encoding.encode_pictures(miniature, [miniature.preprocessing.resized_and_cropped_pixels(image)]).embeddings[
+        0
+    ]
     assert found[:4] == pytest.approx(KNOWN, abs=GUARD)
 
 
@@ -188,7 +192,7 @@ KNOWN = [-0.113236, -0.053112, -0.130485, 0.189324]
 def test_neighbours_order_and_batch_size_do_not_move_an_embedding(
     miniature: LoadedEncoder, pictures_of_neon: list[Image.Image]
 ) -> None:
-    shown = [miniature.preprocessing.pixels(image) for image in pictures_of_neon[:32]]
+    shown = [miniature.preprocessing.resized_and_cropped_pixels(image) for image in pictures_of_neon[:32]]
     alone = [encoding.encode_pictures(miniature, [one]) for one in shown]
     for several in (shown[i::k] for k in (1, 2, 11) for i in range(k)):
         for order in (slice(None), slice(None, None, -1)):
@@ -201,7 +205,7 @@ def test_neighbours_order_and_batch_size_do_not_move_an_embedding(
 
 def test_patches_are_the_tokens_of_two_blocks(miniature: LoadedEncoder, pictures_of_neon: list[Image.Image]) -> None:
     """By hooks on the blocks, place by place; and the embedding is the one that encode_image gives."""
-    shown = [miniature.preprocessing.pixels(image) for image in pictures_of_neon[:3]]
+    shown = [miniature.preprocessing.resized_and_cropped_pixels(image) for image in pictures_of_neon[:3]]
     found, tokens = encoding.encode_pictures(miniature, shown), []
     blocks = miniature.model.visual.transformer.resblocks[-3:-1]
     hooks = [block.register_forward_hook(lambda _, inputs, output: tokens.append(output)) for block in blocks]
@@ -234,7 +238,7 @@ def test_a_model_without_patches_is_read_by_its_embedding_alone() -> None:
             return pixels.flatten(1)[:, :4]
 
     encoder = LoadedEncoder(Model(), encodername.encoder_preprocessing("miniature"), None, CPU, "", None, None)
-    found = encoding.encode_pictures(encoder, [encoder.preprocessing.pixels(photo(64, 64))])
+    found = encoding.encode_pictures(encoder, [encoder.preprocessing.resized_and_cropped_pixels(photo(64, 64))])
     assert found.embeddings.shape == (1, 4) and found.patches.shape == (1, 0)
 
 
@@ -352,9 +356,9 @@ def test_large_features_lie_on_disk_and_are_the_same(monkeypatch: pytest.MonkeyP
         for i in (0, 2, 3, 5, 6, 7, 9):
             row = {"size": np.array([64, 64]), "transparent": np.array(False), "technical": np.float32(i)}
             row |= {"signature": random.integers(0, 256, (64, 64, 3), np.uint8)}
-            table.fill(i, row | {"embedding": random.random(8, np.float32), "patches": np.zeros(4, np.float16)})
+            table.fill_row(i, row | {"embedding": random.random(8, np.float32), "patches": np.zeros(4, np.float16)})
         assert isinstance(table.columns["signature"].base, np.memmap) == (large == 1)
-        found.append(table.features(list("abcdefghij"), dict.fromkeys("abcdefghij", "")))
+        found.append(table.features_of_filled_rows(list("abcdefghij"), dict.fromkeys("abcdefghij", "")))
     assert found[0].names == found[1].names == list("acdfghj")
     assert found[0].technical[:, 0].tolist() == [0, 2, 3, 5, 6, 7, 9]
     for one, other in zip(found[0][2:], found[1][2:], strict=True):

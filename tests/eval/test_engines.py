@@ -166,7 +166,7 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs the package ray") as caught:
-        engines.Work(EngineConfig(name="ray"), {}, tmp_path)
+        engines.EngineWork(EngineConfig(name="ray"), {}, tmp_path)
     assert caught.value.next_step == "pip install 'stylegate[ray]'." and not any(tmp_path.iterdir())
 
 
@@ -175,16 +175,16 @@ def test_workers_that_can_write_nothing_end_the_work_with_one_error_and_lose_not
 ) -> None:
     """As on a shared disk that is full: not even the error can be written down."""
     taken: list[str] = []
-    work = engines.Work(EngineConfig(name="slurm"), {"stage": "none"}, tmp_path)
+    work = engines.EngineWork(EngineConfig(name="slurm"), {"stage": "none"}, tmp_path)
     monkeypatch.setattr(parts, "run_unfinished_parts", lambda place, names, load_stage: os._exit(1))
-    with pytest.raises(SurroundingsError, match="ended and did nothing"), work.locked():
+    with pytest.raises(SurroundingsError, match="ended and did nothing"), work.locked_against_other_commands():
         work.do_rows_in_parts(ROWS, 4, lambda found, dead: taken.extend(found), False)
     assert not taken and work.folder.is_dir()
     monkeypatch.undo()
     monkeypatch.setattr(
         engines, "run_on_slurm", lambda engine, folder, place, names, gpu: in_this_process(place, names)
     )
-    with work.locked():
+    with work.locked_against_other_commands():
         work.do_rows_in_parts(ROWS, 4, lambda found, dead: taken.extend(found), False)
     assert sorted(taken) == sorted(row["id"] for row in ROWS) and not work.folder.exists()
 
@@ -238,8 +238,8 @@ def test_parts_pictures_and_results_lie_in_an_object_store(
 
     monkeypatch.setattr(engines, "run_on_slurm", begin)
     monkeypatch.setattr(ObjectStorePlace, "seconds", 0.0)
-    work = engines.Work(EngineConfig(name="slurm", store=bucket), {"stage": "none"}, tmp_path)
-    with work.locked():
+    work = engines.EngineWork(EngineConfig(name="slurm", store=bucket), {"stage": "none"}, tmp_path)
+    with work.locked_against_other_commands():
         work.do_rows_in_parts(
             rows, 4, lambda found, dead: taken.update({n: bytes(r["held"]) for n, r in found.items()}), False
         )
@@ -327,7 +327,7 @@ def test_workers_draw_the_pictures_of_this_process_and_a_part_that_kills_them_is
     assert len(here) == 32, "16 pictures, and as many of the base alone"
     shutil.rmtree(folder / "images")
     shutil.rmtree(folder / "base")
-    draw = DrawPictures.draw
+    draw = DrawPictures.draw_with_lora_and_watermark
 
     def dies_at_a_prompt(stage: DrawPictures, prompts: Sequence[str], *told: Any) -> Any:
         if any("deadly cat 1" in prompt for prompt in prompts):

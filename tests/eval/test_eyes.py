@@ -16,7 +16,7 @@ from eval.policy import file as policyfile
 from eval.policy.model import percentage_rounded_up
 from eval.promise import eyes
 from eval.promise.auditplan import AuditPlan
-from eval.promise.certificate import certificate_problems, make_certificate
+from eval.promise.certificate import make_certificate, promise_certificate_inconsistencies
 from eval.promise.eyes import KnownRejectTest
 from eval.promise.known_rejects import picture_with_fault, pictures_with_known_rejects, spoilt_picture_file_bytes
 from eval.promise.label import Label, LabelName
@@ -29,11 +29,13 @@ from tests.stylegate.test_pictures import encoded, gray_profile
 def test_the_bound_is_the_exact_binomial_one() -> None:
     """At the bound, so few misses or fewer have the chance delta."""
     for shown, missed in ((30, 0), (100, 7), (200, 60)):
-        assert binom.cdf(missed, shown, KnownRejectTest(shown, missed).miss_rate(0.01)) == pytest.approx(0.01)
-    assert KnownRejectTest(0, 0).miss_rate(0.01) == KnownRejectTest(5, 5).miss_rate(0.01) == 1.0
-    assert KnownRejectTest(459, 0).miss_rate(0.01) < 0.01 < KnownRejectTest(450, 0).miss_rate(0.01), (
-        "log(.01) / log(.99)"
-    )
+        assert binom.cdf(missed, shown, KnownRejectTest(shown, missed).miss_rate_upper_bound(0.01)) == pytest.approx(
+            0.01
+        )
+    assert KnownRejectTest(0, 0).miss_rate_upper_bound(0.01) == KnownRejectTest(5, 5).miss_rate_upper_bound(0.01) == 1.0
+    assert (
+        KnownRejectTest(459, 0).miss_rate_upper_bound(0.01) < 0.01 < KnownRejectTest(450, 0).miss_rate_upper_bound(0.01)
+    ), "log(.01) / log(.99)"
     with pytest.raises(ValueError, match="6 of 5 known rejects"):
         KnownRejectTest(5, 6)
 
@@ -93,7 +95,10 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
         "anna did not see 1 of 40 known rejects, bob did not see 0 of 40 known rejects: "
         f"at most {percentage_rounded_up(attempts[0].miss_rate)} of rejects are missed"
     )
-    assert certificate_problems(made) == [] and verify_certificate.certificate_problems(made.content()) == []
+    assert (
+        promise_certificate_inconsistencies(made) == []
+        and verify_certificate.recomputed_certificate_problems(made.content()) == []
+    )
     assert verify_certificate.known_rejects_in_words(made.content()) == made.assumes
     for change in (
         {"known_answers": made.known_answers[1:]},
@@ -102,7 +107,9 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
     ):
         forged = made.model_copy(update=change)
         forged = forged.model_copy(update={"sha256": forged.computed_sha256()})
-        assert certificate_problems(forged) and verify_certificate.certificate_problems(forged.content()), change
+        assert promise_certificate_inconsistencies(forged) and verify_certificate.recomputed_certificate_problems(
+            forged.content()
+        ), change
 
 
 LOT, HIDDEN = [f"{number:064x}" for number in range(1000)], [f"{number:064x}" for number in range(5000, 5040)]

@@ -134,7 +134,7 @@ def test_a_package_without_records_is_not_whole(package: Path) -> None:
 def test_what_is_not_so_is_named(package: Path, forge: Callable[[Path], None], says: str) -> None:
     forge(package)
     made_anew(package)
-    for wrong in (receiver.check(package)[2], check_package(package)[2]):
+    for wrong in (receiver.check_received_package(package)[2], check_package(package)[2]):
         assert any(says in line for line in wrong), wrong
 
 
@@ -146,7 +146,7 @@ def test_a_report_that_names_no_labels_proves_nothing(package: Path) -> None:
 def test_an_open_plan_without_tricks_holds(package: Path) -> None:
     commit(package, b"s" * 32, [json.dumps({"slot": slot, "traits": {}}) + "\n" for slot in range(10)])
     made_anew(package)
-    proven, _, wrong = receiver.check(package)
+    proven, _, wrong = receiver.check_received_package(package)
     assert not wrong and any("8 of 10 planned slots are here" in line for line in proven)
 
 
@@ -157,7 +157,7 @@ def test_an_ssh_signature_alone_is_no_signature(package: Path, exported: Path) -
         shutil.copy(exported / name, package)
         names.append(name)
     write_manifest(package, receiver.TAGMANIFEST, names, None)
-    assert receiver.check(package)[2] == [
+    assert receiver.check_received_package(package)[2] == [
         "manifest-sha256.txt.sshsig: a signature, but signer.pub.pem is missing",
     ]
 

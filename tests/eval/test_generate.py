@@ -62,7 +62,7 @@ def test_a_negative_prompt_reaches_the_picture(run, tmp_path: Path, base: Loaded
         num_inference_steps=2,
         guidance_scale=3.0,
     ).images
-    ours = [Image.open(files.BATCHES / "away" / "images" / slot.file(0)) for slot in slots]
+    ours = [Image.open(files.BATCHES / "away" / "images" / slot.picture_file_name(0)) for slot in slots]
     apart = [np.abs(np.asarray(a, int) - np.asarray(b, int)).max() for a, b in zip(told, ours, strict=True)]
     assert max(apart) <= 1, "the pipeline's own answer to this negative prompt, but for rounding"
 
@@ -188,7 +188,7 @@ def test_the_bases_own_pictures_of_the_prompts_are_foreign_and_drawn_once(
     assert run("plan", *again)[0] == 0 and run("generate", *again)[0] == 0
     assert {p.name: p.read_bytes() for p in (files.BATCHES / "again" / "base").glob("*.png")} == theirs
     (folder / "left-over.png").write_bytes(b"of a plan that has changed")
-    (folder.parent / "images" / slots[0].file(0)).unlink()
+    (folder.parent / "images" / slots[0].picture_file_name(0)).unlink()
     assert run("generate", *words)[0] == 0
     assert {path.name for path in folder.glob("*.png")} == set(theirs)
 

@@ -161,7 +161,7 @@ def test_a_certificate_says_what_its_terms_are(run, certified: list[str], tmp_pa
     ],
 )
 def test_a_promise_is_rounded_to_what_is_proven(alpha: float, delta: float, says: str) -> None:
-    assert Promise(alpha=alpha, delta=delta).says() == says
+    assert Promise(alpha=alpha, delta=delta).promise_sentence_part() == says
 
 
 def test_what_was_not_promised_is_not_said(run, words, tmp_path: Path) -> None:

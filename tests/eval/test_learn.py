@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from eval.judging.byscores import reasons_after_aesthetic_settles_reviews
-from eval.judging.verdicts import make_reason
+from eval.judging.verdicts import Reason, make_reason
 from eval.learning.advice import advice_on_captions
 from eval.learning.gains import area_under_roc_curve, gain_of_ranking, largest_acceptable_share, lowest_acceptable_score
 from eval.lot.batch import read_plan
@@ -21,7 +21,7 @@ from eval.lot.comparison import ComparisonPictures, pictures_and_traits_of_split
 from eval.measuring.columns import compute_score_columns
 from eval.measuring.previews import PreviewScorer
 from eval.policy import file as policyfile
-from eval.policy.model import Learnt
+from eval.policy.model import LearntFromDecisions
 from eval.promise import labels
 from eval.promise.labels import label_with_policy
 from eval.reviewing import server
@@ -164,19 +164,18 @@ def test_a_head_that_learned_nothing_is_not_recommended() -> None:
     random = np.random.default_rng(4)
     good, margin = random.random(120) < 0.5, random.normal(size=120)
     found = [gain_of_ranking("x", good, margin, random.normal(size=120)) for _ in range(6)]
-    assert sum(one.recommended for one in found) <= 1
-    assert gain_of_ranking("x", good, margin, good + random.normal(size=120)).recommended
-    assert not gain_of_ranking("x", np.arange(120) < 9, margin, margin).measured
+    assert sum(one.is_recommended for one in found) <= 1
+    assert gain_of_ranking("x", good, margin, good + random.normal(size=120)).is_recommended
+    assert not gain_of_ranking("x", np.arange(120) < 9, margin, margin).has_enough_pictures
 
 
 def test_the_head_answers_for_review_alone_and_only_where_it_reads() -> None:
     reasons = [make_reason("style", "review", 0.1, 0.2), make_reason("sharpness", "review", 0.1, 0.2)]
-    learnt = Learnt(file="x", sha256="0" * 64, accept_from=1.0, reject_below=-1.0)
+    learnt = LearntFromDecisions(file="x", sha256="0" * 64, accept_from=1.0, reject_below=-1.0)
 
-    def answered(value: float | None, *of: object) -> dict[str, str]:
-        return {
-            one.check: one.verdict for one in reasons_after_aesthetic_settles_reviews([*reasons, *of], value, learnt)
-        }  # type: ignore[list-item]
+    def answered(value: float | None, *of: Reason) -> dict[str, str]:
+        settled = reasons_after_aesthetic_settles_reviews([*reasons, *of], value, learnt)
+        return {one.check: one.verdict for one in settled}
 
     assert answered(2.0) == {"sharpness": "review", "style": "warn"}
     assert answered(-2.0) == {"style": "reject", "sharpness": "review"}

@@ -67,7 +67,7 @@ def told_by_pillow(content: bytes) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_the_source_type_is_read_by_another_program_and_no_pixel_moves(kind: str) -> None:
-    marked = xmp.with_source_type(FILES[kind], "trainedAlgorithmicMedia", drawn_here=True)
+    marked = xmp.picture_file_with_source_type(FILES[kind], "trainedAlgorithmicMedia", drawn_here=True)
     said = told_by_pillow(marked)
     assert said["DigitalSourceType"] == AI_MADE and said["AISystemUsed"] == "stylegate"
     assert ("XMP" in kind) == (said.get("creator") == "Ada & Bob"), "what was there stays"
@@ -77,7 +77,9 @@ def test_the_source_type_is_read_by_another_program_and_no_pixel_moves(kind: str
     assert decodes_to_same_picture(FILES[kind], marked) and pictures.suffix_by_content(
         marked
     ) == pictures.suffix_by_content(FILES[kind])
-    assert xmp.with_source_type(marked, "trainedAlgorithmicMedia", drawn_here=True) == marked, "never twice"
+    assert xmp.picture_file_with_source_type(marked, "trainedAlgorithmicMedia", drawn_here=True) == marked, (
+        "never twice"
+    )
 
 
 def test_pictures_of_formats_that_nobody_writes_are_attacked_too() -> None:
@@ -99,7 +101,7 @@ def test_other_pixels_are_seen() -> None:
 def test_a_marked_png_is_compared_by_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them but the marks, byte for byte, which takes less than decoding it; else its pixels are compared."""
     before = FILES["PNG with a palette"]
-    marked = xmp.with_source_type(before, "digitalArt", drawn_here=False)
+    marked = xmp.picture_file_with_source_type(before, "digitalArt", drawn_here=False)
     damaged = marked.replace(b"digitalArt", b"digitalAxt")  # the checksum of the chunk does not fit any more
     other = before.replace(b"PLTE", b"pLTE")
     with monkeypatch.context() as patch:
@@ -109,7 +111,9 @@ def test_a_marked_png_is_compared_by_its_chunks(monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(pytest.fail.Exception):
                 decodes_to_same_picture(before, content)
     repainted = saved(BLOCKS.quantize(8), "PNG")
-    assert not decodes_to_same_picture(before, xmp.with_source_type(repainted, "digitalArt", drawn_here=False))
+    assert not decodes_to_same_picture(
+        before, xmp.picture_file_with_source_type(repainted, "digitalArt", drawn_here=False)
+    )
 
 
 ELEMENT = f'<rdf:Description xmlns:i="{xmp.IPTC}" rdf:about="">%s</rdf:Description>'
@@ -134,7 +138,7 @@ ELEMENT = f'<rdf:Description xmlns:i="{xmp.IPTC}" rdf:about="">%s</rdf:Descripti
 )
 def test_what_cannot_be_marked_says_why(content: bytes, why: str) -> None:
     with pytest.raises(xmp.UnmarkableError, match=why):
-        xmp.with_source_type(content, "trainedAlgorithmicMedia", drawn_here=False)
+        xmp.picture_file_with_source_type(content, "trainedAlgorithmicMedia", drawn_here=False)
 
 
 def test_broken_files_raise_nothing_else() -> None:

@@ -32,7 +32,10 @@ def test_clipscore_equals_torchmetrics(pictures_of_neon: list[Image.Image]) -> N
     def processor(text=None, images=None, **named):
         found = {}
         if images is not None:
-            shown = [encoder.preprocessing.pixels(Image.fromarray(i.permute(1, 2, 0).numpy())) for i in images]
+            shown = [
+                encoder.preprocessing.resized_and_cropped_pixels(Image.fromarray(i.permute(1, 2, 0).numpy()))
+                for i in images
+            ]
             pixels = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float() / 255
             mean, std = (torch.tensor(v).view(3, 1, 1) for v in (encoder.preprocessing.mean, encoder.preprocessing.std))
             found["pixel_values"] = (pixels - mean) / std
@@ -43,7 +46,7 @@ def test_clipscore_equals_torchmetrics(pictures_of_neon: list[Image.Image]) -> N
 
     metric = CLIPScore(model_name_or_path=lambda: (Model(), processor))
     images = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in pictures_of_neon[:4]]
-    shown = [encoder.preprocessing.pixels(image) for image in pictures_of_neon[:4]]
+    shown = [encoder.preprocessing.resized_and_cropped_pixels(image) for image in pictures_of_neon[:4]]
     embeddings = encoding.encode_pictures(encoder, shown).embeddings
     ours = prompt.cosine_to_prompt(embeddings, encoding.encode_texts(encoder, texts))
     assert 100 * ours.mean() == pytest.approx(float(metric(images, texts)), abs=1e-3)

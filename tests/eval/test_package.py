@@ -86,10 +86,10 @@ def test_no_tampering_is_unseen(package: Path) -> None:
     for number in range(100):
         kind = KINDS[number % len(KINDS)]
         name, undo = kind(package, draw)
-        for wrong in (check_package(package)[2], receiver.check(package)[2]):
+        for wrong in (check_package(package)[2], receiver.check_received_package(package)[2]):
             assert any(name in line for line in wrong), (number, kind.__name__, name, wrong)
         undo()
-    assert check_package(package)[2] == [] == receiver.check(package)[2]
+    assert check_package(package)[2] == [] == receiver.check_received_package(package)[2]
 
 
 def test_what_cannot_be_read_is_wrong(package: Path, refused: set[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,14 +98,16 @@ def test_what_cannot_be_read_is_wrong(package: Path, refused: set[Path], monkeyp
     locked.mkdir()
     (locked / "added.png").write_bytes(b"x")
     refused.add(locked)
-    for wrong in (check_package(package)[2], receiver.check(package)[2]):
+    for wrong in (check_package(package)[2], receiver.check_received_package(package)[2]):
         assert wrong == [f"{locked}: Permission denied"]
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != picture)
-    said = receiver.check(package)[2]
+    said = receiver.check_received_package(package)[2]
     assert said[1:] == [f"data/images/{picture.name}: no plain file, or it may not be read"]
     for name in (receiver.MANIFEST, receiver.TAGMANIFEST, receiver.SIGNER):
         monkeypatch.setattr(os, "access", lambda path, _, name=name: Path(path).name != name)
-        assert any(line.startswith(f"{name}: no plain file") for line in receiver.check(package)[2]), name
+        assert any(line.startswith(f"{name}: no plain file") for line in receiver.check_received_package(package)[2]), (
+            name
+        )
 
 
 def test_the_statement_is_signed_as_dsse_says(package: Path, tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_who_has_not_the_key_can_make_only_an_unsigned_package(package: Path, ex
     assert any("it is not signed" in line for line in unproven)
     for name in ("signer.pub.pem", "manifest-sha256.txt.sig", "tagmanifest-sha256.txt.sig"):
         shutil.copy(exported / name, package)
-    for wrong in (check_package(package)[2], receiver.check(package)[2]):
+    for wrong in (check_package(package)[2], receiver.check_received_package(package)[2]):
         assert (
             "manifest-sha256.txt.sig: missing, or not the signature of manifest-sha256.txt by the key in signer.pub.pem"
             in wrong
@@ -178,7 +180,7 @@ def test_a_statement_of_another_package_or_another_key_is_seen_by_the_script(pac
 
 def test_without_openssl_the_script_says_what_it_did_not_check(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    proven, unproven, wrong = receiver.check(package)
+    proven, unproven, wrong = receiver.check_received_package(package)
     assert not wrong and len(proven) == 3 and "there is no openssl here" in unproven[0]
 
 
@@ -195,11 +197,11 @@ def test_the_tree_is_that_of_rfc_6962(leaves: int) -> None:
     root, paths = merkle_root_and_paths(given)
     assert root == hash_of(given)
     for index, (leaf, path) in enumerate(zip(given, paths, strict=True)):
-        assert receiver.merkle_root_from_inclusion_path(leaf, index, leaves, path) == root
+        assert receiver.merkle_root_from_path(leaf, index, leaves, path) == root
         if path:
-            assert receiver.merkle_root_from_inclusion_path(given[index - 1], index, leaves, path) != root
+            assert receiver.merkle_root_from_path(given[index - 1], index, leaves, path) != root
             with pytest.raises(ValueError):
-                receiver.merkle_root_from_inclusion_path(leaf, index, leaves, path[1:])
+                receiver.merkle_root_from_path(leaf, index, leaves, path[1:])
 
 
 def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -455,10 +455,12 @@ def test_pairs_that_never_come_are_said_unless_a_rule_says_so(tmp_path: Path) ->
     told = [dict(zip("ab", pair, strict=True)) for pair in ("xx", "xx", "xx", "yy", "yz", "yz")]
     found = missing_pairs(told, 5, lambda pair: False)
     assert found == [(("a: y", "b: x"), 0, 1.5), (("a: x", "b: z"), 0, 1.0)], "of x with y half an item was expected"
-    assert [p.values for p in missing_pairs(told, 5, problem.rules_out)] == [("a: y", "b: x")]
+    assert [p.values for p in missing_pairs(told, 5, problem.forbids_traits_together)] == [("a: y", "b: x")]
     assert missing_pairs(told, 1, lambda pair: False)[0].values == ("a: y", "b: x")
-    assert problem.rules_out({"n": "0", "b": "x"}) and not problem.rules_out({"n": "0", "a": "x"})
-    lines = counts_and_rarity_in_words(told, problem.rules_out)
+    assert problem.forbids_traits_together({"n": "0", "b": "x"}) and not problem.forbids_traits_together(
+        {"n": "0", "a": "x"}
+    )
+    lines = counts_and_rarity_in_words(told, problem.forbids_traits_together)
     assert lines[-2:] == ["pairs that never come (forbid them if that is meant)", "  a: y with b: x: 0 of 1.5 expected"]
     assert any(line.startswith("  rank 1: slot 3 (1 value of its own; ") for line in lines)
 

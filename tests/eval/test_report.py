@@ -488,7 +488,7 @@ def test_a_copy_of_what_was_exported_names_the_package(run, lot: Path, tmp_path:
     ],
 )
 def test_the_promise_in_words(promise: dict, heading: str, text: str) -> None:
-    found = report.promise_in_words(PromiseState.model_validate(promise), POLICY)
+    found = report.promise_heading_and_text(PromiseState.model_validate(promise), POLICY)
     assert found["heading"].startswith(heading) and text in found["text"] and found["state"] == promise["state"]
 
 

@@ -328,7 +328,7 @@ def test_duplicates_keep_the_first(pictures_of_neon: list[Image.Image]) -> None:
     three = [pictures_of_neon[0], pictures_of_neon[5], pictures_of_neon[0]]
     signatures = np.stack([similarity.signature_of_picture(image) for image in three])
     found = duplicates.nearest_of_smaller_rank(signatures, np.arange(3), None, signatures[:0])
-    distance = 1 - similarity.likeness(signatures[0], signatures[1])
+    distance = 1 - similarity.likeness_of_two_signatures(signatures[0], signatures[1])
     assert found.score == pytest.approx([0, np.log(distance), np.log(duplicates.NEAREST)], abs=1e-2)
     assert found.index.tolist() == [-1, 0, 0]
     near = duplicates.nearest_training_picture(signatures, signatures[1:2])
@@ -455,7 +455,9 @@ def test_a_score_is_one_entry(run, judged: Path, tmp_path: Path, monkeypatch: py
     signatures = [
         similarity.signature_of_picture(Image.open(judged / row["file"]).convert("RGB")) for row in scores.rows
     ]
-    assert scores.column("redness") == pytest.approx([one[..., 0].mean() for one in signatures], abs=1e-3)
+    assert scores.computed_values_of_score("redness") == pytest.approx(
+        [one[..., 0].mean() for one in signatures], abs=1e-3
+    )
     verdicts = {row["file"]: row for row in files.read_jsonl(out / "verdicts.jsonl")}
     assert verdicts["cyan.png"]["verdict"] == "reject" and verdicts["cyan.png"]["reasons"][0]["check"] == "redness"
     assert "How red the picture is." in (out / "report" / "index.html").read_text()

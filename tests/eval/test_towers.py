@@ -80,7 +80,7 @@ def test_weights_by_path_are_shown_what_their_architecture_is_made_for(by: str, 
     shown, wide = encoding.load_encoder(name, CPU).preprocessing, noise(300, 100)
     assert (shown.mean, shown.std) == (HALVES, HALVES)
     whole = open_clip.image_transform(64, is_train=False, mean=HALVES, std=HALVES, **BICUBIC)  # type: ignore[arg-type]
-    ours = torch.tensor(shown.pixels(wide)).permute(2, 0, 1).float().div(255).sub(0.5).div(0.5)
+    ours = torch.tensor(shown.resized_and_cropped_pixels(wide)).permute(2, 0, 1).float().div(255).sub(0.5).div(0.5)
     assert torch.equal(ours, whole(wide))  # type: ignore[operator]
     _, _, theirs = open_clip.create_model_and_transforms("tiny-siglip", pretrained=str(siglip))  # type: ignore[misc]
     assert not torch.equal(ours, theirs(wide)), "where open_clip is right, ours can go"  # type: ignore[operator]
@@ -90,7 +90,7 @@ def test_what_a_folder_states_of_its_preprocessing_holds(siglip: Path) -> None:
     stated = {"mean": [0.1] * 3, "std": [0.2] * 3}
     (siglip.parent / "open_clip_config.json").write_text(json.dumps({"model_cfg": SIGLIP, "preprocess_cfg": stated}))
     shown = encodername.encoder_preprocessing(str(siglip.parent))
-    assert shown.mean == (0.1,) * 3 and shown.pixels(noise(300, 100)).shape == (64, 64, 3)
+    assert shown.mean == (0.1,) * 3 and shown.resized_and_cropped_pixels(noise(300, 100)).shape == (64, 64, 3)
 
 
 def test_weights_that_do_not_say_how_pictures_are_prepared_are_refused(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_tower_of_timm_is_shown_timms_own_transform(tmp_path: Path, architectu
     image = noise(210, 170)
     with torch.inference_mode():
         theirs = encoding.to_unit_length(model(prepare(image)[None]).numpy())  # type: ignore[index]
-    made = encoding.encode_pictures(encoder, [encoder.preprocessing.pixels(image)] * 2)
+    made = encoding.encode_pictures(encoder, [encoder.preprocessing.resized_and_cropped_pixels(image)] * 2)
     assert np.abs(made.embeddings - theirs).max() < 1e-5
     assert made.patches.shape == (2, patches), "a tower whose blocks have other sizes shows none"
     assert encoder.tokenizer is None
@@ -124,7 +124,7 @@ def test_a_style_tower_is_clips_with_the_head_for_style(csd: str) -> None:
     transform = open_clip.image_transform(32, is_train=False)
     with torch.inference_mode():
         theirs = encoding.to_unit_length(clip(transform(image)[None]).numpy())  # type: ignore[operator, index]
-    made = encoding.encode_pictures(encoder, [encoder.preprocessing.pixels(image)])
+    made = encoding.encode_pictures(encoder, [encoder.preprocessing.resized_and_cropped_pixels(image)])
     assert np.abs(made.embeddings - theirs).max() < 1e-5 and made.patches.shape[1] > 0
 
 

@@ -190,7 +190,7 @@ def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
 
     def judged(accepted: list[int]) -> tuple[list[Verdict], Lot]:
         slots = {
-            s.file(0): s
+            s.picture_file_name(0): s
             for s in (PlanSlot(slot=i, prompt="", seed=i, traits={"hat": "red" if i < 2 else "blue"}) for i in range(8))
         }
         rows = [

@@ -27,7 +27,7 @@ def test_no_tampering_is_unseen(tmp_path: Path) -> None:
     for number in range(TAMPERINGS):
         kind = KINDS[number % len(KINDS)]
         name, undo = kind(package, draw)
-        for wrong in (check_package(package)[2], receiver.check(package)[2]):
+        for wrong in (check_package(package)[2], receiver.check_received_package(package)[2]):
             assert any(name in line for line in wrong), (number, kind.__name__, name, wrong)
         payload = kind.__name__ in ("edit_trait", "lower_threshold")
         if payload and number < BY_SHA256SUM * len(KINDS):

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from stylegate.brandset import CheckReport
-from stylegate.captions import Caption, CaptionSources, read_captions
+from stylegate.captions import CaptionsAndTraits, CaptionSources, read_captions
 from stylegate.listing import list_folder
 
 CAT = {"file_name": "cat.png", "text": "a cat"}
 
 
-def captions(folder: Path, files: dict[str, Any]) -> tuple[dict[str, Caption], CheckReport, list[str]]:
+def captions(folder: Path, files: dict[str, Any]) -> tuple[dict[str, CaptionsAndTraits], CheckReport, list[str]]:
     """What is read of a folder with two pictures and `files`: text, or rows of JSON."""
     for name in ("cat.png", "sub/dog.PNG"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -136,4 +136,4 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
 def test_names_of_macos_and_windows_are_the_same_names(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16)).save(tmp_path / "e\u0301.png")  # decomposed, as macOS unpacks
     found, findings, _ = captions(tmp_path, {"m.jsonl": [CAT | {"file_name": "\u00e9.png"}]})
-    assert not findings.problems and found["e\u0301.png"].text == "a cat"
+    assert not findings.problems and found["e\u0301.png"].first_caption == "a cat"

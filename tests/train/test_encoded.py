@@ -149,7 +149,7 @@ def test_each_step_draws_one_of_several_captions_by_the_seed(brand: Path, models
 def test_what_is_read_back_is_what_the_base_gives(brand: Path, models: LoadedBaseModel) -> None:
     data, _, _ = encode(brand, models, TrainConfig(), [64])
     items = brandset.read_brand_set(brand).splits["train"]
-    mean, deviation = data.latents([5, 0])
+    mean, deviation = data.latent_mean_and_deviation_of_views([5, 0])
     for row, i in enumerate((5, 0)):
         pixels = np.asarray(Image.open(brand / items[i].file).convert("RGB"), np.float32) / 127.5 - 1
         with torch.no_grad():
@@ -171,7 +171,7 @@ def test_a_torn_entry_is_made_again(brand: Path, models: LoadedBaseModel, own_ca
     with torn:
         torn.execute("UPDATE entry SET value = substr(value, 1, 40) WHERE key = ?", (data.latent_keys[3],))
     again, images, prompts = encode(brand, models, TrainConfig(), [64])
-    assert (images, prompts) == (1, 0) and again.latents([3])[0].shape == (1, 8, 16, 16)
+    assert (images, prompts) == (1, 0) and again.latent_mean_and_deviation_of_views([3])[0].shape == (1, 8, 16, 16)
 
 
 def test_two_processes_share_the_work(brand: Path, models: LoadedBaseModel) -> None:
@@ -225,13 +225,13 @@ def test_latents_are_sampled_anew_at_each_step_with_the_steps_own_noise(
         train=TrainConfig(batch_size=2, num_samples=0),
         hardware=HardwareConfig(device="cpu", precision="fp32", threads=1),
     )
-    made = prepare.prepare(config, tmp_path / "run", Accelerator(cpu=True))
+    made = prepare.prepare_training_run(config, tmp_path / "run", Accelerator(cpu=True))
     seen: list[torch.Tensor] = []
     noised = losses.add_noise
     monkeypatch.setattr(losses, "add_noise", lambda s, clean, *rest: seen.append(clean) or noised(s, clean, *rest))
     for number in (0, 1, 0):
         step.training_pass_losses(made, made.models.denoiser, number)
-    mean, spread = made.data.latents(step.views_of_training_pass(made, 0, 0))
+    mean, spread = made.data.latent_mean_and_deviation_of_views(step.views_of_training_pass(made, 0, 0))
     draws = batches.noise_and_level_draws(tuple(mean.shape), config.train.caption_dropout, 0, 0, config.train.seed)
     assert bool((spread > 0).all()) and torch.equal(seen[0], mean + spread * draws.resample)
     assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])

@@ -255,7 +255,7 @@ def test_validation_loss_is_that_of_the_formula(equal: Path) -> None:
     signal, sigma = models.schedule.signal, models.schedule.sigma
     each = []
     for i, item in enumerate(brand_set.splits["validation"][:3]):
-        pixels = np.array(pictures.decode_picture(item.content()).image, np.float32) / 127.5 - 1
+        pixels = np.array(pictures.decode_picture(item.unchanged_file_bytes()).image, np.float32) / 127.5 - 1
         vae, unet = models.pipeline.vae, models.denoiser
         with torch.no_grad():
             clean = vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None]).latents * vae.config.scaling_factor
@@ -310,6 +310,6 @@ def test_what_the_base_draws_of_the_prompts_is_foreign_to_every_step(run) -> Non
 def test_evaluations_keep_to_their_share_of_all_the_time() -> None:
     """The base's evaluation and those of earlier starts count: 47 s beside 90 s of training are 34 %."""
     accelerator = Accelerator(cpu=True)
-    assert not EvaluationTimeBudget(0.3, accelerator, evaluated=47, trained=90).allows()
-    assert EvaluationTimeBudget(0.3, accelerator, evaluated=12, trained=50).allows()
-    assert EvaluationTimeBudget(1.0, accelerator, evaluated=47).allows()
+    assert not EvaluationTimeBudget(0.3, accelerator, evaluated=47, trained=90).allows_evaluation_now()
+    assert EvaluationTimeBudget(0.3, accelerator, evaluated=12, trained=50).allows_evaluation_now()
+    assert EvaluationTimeBudget(1.0, accelerator, evaluated=47).allows_evaluation_now()

@@ -186,7 +186,7 @@ def test_two_passes_give_the_mean_of_their_gradients(small_brand: Path) -> None:
     assert loop.train(config) == 0
     (place,) = files.RUNS.glob("passes-sd-*")
     moments = load_file(place / "state" / "step-000001" / "optimizer.safetensors")
-    run = prepare.prepare(config, place, Accelerator(cpu=True))
+    run = prepare.prepare_training_run(config, place, Accelerator(cpu=True))
     for part in range(2):
         (training_pass_losses(run, run.models.denoiser, part).each.mean() / 2).backward()
     parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad]

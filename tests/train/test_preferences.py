@@ -223,7 +223,7 @@ def test_the_reference_is_the_lora_that_it_begins_with(pairs: Path, trained: lis
         train=TrainConfig(batch_size=2, num_samples=0),
         hardware=HardwareConfig(device="cpu", precision="bf16", threads=1),
     )
-    made = prepare.prepare(config, tmp_path / "run", Accelerator(cpu=True))
+    made = prepare.prepare_training_run(config, tmp_path / "run", Accelerator(cpu=True))
     (place,) = (path for path in files.RUNS.glob("small-*/lora/small.safetensors"))
     modules = adapter.adaptable_modules(dict(made.adapted.items()))
     of_file, problems = adapter.lora_layers_and_problems(*lorafile.load_tensors_and_metadata(place), modules)

@@ -124,7 +124,7 @@ def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any
     denoise = compiled_module(unet)
     schedule: Any = DDPMScheduler(**SCHEDULE)
 
-    def loss_of(step: int, r: np.random.Generator) -> Tensor:
+    def denoising_loss_at_step(step: int, r: np.random.Generator) -> Tensor:
         words, chosen = Random(step), r.integers(len(latents), size=BATCH)
         captions = [
             random_caption(corpus.traits[i], corpus.styles[i], words, SHARE_FULL, STYLE_SAID).text for i in chosen
@@ -142,7 +142,7 @@ def train_base(corpus: Corpus, vae: Any, clip: Any, tokenizer: Any) -> tuple[Any
     parts: dict[str, nn.Module] = {"unet": unet, "text": text}
     rates = {"unet": LEARNING_RATE, "text": TEXT_RATE * LEARNING_RATE}
     depends_on = [corpus_fingerprint(), CHANNELS, BATCH, round(vae.config.scaling_factor, 3), *RECIPE]
-    train_modules_resumably("unet", parts, loss_of, STEPS, rates, depends_on)
+    train_modules_resumably("unet", parts, denoising_loss_at_step, STEPS, rates, depends_on)
     return unet, text
 
 

@@ -66,17 +66,20 @@ def caption_of_all_traits(traits: dict[str, str], r: Random) -> str:
     eyes, mouth, hat, held = (spoken[trait] for trait in ("eyes", "mouth", "headwear", "item"))
     who, ground, kind = f"{traits['body']} {traits['species']}", f"{traits['background']} background", r.choice(KINDS)
 
-    def joined(word: str, thing: str) -> str:
+    def phrase_or_empty(word: str, thing: str) -> str:
         return f"{word}{thing}" if thing else ""
 
     form = r.randrange(5)
     if form <= 1:
         hat_and = f"{hat} and " if hat else ""
-        return f"{who} with {hat_and}{eyes} and {mouth}{joined(' and ', held)} on {ground}"
+        return f"{who} with {hat_and}{eyes} and {mouth}{phrase_or_empty(' and ', held)} on {ground}"
     if form == 2:
-        return f"{kind}{who}{joined(', wearing ', hat)}, {eyes}, {mouth}{joined(', holding ', held)}, {ground}"
+        worn, carried = phrase_or_empty(", wearing ", hat), phrase_or_empty(", holding ", held)
+        return f"{kind}{who}{worn}, {eyes}, {mouth}{carried}, {ground}"
     if form == 3:
-        return f"{ground}, {kind}{who}{joined(' in ', hat)}{joined(' with ', held)}, {mouth} and {eyes}"
+        return (
+            f"{ground}, {kind}{who}{phrase_or_empty(' in ', hat)}{phrase_or_empty(' with ', held)}, {mouth} and {eyes}"
+        )
     parts = [part for part in (hat, eyes, mouth, held, ground) if part]
     return ", ".join([f"{kind}{who}", *r.sample(parts, len(parts))])
 

@@ -193,7 +193,7 @@ def train_clip(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
         "clip-hard": ContrastiveSampler(base, kin, HARDEST, SHARE_RECOLOURED),
     }
 
-    def loss_of(phase: str, step: int, r: np.random.Generator) -> Tensor:
+    def contrastive_loss_at_step(phase: str, step: int, r: np.random.Generator) -> Tensor:
         long = step % LONG_EVERY == 0
         batch = samplers[phase].batch(phase == "clip" and step < RANDOM_UNTIL, long, r)
         ids = token_ids_of(tokenizer, batch.texts, CONTEXT if long else SHORT).to(where)
@@ -207,11 +207,16 @@ def train_clip(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
 
     depends_on = [corpus_fingerprint(), MODEL, BATCH, GROUP]
     train_modules_resumably(
-        "clip", {"clip": clip}, partial(loss_of, "clip"), STEPS, {"clip": LEARNING_RATE}, depends_on
+        "clip", {"clip": clip}, partial(contrastive_loss_at_step, "clip"), STEPS, {"clip": LEARNING_RATE}, depends_on
     )
     depends_on += RECIPE
     train_modules_resumably(
-        "clip-hard", {"clip": clip}, partial(loss_of, "clip-hard"), HARD_STEPS, {"clip": HARD_RATE}, depends_on
+        "clip-hard",
+        {"clip": clip},
+        partial(contrastive_loss_at_step, "clip-hard"),
+        HARD_STEPS,
+        {"clip": HARD_RATE},
+        depends_on,
     )
     return clip
 

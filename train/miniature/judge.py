@@ -90,7 +90,7 @@ def train_judge(corpus: Corpus, vae: Any) -> TraitAndStyleJudge:
     judge = TraitAndStyleJudge().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     truth = {name: torch.from_numpy(values) for name, values in true_classes(corpus).items()}
 
-    def loss_of(step: int, r: np.random.Generator) -> Tensor:
+    def classification_loss_at_step(step: int, r: np.random.Generator) -> Tensor:
         chosen = r.integers(len(pixels), size=BATCH)
         x = torch.from_numpy(pixels[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
         with bf16_autocast(where):
@@ -99,7 +99,9 @@ def train_judge(corpus: Corpus, vae: Any) -> TraitAndStyleJudge:
         return torch.stack(losses).sum()
 
     depends_on = [corpus_fingerprint("judge"), WIDTHS, BATCH, CODING_NOISE, round(vae.config.scaling_factor, 3)]
-    train_modules_resumably("judge", {"judge": judge}, loss_of, STEPS, {"judge": LEARNING_RATE}, depends_on)
+    train_modules_resumably(
+        "judge", {"judge": judge}, classification_loss_at_step, STEPS, {"judge": LEARNING_RATE}, depends_on
+    )
     return judge
 
 

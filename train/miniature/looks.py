@@ -53,7 +53,7 @@ def riso_print_svg(figure: list[Shape], traits: dict[str, str], style: Style, po
     dark = overprinted_colour(first, second)
     light = {"cream", "silver", "white", "yellow"}
 
-    def screen(name: str, colour: str, turn: float) -> str:
+    def halftone_pattern_svg(name: str, colour: str, turn: float) -> str:
         p = style.pitch
         dot = f'<circle cx="{p / 2}" cy="{p / 2}" r="{p * 0.34:.2f}" fill="{colour}"/>'
         return svg_pattern(name, p, turn, full_rectangle(paper) + dot)
@@ -65,7 +65,7 @@ def riso_print_svg(figure: list[Shape], traits: dict[str, str], style: Style, po
             return paper if s.colour in light else second if s.colour == "gold" else dark
         return "url(#a)" if s.tone > 0.2 else first
 
-    out = screen("a", second if first == paper else first, 20) + screen("b", second, 45)
+    out = halftone_pattern_svg("a", second if first == paper else first, 20) + halftone_pattern_svg("b", second, 45)
     out += full_rectangle(paper) + full_rectangle("url(#b)") + filled_path(box_path(0, 56, 64, 8), second)
     out += f'<g transform="{pose}"><g transform="translate(1 -0.8)">'  # the second plate never quite fits
     out += "".join(filled_path(s.path, paper) for s in figure if not s.width and s.part != "face") + "</g>"
@@ -89,20 +89,23 @@ def overprinted_colour(first: str, second: str) -> str:
 def pixel_grid_face_shapes(traits: dict[str, str]) -> list[Shape]:
     """Eyes and mouth of whole cells of 4 pixels, placed by hand: a face that is only reduced is not legible."""
 
-    def cells(colour: str, *places: tuple[int, int]) -> list[Shape]:
+    def grid_cell_shapes(colour: str, *places: tuple[int, int]) -> list[Shape]:
         return [Shape(box_path(4 * x, 4 * y, 4, 4), colour, 0.0, "face") for x, y in places]
 
     lids, brows = [(5, 9), (6, 9), (9, 9), (10, 9)], [(5, 7), (6, 8), (9, 8), (10, 7)]
     white = [(5, 8), (6, 8), (5, 9), (9, 8), (10, 8), (10, 9)]
     eyes = {
-        "round": cells("white", *white) + cells("ink", (6, 9), (9, 9)),
-        "sleepy": cells("ink", *lids),
-        "sunglasses": cells("ink", *((x, 8) for x in range(4, 12)), *lids) + cells("white", (5, 8), (9, 8)),
-        "angry": cells("ink", *brows) + cells("white", (5, 8), (10, 8)) + cells("crimson", (6, 9), (9, 9)),
+        "round": grid_cell_shapes("white", *white) + grid_cell_shapes("ink", (6, 9), (9, 9)),
+        "sleepy": grid_cell_shapes("ink", *lids),
+        "sunglasses": grid_cell_shapes("ink", *((x, 8) for x in range(4, 12)), *lids)
+        + grid_cell_shapes("white", (5, 8), (9, 8)),
+        "angry": grid_cell_shapes("ink", *brows)
+        + grid_cell_shapes("white", (5, 8), (10, 8))
+        + grid_cell_shapes("crimson", (6, 9), (9, 9)),
     }
     mouths = {
-        "smile": cells("ink", (6, 11), (9, 11), (7, 12), (8, 12)),
-        "open": cells("crimson", (7, 11), (8, 11), (7, 12), (8, 12)),
-        "flat": cells("ink", *((x, 11) for x in range(6, 10))),
+        "smile": grid_cell_shapes("ink", (6, 11), (9, 11), (7, 12), (8, 12)),
+        "open": grid_cell_shapes("crimson", (7, 11), (8, 11), (7, 12), (8, 12)),
+        "flat": grid_cell_shapes("ink", *((x, 11) for x in range(6, 10))),
     }
     return eyes.get(traits.get("eyes", ""), []) + mouths.get(traits.get("mouth", ""), [])

@@ -77,7 +77,7 @@ def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> A
     where = training_device()
     vae = build_vae().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def loss_of(x: Tensor, step: int) -> Tensor:
+    def reconstruction_loss_of_pictures(x: Tensor, step: int) -> Tensor:
         noise = torch.Generator().manual_seed(step)
         with bf16_autocast(where):
             latents = vae.encoder(x).float()
@@ -93,14 +93,14 @@ def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> A
     def loss_on_collectibles(step: int, r: np.random.Generator) -> Tensor:
         whole = step >= FULL_SIZE_FROM * STEPS
         x = random_crops(collectibles, 64 if whole else CROP, BATCH // 4 if whole else BATCH, r)
-        return loss_of(augmented_crops(x, r).to(where, memory_format=torch.channels_last), step)
+        return reconstruction_loss_of_pictures(augmented_crops(x, r).to(where, memory_format=torch.channels_last), step)
 
     def loss_on_collectibles_and_textures(step: int, r: np.random.Generator) -> Tensor:
         half = BATCH // 2
         x = torch.cat(
             [augmented_crops(random_crops(collectibles, CROP, half, r), r), random_crops(textures, CROP, half, r)]
         )
-        return loss_of(x.to(where, memory_format=torch.channels_last), step)
+        return reconstruction_loss_of_pictures(x.to(where, memory_format=torch.channels_last), step)
 
     depends_on = [corpus_fingerprint(), WIDTH, LATENT_CHANNELS, BATCH, CROP, LATENT_NOISE]
     train_modules_resumably("vae", {"vae": vae}, loss_on_collectibles, STEPS, {"vae": LEARNING_RATE}, depends_on)
