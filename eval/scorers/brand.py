@@ -25,12 +25,10 @@ Fails on art that differs from all foreign sets, and from the brand, in what the
 (`drawing`, `palette`, `style`) must see that. Subjects count too: a brand of faces is partly known by faces.
 """
 
-from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
 
 from eval.measuring.measured import EncodedPictures, ForeignSet, MeasuredLot, percentiles_0_to_100
@@ -38,11 +36,11 @@ from eval.measuring.record import OF_BASE, SeparationFromForeignSet, StyleReadab
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers.brandfeatures import PIXEL_BLOCKS, brand_feature_blocks
 from eval.scorers.prompt import fit_platt_scaling
+from eval.scorers.ridge import RIDGE, FittedRidge, fit_ridge
 
 SURELY = 0.995  # area: the base's own pictures that are told so well need not be learned from
 READABLE = 0.8  # lower bound of the area against the nearest foreign set; below it the style is not readable
 ONE_SIDED = 1.645  # standard deviations: a lower bound with 95 % confidence
-RIDGE = 0.01  # penalty; rows have squared length near the number of blocks, weights of all rows sum to 1
 FLOOR = 0.05  # of a block's mean variance: features that hardly vary are not blown up
 BLOCK = 4096  # pictures of a lot at once
 
@@ -73,114 +71,6 @@ def fit_block_scaling(blocks: list[NDArray], pixels: bool = True) -> FeatureBloc
         np.sqrt((v + FLOOR * v.mean() + 1e-12) * len(v) / weight) for v, weight in zip(variances, weights, strict=True)
     ]
     return FeatureBlockScaling([block.mean(0, dtype=np.float64) for block in blocks], widths)
-
-
-class RegressionSums(NamedTuple):
-    """Weighted sums over rows of features: all that ridge regression needs to know of the rows."""
-
-    weight: float
-    rows: NDArray[np.float64]  # [k]
-    truth: float
-    squares: NDArray[np.float64]  # [k, k]
-    products: NDArray[np.float64]  # [k] of rows and truth
-
-    def plus_multiple_of(self, others: "RegressionSums", times: int = 1) -> "RegressionSums":
-        """The sums over these rows and `times` times the others; -1 takes away rows that were counted."""
-        return RegressionSums(*(mine + times * theirs for mine, theirs in zip(self, others, strict=True)))  # type: ignore[operator]
-
-
-def regression_sums(rows: NDArray, truth: NDArray, weights: NDArray) -> RegressionSums:
-    """What `fit_ridge` needs to know of rows [n, k]: their weighted sums, and those of their products with one another
-    and with `truth` [n], which is 1 or -1. `weights` [n] are above 0.
-    """
-    weighted = (weights[:, None] * rows).astype(np.float64)
-    sums = weighted.sum(0), float(weights @ truth), rows.T @ weighted, weighted.T @ truth
-    return RegressionSums(float(weights.sum()), *sums)
-
-
-class FittedRidge(NamedTuple):
-    """A ridge regression of a truth of 1 or -1, such as the brand or others, on rows [k]; made by `fit_ridge`."""
-
-    weights: NDArray[np.float64]  # [k]
-    offset: float
-    mean: NDArray[np.float64]  # [k] of the rows
-    factor: NDArray[np.float64]  # [k, k] lower triangle: the root of the rows' covariance and the penalty
-    weight: float  # of all rows
-
-    def predicted_responses(self, rows: NDArray) -> NDArray[np.float64]:
-        """[n] what the regression predicts for each of the rows [n, k]: near 1 or near -1."""
-        return rows @ self.weights + self.offset
-
-    def responses_left_out(
-        self, rows: NDArray, truth: NDArray, weights: NDArray, views: int = 1
-    ) -> NDArray[np.float64]:
-        """[n] what a regression on all the other rows would predict for each of these rows [n, k] of this regression.
-
-        `views` rows [i, i + n / views, ...] of equal weight show one picture, and are left out together.
-        """
-        hat_roots = self.hat_roots(rows, weights)
-        hat = products_of_views(hat_roots, hat_roots, views)
-        return truth - errors_left_out(hat, truth - self.predicted_responses(rows))
-
-    def responses_without_set(
-        self,
-        apart: tuple[NDArray, NDArray, NDArray],
-        others: tuple[NDArray, NDArray, NDArray],
-        views: int,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What a regression without the rows `apart` would predict for them, [m], and what it would predict for the
-        rows `others` if the views of each were left out too, [n]. Both are rows of this regression: (rows, truth,
-        weights).
-
-        It follows from the hat matrix H: without the rows S, the weighted errors of S are (1 - H_SS)^-1 times theirs,
-        and the entries of other rows R and T are H_RT + H_RS (1 - H_SS)^-1 H_ST.
-        """
-        roots, other_roots = self.hat_roots(apart[0], apart[2]), self.hat_roots(others[0], others[2])
-        sides = np.sqrt(apart[2]), np.sqrt(others[2])
-        errors = [
-            side * (t - self.predicted_responses(rows))
-            for side, (rows, t, _) in zip(sides, (apart, others), strict=True)
-        ]
-        across = roots.T @ other_roots  # [m, n]
-        solved = np.linalg.solve(np.eye(len(errors[0])) - roots.T @ roots, np.c_[errors[0], across])
-        alone = apart[1] - solved[:, 0] / sides[0]
-        hat = products_of_views(other_roots, other_roots, views) + products_of_views(across, solved[:, 1:], views)
-        left = errors_left_out(hat, (errors[1] + across.T @ solved[:, 0]) / sides[1])
-        return alone, others[1] - left
-
-    def hat_roots(self, rows: NDArray, weights: NDArray) -> NDArray[np.float64]:
-        """[k + 1, n] columns whose products with one another are the hat matrix of these rows [n, k], for errors
-        times the roots of the weights.
-        """
-        shares = np.sqrt(weights / self.weight)
-        centred = ((rows - self.mean) * shares[:, None]).T
-        return np.vstack([solve_triangular(self.factor, centred, lower=True, check_finite=False), shares])
-
-
-def products_of_views(left: NDArray, right: NDArray, views: int) -> NDArray[np.float64]:
-    """[n, views, views] the products of the columns of `left` and `right` [k, views * n] that show one picture."""
-    shape = (len(left), views, -1)
-    return np.einsum("kan,kbn->nab", left.reshape(shape), right.reshape(shape), optimize=True)
-
-
-def errors_left_out(hat: NDArray, errors: NDArray) -> NDArray[np.float64]:
-    """[views * n] errors of a regression that has not seen the picture, from the errors [views * n] of one that has.
-
-    `hat` [n, views, views] are the entries of its hat matrix; the views of a picture weigh alike.
-    """
-    views = hat.shape[1]
-    each = errors.reshape(views, -1).T[..., None]
-    return np.linalg.solve(np.eye(views) - hat, each)[..., 0].T.ravel().astype(np.float64)
-
-
-def fit_ridge(of: RegressionSums, ridge: float = RIDGE) -> FittedRidge:
-    """Fit ridge regression of the truth, 1 or -1, on the rows whose `regression_sums` these are."""
-    mean, level = of.rows / of.weight, of.truth / of.weight
-    covariance = of.squares / of.weight - np.outer(mean, mean) + ridge * np.eye(len(mean))
-    factor = np.linalg.cholesky(covariance).astype(np.float64)
-    half = solve_triangular(factor, of.products / of.weight - mean * level, lower=True, check_finite=False)
-    found = solve_triangular(factor, half, lower=True, trans=1, check_finite=False)
-    return FittedRidge(np.asarray(found, np.float64), float(level - mean @ found), mean, factor, of.weight)
 
 
 def balanced_row_weights(own: int, sets: list[ForeignSet]) -> NDArray[np.float64]:
@@ -269,15 +159,15 @@ def fit_brand_classifier(
     ends = np.cumsum([len(part) for part in rows])[:-1]
     weights = np.split(balanced_row_weights(2 * r, sets), ends)
     truths = [np.full(len(part), -1.0 if i else 1.0) for i, part in enumerate(rows)]
-    parts = [regression_sums(*part) for part in zip(rows, truths, weights, strict=True)]
-    total = reduce(RegressionSums.plus_multiple_of, parts)
     if decided:
-        seen, sides = scaling.scaled_rows(brand_feature_blocks(decided[0], pixels)), decided[1]
-        each = np.full(len(sides), min(1 / (4 * r), 1 / (2 * len(sides))))
-        total = total.plus_multiple_of(regression_sums(seen, sides, each))
-    whole = fit_ridge(total)
-
-    known = whole.responses_left_out(rows[0], truths[0], weights[0], views=2).reshape(2, r)  # of both views
+        count = len(decided[1])
+        rows.append(scaling.scaled_rows(brand_feature_blocks(decided[0], pixels)))
+        weights.append(np.full(count, min(1 / (4 * r), 1 / (2 * count))))
+        truths.append(decided[1])
+    parts = list(zip(rows, truths, weights, strict=True))
+    everything = [np.concatenate(one) for one in (rows, truths, weights)]
+    whole = fit_ridge(*everything)
+    known = whole.responses_left_out(*parts[0], views=2).reshape(2, r)  # of both views
     foreign, separations = [], []
 
     def record_separation_from_set(name: str, mine: NDArray, apart: NDArray) -> None:
@@ -289,16 +179,14 @@ def fit_brand_classifier(
 
     unknown = [i for i, one in enumerate(sets, start=1) if not one.given and len(sets) > 1]
     if unknown:  # they weigh alike; the penalty is a share of the weight of the rows that stay
-        stays = 1 - weights[unknown[0]].sum() / total.weight
-        all_rows = fit_ridge(total, RIDGE * stays)
+        stays = 1 - weights[unknown[0]].sum() / whole.weight
+        all_rows = fit_ridge(*everything, RIDGE * stays)
     for i, one in enumerate(sets, start=1):
         if i in unknown:
-            apart, mine = all_rows.responses_without_set(
-                (rows[i], truths[i], weights[i]), (rows[0], truths[0], weights[0]), views=2
-            )
+            apart, mine = all_rows.responses_without_set(parts[i], parts[0], views=2)
             record_separation_from_set(one.name, mine.reshape(2, r), apart)
         else:
-            record_separation_from_set(one.name, known, whole.responses_left_out(rows[i], truths[i], weights[i]))
+            record_separation_from_set(one.name, known, whole.responses_left_out(*parts[i]))
     for one in unseen:
         record_separation_from_set(
             one.name, known, whole.predicted_responses(scaling.scaled_rows(brand_feature_blocks(one, pixels)))
@@ -307,7 +195,7 @@ def fit_brand_classifier(
     slope, offset = fit_platt_scaling(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))
     log_odds = (slope * every + offset).astype(np.float32)
     separations.sort(key=lambda found: (found.low, found.area))
-    known_log_odds = slope * whole.responses_left_out(seen, sides, each) + offset if decided else np.zeros(0)
+    known_log_odds = slope * whole.responses_left_out(*parts[-1]) + offset if decided else np.zeros(0)
     return BrandClassifier(
         scaling,
         whole,

@@ -48,8 +48,9 @@ def scores_and_lowest_score(spreads: NDArray[np.float32]) -> NDArray[np.float32]
 
 def column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] log-odds that people accept each picture of the lot; those of references go into `measured.own`."""
-    from eval.scorers.brand import fit_block_scaling, fit_ridge, regression_sums
+    from eval.scorers.brand import fit_block_scaling
     from eval.scorers.prompt import fit_platt_scaling
+    from eval.scorers.ridge import fit_ridge
 
     decided = measured.decided
     assert decided is not None
@@ -70,7 +71,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
 
     known, truth = rows_read_by_head(decided.features, of_decided), np.where(decided.accepted, 1.0, -1.0)
     each = np.where(decided.accepted, 0.5 / decided.accepted.sum(), 0.5 / (~decided.accepted).sum())
-    fitted = fit_ridge(regression_sums(known, truth, each), RIDGE)
+    fitted = fit_ridge(known, truth, each, RIDGE)
     apart = fitted.responses_left_out(known, truth, each)
     slope, offset = fit_platt_scaling(apart, truth)
     found = slope * fitted.predicted_responses(rows_read_by_head(measured.pictures, of_lot)) + offset

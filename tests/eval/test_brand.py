@@ -16,7 +16,7 @@ from eval.measuring.foreign import shipped_pictures_on_backgrounds
 from eval.measuring.measured import ForeignSet
 from eval.measuring.record import OF_BASE
 from eval.measuring.redrawn import copy_degraded_like_model_drawing
-from eval.scorers import brand, brandfeatures
+from eval.scorers import brand, brandfeatures, ridge
 from stylegate import files
 from stylegate.config import Config
 
@@ -93,7 +93,7 @@ def test_a_reference_is_read_by_a_reader_that_does_not_know_it() -> None:
     rows = np.concatenate([np.concatenate(brandfeatures.brand_feature_blocks(one), axis=1) for one in (own, other)])  # type: ignore[arg-type]
     truth, weights = np.repeat([1.0, -1.0], 24), np.random.default_rng(1).uniform(1, 2, 48)
     weights[12:24] = weights[:12]  # the two views of a picture weigh alike
-    fitted = brand.fit_ridge(brand.regression_sums(rows, truth, weights))
+    fitted = ridge.fit_ridge(rows, truth, weights)
     alone = fitted.responses_left_out(rows, truth, weights)
     pairs = fitted.responses_left_out(rows[:24], truth[:24], weights[:24], views=2)
     for left, places in [(alone, [i]) for i in (0, 5, 30)] + [(pairs, [i, i + 12]) for i in (0, 7)]:
@@ -103,7 +103,7 @@ def test_a_reference_is_read_by_a_reader_that_does_not_know_it() -> None:
         mean, level = np.average(rows[rest], axis=0, weights=w), np.average(truth[rest], weights=w)
         centred = rows[rest] - mean
         found = np.linalg.solve(
-            (centred * w[:, None]).T @ centred + brand.RIDGE * np.eye(rows.shape[1]),
+            (centred * w[:, None]).T @ centred + ridge.RIDGE * np.eye(rows.shape[1]),
             (centred * w[:, None]).T @ (truth[rest] - level),
         )
         assert left[places] == pytest.approx((rows[places] - mean) @ found + level, abs=2e-6), places
@@ -159,17 +159,20 @@ def test_shipped_pictures_lie_on_the_grounds_of_references_too() -> None:
     assert grounds == {(255, 255, 255), (20, 20, 20)}
 
 
-def test_rows_that_are_taken_away_are_as_if_they_had_never_been_there() -> None:
+def test_a_set_is_left_out_as_if_it_had_never_been_there() -> None:
+    """And with it both views of a reference, whose response would else know it."""
     random = np.random.default_rng(0)
-    rows, truth, weights = random.normal(size=(40, 5)), random.choice([-1.0, 1.0], 40), random.uniform(1, 2, 40)
-    whole, some = (
-        brand.regression_sums(rows, truth, weights),
-        brand.regression_sums(rows[30:], truth[30:], weights[30:]),
-    )
-    left = brand.fit_ridge(whole.plus_multiple_of(some, -1)).predicted_responses(rows)
-    assert left == pytest.approx(
-        brand.fit_ridge(brand.regression_sums(rows[:30], truth[:30], weights[:30])).predicted_responses(rows)
-    )
+    counts, k = (24, 10, 15), 30  # rows of references in two views, and of two sets
+    rows = [random.normal(size=(count, k)) for count in counts]
+    truths = [np.full(n, s) for n, s in zip(counts, (1.0, -1.0, -1.0), strict=True)]
+    weights = [np.full(n, 1 / n / (2 if i == 0 else 4)) for i, n in enumerate(counts)]
+    stays = 1 - weights[2].sum() / sum(map(np.sum, weights))
+    fitted = ridge.fit_ridge(*map(np.concatenate, (rows, truths, weights)), ridge.RIDGE * stays)  # type: ignore[arg-type]
+    parts = list(zip(rows, truths, weights, strict=True))
+    apart, mine = fitted.responses_without_set(parts[2], parts[0], views=2)
+    without = ridge.fit_ridge(*(np.concatenate(one[:2]) for one in (rows, truths, weights)))
+    assert apart == pytest.approx(without.predicted_responses(rows[2]))
+    assert mine == pytest.approx(without.responses_left_out(*parts[0], views=2))
 
 
 def test_a_redrawn_copy_is_near_its_picture_and_the_same_whatever_stands_beside_it() -> None:
