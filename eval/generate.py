@@ -48,7 +48,7 @@ from eval.lot.rounds import (
     attempts_in_unfinished_parts,
     next_round,
     read_batch_progress,
-    recorded_or_new_round,
+    recorded_round_or_one_with_learnt_line,
 )
 from eval.measuring import encodername, features
 from eval.measuring.previews import PreviewScorer
@@ -186,7 +186,7 @@ def draw_rounds_with_early_stopping(config: Config, folder: Path, processes: Par
             processes.wait_for_everyone()  # until the base's own pictures are there
             scorer = PreviewScorer(config, folder, stage.device)
         if processes.is_main_process:
-            early.append_new_round(folder, recorded_or_new_round(folder, found, scorer.key))
+            early.append_new_round(folder, recorded_round_or_one_with_learnt_line(folder, found, scorer.key))
         processes.wait_for_everyone()  # until the line is written
         stopping = HopelessAttemptStopper(scorer, early.read_rounds(folder)[found.number], ends_after)
         share = found.parts[processes.process_index :: processes.num_processes]

@@ -18,7 +18,7 @@ from eval.lot.batch import PlanSlot
 from eval.lot.cost import CostRecord
 from eval.lot.early import EarlyStopRound, ScoredPreview
 from eval.lot.record import BatchRecord, SamplerTrial
-from eval.measuring.record import ScoreRecord
+from eval.measuring.record import LotScoringRecord
 from eval.package.items import ItemRecord
 from eval.package.label_heads import LastLabelRowHashByPurpose
 from eval.package.living import ChangesSinceVersion
@@ -58,7 +58,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "provenance": Provenance,  # provenance.json
     "round": EarlyStopRound,  # a row of rounds.jsonl: the line that a round of generate stops attempts below
     "record": ItemRecord,  # records/<id>.json of a package
-    "score": ScoreRecord,  # score.json
+    "score": LotScoringRecord,  # score.json
     "slot": PlanSlot,  # a row of plan.parquet
     "traits": TraitsFile,  # a traits file
     "trial": SamplerTrial,  # data/batches/trials/: the steps and guidance that were tried for a LoRA

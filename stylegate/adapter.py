@@ -231,9 +231,11 @@ def lora_shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> s
     if down.ndim != len(shape) or up.ndim not in (2, len(shape)):  # 2: LyCORIS' DyLoRA of a convolution
         return f"its halves have {down.ndim} and {up.ndim} axes, the layer has {len(shape)}"
     if up.shape[1] != down.shape[0] or not down.shape[0] or set(up.shape[2:]) - {1}:
-        return f"its halves are {shape_as_text(down.shape)} and {shape_as_text(up.shape)}: they do not share a rank"
+        halves = f"{tensor_shape_as_text(down.shape)} and {tensor_shape_as_text(up.shape)}"
+        return f"its halves are {halves}: they do not share a rank"
     if down.shape[1:] != shape[1:] or up.shape[0] != shape[0]:
-        return f"LoRA for {shape_as_text(up.shape[:1] + down.shape[1:])}, the base has {shape_as_text(shape)}"
+        of_lora = tensor_shape_as_text(up.shape[:1] + down.shape[1:])
+        return f"LoRA for {of_lora}, the base has {tensor_shape_as_text(shape)}"
     return None
 
 
@@ -246,20 +248,20 @@ def factored_shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) 
         return str(error)
     fits = made == shape if len(made) == len(shape) else made == (shape[0], math.prod(shape[1:]))
     kind = lycoris.adapter_kind_of_parts(found)
-    return None if fits else f"{kind} for {shape_as_text(made)}, the base has {shape_as_text(shape)}"
+    return None if fits else f"{kind} for {tensor_shape_as_text(made)}, the base has {tensor_shape_as_text(shape)}"
 
 
 def magnitude_or_bias_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], kind: str) -> str | None:
     """Why the magnitudes or the bias of a layer do not fit a weight of `shape` [out, in, ...]; None if they do."""
     if "bias" in found and tuple(found["bias"].shape) != shape[:1]:
-        return f"its diff_b is {shape_as_text(found['bias'].shape)}, the base has {shape[0]} outputs"
+        return f"its diff_b is {tensor_shape_as_text(found['bias'].shape)}, the base has {shape[0]} outputs"
     if kind == "difference" and found.keys() & {"magnitude", "dora_scale"}:
         return "a whole difference with magnitudes of a DoRA, which no writer defines"
     if kind != "LoRA" and "magnitude" in found:
         return f"{kind} with PEFT's magnitudes, which PEFT does not define"
     if ("magnitude" in found or "dora_scale" in found) and layer_dora_magnitudes_or_none(found, shape) is None:
         lengths = found["dora_scale" if "dora_scale" in found else "magnitude"]
-        given, wanted = shape_as_text(lengths.shape), shape_as_text(shape)
+        given, wanted = tensor_shape_as_text(lengths.shape), tensor_shape_as_text(shape)
         return f"its magnitude is {given}, which is neither per output nor per input of {wanted}"
     return None
 
@@ -307,7 +309,7 @@ def layer_dora_magnitudes_or_none(found: Mapping[str, Tensor], shape: tuple[int,
     return None
 
 
-def shape_as_text(shape: Any) -> str:
+def tensor_shape_as_text(shape: Any) -> str:
     """The shape of a tensor as text, for example "64 x 3 x 3 x 3"."""
     return " x ".join(map(str, shape))
 

@@ -375,7 +375,7 @@ def decoded_image(item: BrandPicture, brand: Brand) -> Image.Image:
     return pictures.decode_picture(item.unchanged_file_bytes(), brand.background).image
 
 
-def decoded_image_with_alpha(item: BrandPicture, brand: Brand) -> Image.Image:
+def decoded_image_as_rgba(item: BrandPicture, brand: Brand) -> Image.Image:
     """The picture as a base that draws alpha learns it: RGBA, and opaque where the brand does not keep alpha.
 
     Raises PictureError.

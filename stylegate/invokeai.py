@@ -8,9 +8,9 @@ from stylegate.loracontents import (
     LoraContents,
     is_unet_or_text_encoder_layer,
     layers_with_part,
+    name_style_by_plain_layer,
     other_adapter_kinds,
     other_strengths_in_words,
-    styles_of_plain_layers,
     tensors_by_layer,
     wrong_strengths_without_header,
 )
@@ -84,7 +84,7 @@ def invokeai_problems_with_transformer(file: LoraContents) -> list[str]:
     found = []
     of_flux = any(part in layer for layer in file.styles for part in OF_FLUX)
     dotted = {layer for layer, style in file.styles.items() if style != "kohya"}
-    plain = styles_of_plain_layers(file).keys() & dotted
+    plain = name_style_by_plain_layer(file).keys() & dotted
     beside = [key for key, p in file.parts_by_key.items() if p.layer in plain and p.part in lycoris.BESIDE]
     if of_flux and beside:
         return [f"refuses it: {loraheader.escape_control_characters(beside[0])} beside a pair of matrices"]

@@ -139,7 +139,7 @@ def layers_with_part(file: LoraContents, part: str) -> list[str]:
     return [p.layer for p in file.parts_by_key.values() if p.part == part]
 
 
-def styles_of_plain_layers(file: LoraContents) -> dict[str, str]:
+def name_style_by_plain_layer(file: LoraContents) -> dict[str, str]:
     """The style of names of each layer that is plain LoRA, or half of one, by layer."""
     return {layer: style for layer, style in file.styles.items() if layer not in file.factored}
 

@@ -19,10 +19,10 @@ from stylegate.loracontents import (
     is_unet_or_text_encoder_layer,
     layers_by_problem,
     layers_with_part,
+    name_style_by_plain_layer,
     nearly_equal,
     other_adapter_kinds,
     other_strengths_in_words,
-    styles_of_plain_layers,
     wrong_strengths_without_header,
 )
 from stylegate.words import counted
@@ -64,7 +64,7 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
 def problems_in_diffusers(file: LoraContents) -> list[str]:
     """What diffusers ignores, refuses, or takes at another strength, a sentence each; an empty list if it reads all."""
     found = ["drops dora_scale: a DoRA without its magnitudes"] if layers_with_part(file, "dora_scale") else []
-    plain = styles_of_plain_layers(file)
+    plain = name_style_by_plain_layer(file)
     if file.styles and not any(map(is_unet_or_text_encoder_layer, file.styles)):
         return found + problems_in_diffusers_of_transformer(file)
     if any("regular expression" in problem for problem in loraheader.StatedLoraSettings(file.metadata).problems):
@@ -98,7 +98,7 @@ def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
     empty list if it reads all. Its loaders differ by family.
     """
     if "LoKr" in file.factored.values():
-        if len(set(file.factored.values())) > 1 or styles_of_plain_layers(file):
+        if len(set(file.factored.values())) > 1 or name_style_by_plain_layer(file):
             return ["refuses it: it has LoKr beside layers of another kind"]
         return ["reads LoKr for FLUX.2 and Z-Image alone"]
     if foreign := [key for key in file.tensors if "lora" not in key and not key.endswith(".alpha")]:
@@ -240,7 +240,9 @@ def header_settings_of_component(component: str, header: dict[str, Any]) -> dict
 
 
 def is_unet_or_clip_module_path(component: str, path: str) -> bool:
-    """Whether a path can be of a module in diffusers' UNet or in a CLIP text encoder."""
+    """Whether `path` can be that of a module of the `component`: diffusers' UNet if that is "unet", else a CLIP text
+    encoder.
+    """
     if component == "unet":
         return loranames.original_unet_path(path) is not None
     return path.startswith(("encoder.layers.", "text_projection", "embeddings."))

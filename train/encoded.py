@@ -176,7 +176,7 @@ def autoencoder_pixels(item: BrandPicture, brand: Brand, draws_alpha: bool, widt
     It is [1, 4, height, width] for a base that draws alpha; fully transparent pixels then have the brand's background
     colour.
     """
-    decoded = brandset.decoded_image_with_alpha if draws_alpha else brandset.decoded_image
+    decoded = brandset.decoded_image_as_rgba if draws_alpha else brandset.decoded_image
     fitted = np.array(pictures.scale_and_crop(decoded(item, brand), width, height))
     if draws_alpha:
         fitted[fitted[..., 3] == 0, :3] = ImageColor.getcolor(brand.background, "RGB")

@@ -48,7 +48,7 @@ from stylegate.config import Config, config_as_dict
 from stylegate.configgroups import GenerateConfig
 from train import batches, losses, sharding
 from train.encoded import autoencoder_pixels
-from train.run import Run
+from train.run import LoadedRun
 from train.weights import copy_lora_weights, lora_at_strength, lora_merged_on_cpu, with_averaged_weights
 
 FINAL = "handed-out"  # folder in samples/ of the pictures of what is handed out
@@ -69,7 +69,7 @@ class Evaluator:
     evaluation is that of what is handed out: its pictures have as many steps as those of `generate`.
     """
 
-    def __init__(self, run: Run, average: Sequence[Tensor], final: bool = False):
+    def __init__(self, run: LoadedRun, average: Sequence[Tensor], final: bool = False):
         self.run, self.average, self.final = run, average, final
         self.drawn_with = run.config.generate if final else preview_settings(run.config)
         self.samples: Path = run.directory / "samples"
@@ -320,7 +320,7 @@ def preview_settings(config: Config) -> GenerateConfig:
     return replace(config.generate, num_inference_steps=steps)
 
 
-def validation_losses_by_noise_level(run: Run, latents: dict[int, Tensor]) -> dict[str, float]:
+def validation_losses_by_noise_level(run: LoadedRun, latents: dict[int, Tensor]) -> dict[str, float]:
     """Mean loss on the first pictures of validation/, as many as are drawn, at fixed noise, by noise level: "0.1" is a
     tenth of the schedule.
 

@@ -32,7 +32,7 @@ from train import dryrun, optimizers, page, release, select, sharding, state
 from train.choose import choose_checkpoint_and_lora_strength, read_final_evaluation_result
 from train.evaluate import Evaluator
 from train.prepare import prepare_training_run
-from train.run import PATIENCE, Run
+from train.run import PATIENCE, LoadedRun
 from train.stats import StepStats, install_cache_read_timer
 from train.step import picture_files_of_step, training_pass_losses
 
@@ -175,7 +175,7 @@ def train(config: Config) -> int:
 
 
 def train_steps(
-    run: Run,
+    run: LoadedRun,
     optimizer: torch.optim.Optimizer,
     average: list[Tensor],
     evaluation: Evaluator,
@@ -268,7 +268,7 @@ def train_steps(
     return max(first, settings.max_steps)
 
 
-def write_lora_and_print_results(run: Run, selection: dict[str, Any], tracker: Tracker) -> None:
+def write_lora_and_print_results(run: LoadedRun, selection: dict[str, Any], tracker: Tracker) -> None:
     """Write the LoRA files of a finished run and tell the tracker about them. Print where they are, and what to do if
     few pictures pass the gate. `selection` is the content of selection.json.
     """

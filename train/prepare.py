@@ -21,12 +21,12 @@ from stylegate.families import FAMILIES, Family, LoadedBaseModel, pairing, pipel
 from stylegate.words import counted
 from train import batches, encoded, sharding, state
 from train.preferences import load_starting_lora, training_pictures_of_run
-from train.run import PATIENCE, Run
+from train.run import PATIENCE, LoadedRun
 
 DISK_PATIENCE_S = 90.0  # a network disk may show a new file to other machines a minute later
 
 
-def prepare_training_run(config: Config, directory: Path, accelerator: Accelerator) -> Run:
+def prepare_training_run(config: Config, directory: Path, accelerator: Accelerator) -> LoadedRun:
     """Check and encode the data, load the base, attach the LoRA, write run.json. Returns the run.
 
     Raises DataError, ModelError or ConfigError for what is wrong with brand set, base or config, and ConfigError if the
@@ -52,7 +52,7 @@ def prepare_training_run(config: Config, directory: Path, accelerator: Accelerat
     data = encoded.encode_training_set(taught, models, family, config.train, resolutions, accelerator)
     for part in encoders if not config.lora.text_encoder else []:  # draw_pictures fetches them; a card has better use
         part.to("cpu")
-    place_denoiser(models, config, device)
+    move_or_shard_denoiser(models, config, device)
     drawing, drawing_adapted = models, adapted
     if config.draw_base:
         drawing = load_base_model(config, config.draw_base, brand_set.brand, precision, device)
@@ -62,9 +62,9 @@ def prepare_training_run(config: Config, directory: Path, accelerator: Accelerat
         pixels = encoded.autoencoder_pixels(learned.pictures[0], brand_set.brand, models.draws_alpha, side, side)
         pairing.require_same_latents_of_autoencoders(family, models, drawing, pixels)
         drawing_adapted = add_lora(drawing, family, config)
-        place_denoiser(drawing, config, device)
+        move_or_shard_denoiser(drawing, config, device)
     pairs = config.preferences is not None
-    run = Run(
+    run = LoadedRun(
         config=config,
         directory=directory,
         brand_set=brand_set,
@@ -103,7 +103,7 @@ def prepare_training_run(config: Config, directory: Path, accelerator: Accelerat
     return run
 
 
-def require_common_disk(run: Run) -> None:
+def require_common_disk(run: LoadedRun) -> None:
     """Raise SurroundingsError, on all processes, if one of them does not see what the others have written: run.json,
     and an encoded picture of each.
     """
@@ -132,7 +132,7 @@ def load_base_model(config: Config, base: str, brand: Brand, precision: str, dev
     return models._replace(background=brand.background_for_drawn_pictures())
 
 
-def place_denoiser(models: LoadedBaseModel, config: Config, device: torch.device) -> None:
+def move_or_shard_denoiser(models: LoadedBaseModel, config: Config, device: torch.device) -> None:
     """Move the denoiser with its LoRA to the device; with hardware.shard=true each process keeps its part of the base
     there.
     """
@@ -142,7 +142,7 @@ def place_denoiser(models: LoadedBaseModel, config: Config, device: torch.device
         models.denoiser.to(device)
 
 
-def run_remarks(run: Run, resolutions: list[int]) -> list[str]:
+def run_remarks(run: LoadedRun, resolutions: list[int]) -> list[str]:
     """Sentences on base, sizes and buckets that a person should know before the first step."""
     settings = run.config.train
     largest, found = max(min(pictures.upright_size_of(item.unchanged_file_bytes())) for item in run.learned), []
@@ -204,7 +204,7 @@ def recompute_dora_magnitudes_in_fp32(part: nn.Module) -> None:
             vector.weight.data.copy_(weight.float().flatten(1).norm(dim=1).reshape(vector.weight.shape))
 
 
-def set_threads_and_compilation(run: Run) -> None:
+def set_threads_and_compilation(run: LoadedRun) -> None:
     """Set CPU threads, gradient checkpointing and compilation, and add to `run.facts` those settings that change bits.
 
     The number of threads is the configured one, else the one that the run began with, else torch's own choice on the

@@ -20,7 +20,7 @@ from stylegate.tracker import Tracker
 from stylegate.wandbrun import EVALUATED, STEP
 from train import select
 from train.record import CLOCK
-from train.run import Run
+from train.run import LoadedRun
 
 
 class CacheWithReadTimer:
@@ -37,7 +37,7 @@ class CacheWithReadTimer:
         return value
 
 
-def install_cache_read_timer(run: Run) -> CacheWithReadTimer:
+def install_cache_read_timer(run: LoadedRun) -> CacheWithReadTimer:
     """Replace the cache that the run reads its data from, in place, by one that counts the seconds of waiting. Returns
     that cache.
     """

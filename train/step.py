@@ -10,7 +10,7 @@ from torch import Tensor
 from stylegate import hardware
 from stylegate.families import Conditions
 from train import batches, losses
-from train.run import Run
+from train.run import LoadedRun
 
 
 class NoisedBatch(NamedTuple):
@@ -31,7 +31,7 @@ class TrainingPassLosses(NamedTuple):
     measures: dict[str, Tensor]  # [batch] each: what else is recorded of it, by name
 
 
-def training_pass_losses(run: Run, denoiser: Any, pass_index: int) -> TrainingPassLosses:
+def training_pass_losses(run: LoadedRun, denoiser: Any, pass_index: int) -> TrainingPassLosses:
     """The loss of each picture or pair of one training pass on this process, with gradients.
 
     `pass_index` counts passes (optimizer steps times accumulation); `denoiser` is the model as the accelerator wraps
@@ -50,7 +50,7 @@ def training_pass_losses(run: Run, denoiser: Any, pass_index: int) -> TrainingPa
     return TrainingPassLosses(each, {"preference_margin": margin, "preference_accuracy": accuracy})
 
 
-def noised_batch(run: Run, pass_index: int) -> NoisedBatch:
+def noised_batch(run: LoadedRun, pass_index: int) -> NoisedBatch:
     """The noised latents of a pass with their target, levels and conditions; both pictures of a pair share noise,
     level and caption.
     """
@@ -81,7 +81,7 @@ def noised_batch(run: Run, pass_index: int) -> NoisedBatch:
     )
 
 
-def prediction_errors(run: Run, denoiser: Any, batch: NoisedBatch) -> Tensor:
+def prediction_errors(run: LoadedRun, denoiser: Any, batch: NoisedBatch) -> Tensor:
     """The weighted error of the denoiser's prediction for each picture of the batch, float32 [n]."""
     settings, schedule = run.config.train.loss, run.models.schedule
     with hardware.autocast_to_bf16(
@@ -93,7 +93,7 @@ def prediction_errors(run: Run, denoiser: Any, batch: NoisedBatch) -> Tensor:
 
 
 @contextmanager
-def with_starting_lora_weights(run: Run) -> Iterator[None]:
+def with_starting_lora_weights(run: LoadedRun) -> Iterator[None]:
     """A context in which the LoRA that training began with stands in place of the trained one, so that no second model
     is needed.
     """
@@ -108,7 +108,7 @@ def with_starting_lora_weights(run: Run) -> Iterator[None]:
             parameter.data = now
 
 
-def views_of_training_pass(run: Run, step: int, rank: int) -> list[int]:
+def views_of_training_pass(run: LoadedRun, step: int, rank: int) -> list[int]:
     """Indices of the views, [batch], that the process `rank` sees in one training pass; of pairs those of the chosen
     pictures.
 
@@ -118,7 +118,7 @@ def views_of_training_pass(run: Run, step: int, rank: int) -> list[int]:
     return batches.view_indices_of_batch(run.buckets, settings.batch_size, step, rank, world, settings.seed)
 
 
-def picture_files_of_step(run: Run, step: int, rank: int) -> list[str]:
+def picture_files_of_step(run: LoadedRun, step: int, rank: int) -> list[str]:
     """The file names of the pictures, in order, that the process `rank` sees at the optimizer step `step`, counted from
     0; of pairs those of the chosen pictures.
     """

@@ -133,7 +133,7 @@ def run_unfinished_parts(place: Place, names: Iterable[str], load_stage: Callabl
                 return
             if stage is None:
                 stage = load_stage(read_json(place, SETTINGS))
-            with rows_with_local_picture_paths(place, name, read_rows_of_part(place, name)) as rows:
+            with rows_with_local_picture_paths(place, name, read_rows_to_do_in_part(place, name)) as rows:
                 run_stage_and_write_result(place, name, rows, stage)
     except Exception as error:
         told = error if isinstance(error, StylegateError) else error_for_user(error)
@@ -206,8 +206,10 @@ def read_json(place: Place, name: str) -> Any:
         raise DataError(f"{place.display_path_of_file(name)} cannot be read: {error}", next_step=AGAIN) from None
 
 
-def read_rows_of_part(place: Place, name: str) -> list[dict[str, Any]]:
-    """The rows of a part. Raises DataError if they, or the settings, are not those that the part was made of."""
+def read_rows_to_do_in_part(place: Place, name: str) -> list[dict[str, Any]]:
+    """The rows that a worker is to do as this part. Raises DataError if they, or the settings, are not those that the
+    part was made of.
+    """
     rows = read_json(place, f"{name}.json")["rows"]
     if files.canonical_sha256([read_json(place, SETTINGS), rows])[:24] != name:
         raise DataError(f"{place.display_path_of_file(f'{name}.json')} was changed after it was made", next_step=AGAIN)

@@ -92,7 +92,7 @@ def judge(
     if policy.calibrated_score and quiet:
         send_accepted_to_review(verdicts)
     if not quiet:
-        send_formerly_rejected_to_review(verdicts, labels.rejects_under_other_policies(lot.out, policy))
+        send_formerly_rejected_to_review(verdicts, labels.reject_labels_under_other_policies(lot.out, policy))
         notes += apply_decisions(verdicts, labels.valid_labels_by_sha256(lot.out, "review", policy))
         notes += labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
         notes += notes_on_disagreements(lot.out, policy)

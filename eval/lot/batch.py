@@ -19,7 +19,7 @@ from eval.lot.record import (
     BatchConfigWords,
     BatchFacts,
     BatchRecord,
-    DrawingFacts,
+    DrawingSettings,
     ModelFamilyFacts,
     PlanFacts,
     SamplerTrial,
@@ -185,7 +185,7 @@ def batch_facts_from_config(config: Config) -> BatchFacts:
             seed=config.plan.seed,
             traits=traits_or_prompts_digest(config),
         ),
-        generate=DrawingFacts(**settings),
+        generate=DrawingSettings(**settings),
         watermark=watermark_weights_digest(config.watermark),
     )
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from eval.lot.batch import DAMAGED_PLAN, attempt_and_slot, names_of_attempts_with_picture
-from eval.lot.record import DrawingFacts
+from eval.lot.record import DrawingSettings
 from stylegate import files
 from stylegate.records import Record
 
@@ -121,7 +121,7 @@ class EarlyStopRound(Record):
         return one.model_copy(update={"stopped": self.would_stop(one) and not is_seed_exempt_from_stopping(seed)})
 
 
-def steps_of_preview(drawing: DrawingFacts) -> int | None:
+def steps_of_preview(drawing: DrawingSettings) -> int | None:
     """The number of denoising steps after which a preview is scored; None where no picture is stopped early, as with
     fewer than FEWEST_STEPS steps.
     """

@@ -23,8 +23,8 @@ class PlanFacts(Record):
     """sha256 of the traits file or of the prompts file; null where the captions of the brand are the prompts."""
 
 
-class DrawingFacts(Record):
-    """How pictures are drawn."""
+class DrawingSettings(Record):
+    """Steps, guidance and batch size that pictures are drawn with, and when hopeless ones end."""
 
     num_inference_steps: int
     """Denoising steps of one picture."""
@@ -92,7 +92,7 @@ class BatchFacts(Record):
     """sha256 of the LoRA's file; null where the base draws alone."""
     family: ModelFamilyFacts
     plan: PlanFacts
-    generate: DrawingFacts
+    generate: DrawingSettings
     training_base: str = ""
     """Digest of the weights of the base that the LoRA was trained on, where another one draws (draw_base=)."""
     watermark: str = ""

@@ -102,7 +102,7 @@ def next_round(folder: Path, size: int, max_attempts: int) -> NextRound | None:
     rounds, verdicts = early.read_rounds(folder), verdicts_digest(folder)
     there, stopped = set(names_of_attempts_with_picture(folder / "images")), early.names_of_stopped_attempts(folder)
 
-    def unfinished_round(number: int, attempts: int) -> NextRound | None:
+    def round_if_not_all_drawn(number: int, attempts: int) -> NextRound | None:
         """The round with this number, of at most `attempts`; None where all of it is drawn."""
         due = read_batch_progress(folder, max_attempts, number).due[:attempts]
         parts = attempts_in_unfinished_parts(due, size, folder, stopped)
@@ -111,15 +111,15 @@ def next_round(folder: Path, size: int, max_attempts: int) -> NextRound | None:
     if (
         rounds
         and rounds[-1].verdicts_sha256 == verdicts
-        and (found := unfinished_round(rounds[-1].round, rounds[-1].attempts))
+        and (found := round_if_not_all_drawn(rounds[-1].round, rounds[-1].attempts))
     ):
         return found
     judged = {row["file"] for row in files.read_jsonl(folder / VERDICTS, "file", "verdict")}
     room = max(early.FIRST, size, len(judged)) - len(there - judged)
-    return unfinished_round(len(rounds), room // size * size) if room >= size else None
+    return round_if_not_all_drawn(len(rounds), room // size * size) if room >= size else None
 
 
-def recorded_or_new_round(folder: Path, found: NextRound, scored: str) -> EarlyStopRound:
+def recorded_round_or_one_with_learnt_line(folder: Path, found: NextRound, scored: str) -> EarlyStopRound:
     """The round as rounds.jsonl has it; one that is not there yet, with a line that is learnt from what is known now.
     Nothing is written.
     """

@@ -19,7 +19,7 @@ from eval.measuring.features import BrokenFile, cached_features_of_files, cached
 from eval.measuring.foreign import given_foreign_sets, shipped_foreign_sets, without_sets_of_this_brand
 from eval.measuring.head import aesthetic_head_and_notes, refuse_second_head
 from eval.measuring.measured import ForeignSet, MeasuredLot, PictureFeatures
-from eval.measuring.record import BatchMeasures, EncodingConditions, ReferencesUsed, ScoreRecord
+from eval.measuring.record import BatchMeasures, EncodingConditions, LotScoringRecord, ReferencesUsed
 from eval.measuring.redrawn import (
     encode_copies_degraded_like_drawings,
     encoded_at_foreign_size,
@@ -69,7 +69,7 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: ComparisonPictu
     own = {name: float32_with_null(column) for name, column in measured.own.items()}
     files.write_atomically(lot.out / "scores.parquet", parquet_bytes(rows))
     files.write_atomically(lot.out / "references.parquet", parquet_bytes(pa.table(own)))
-    ScoreRecord(
+    LotScoringRecord(
         key=scores_key(config, lot, compared),  # now that the encoder's weights are at hand
         tables=score_table_digests(lot.out),
         encoder=encodername.encoder_name(config),

@@ -75,7 +75,7 @@ class FeatureArrays:
             "patches": np.empty((count, 0), np.float16),
         }
 
-    def fill_row(self, i: int, row: Row) -> None:
+    def copy_features_into_row(self, i: int, row: Row) -> None:
         """Copy the features of one picture into row `i`; of a file that is no picture keep the reason."""
         if "broken" in row:
             self.errors[i] = bytes(row["broken"]).decode()
@@ -137,7 +137,7 @@ def cached_features_of_files(
     table, missing = FeatureArrays(len(names)), []
     for i, row in enumerate(cache.get_all(keys)):
         if row:
-            table.fill_row(i, row)
+            table.copy_features_into_row(i, row)
         else:
             missing.append(i)
     batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
@@ -172,7 +172,7 @@ def cached_features_of_files(
                 found = found if alone else replace_pixels_by_embeddings(found, encoder)
                 cache.put({keys[i]: row for i, row in found.items()}, instead_of=[seen[i] for i in batch])
                 for i, row in found.items():
-                    table.fill_row(i, row)
+                    table.copy_features_into_row(i, row)
                 tick(len(batch))
 
     for i, name in enumerate(names):

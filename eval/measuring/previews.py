@@ -68,7 +68,7 @@ class PreviewScorer:
         rows = dict(enumerate(features_without_encoder(shown, self.encoder.preprocessing)))
         table = FeatureArrays(len(names))
         for i, row in replace_pixels_by_embeddings(rows, self.encoder).items():
-            table.fill_row(i, row)
+            table.copy_features_into_row(i, row)
         return table.features_of_filled_rows(names, dict.fromkeys(names, ""))
 
 

@@ -108,8 +108,8 @@ class BatchMeasures(Record):
     """Effective number of different pictures among `vendi_of` references."""
 
 
-class ScoreRecord(Record):
-    """The content of score.json."""
+class LotScoringRecord(Record):
+    """The content of score.json: what the scores of a lot were made of, and what is said of the lot as a whole."""
 
     key: str
     """Digest of all that the scores depend on: pictures, references, encoder, settings."""

@@ -13,7 +13,7 @@ from eval.lot.batch import require_file
 from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.encodername import encoder_digest, encoder_name
-from eval.measuring.record import ScoreRecord, ScoreTableDigests
+from eval.measuring.record import LotScoringRecord, ScoreTableDigests
 from eval.scorers import SCORES, aesthetic
 from stylegate import files
 from stylegate.config import Config
@@ -94,9 +94,9 @@ def score_table_digests(out: Path) -> ScoreTableDigests:
     return ScoreTableDigests(scores=scores, references=references)
 
 
-def read_score_record(out: Path) -> ScoreRecord:
+def read_score_record(out: Path) -> LotScoringRecord:
     """score.json of a lot's folder. Raises DataError if it is missing, or with every problem that it has."""
-    return ScoreRecord.read(out / RECORD, "the scores' record", "remove it; the scores are then computed again.")
+    return LotScoringRecord.read(out / RECORD, "the scores' record", "remove it; the scores are then computed again.")
 
 
 def float32_with_null(values: NDArray) -> pa.Array:
@@ -117,7 +117,7 @@ class LotScores(NamedTuple):
 
     rows: list[dict[str, Any]]  # a row a picture, in the lot's order; a score that was not computed is None
     references: dict[str, NDArray[np.float32]]  # by score, of the references by leave-one-out; not computed: left out
-    record: ScoreRecord  # score.json
+    record: LotScoringRecord  # score.json
 
     def computed_values_of_score(self, name: str) -> NDArray[np.float64]:
         """[k] the values of one score, in the lot's order, without the pictures that have none: they do not match

@@ -71,14 +71,14 @@ class C2paPictureSigner:
         chain = self.certificate.chain_pem()
         try:
             if self.certificate.command:
-                sign = partial(self.signature_by_command, problems)
+                sign = partial(self.c2pa_signature_by_command, problems)
                 return c2pa.Signer.from_callback(sign, algorithm, chain.decode())
             key = self.certificate.key_pem()
             return c2pa.Signer.from_info(c2pa.C2paSignerInfo(algorithm, chain, key, None))  # type: ignore[arg-type]
         except c2pa.C2paError as error:
             raise ConfigError(f"C2PA refuses the certificate: {error}", next_step=NEXT) from None
 
-    def signature_by_command(self, problems: list[str], content: bytes) -> bytes:
+    def c2pa_signature_by_command(self, problems: list[str], content: bytes) -> bytes:
         """The signature that the command makes of its input, in the form of C2PA: the two numbers of ECDSA.
 
         b"" if it makes none: then `problems` has one more.

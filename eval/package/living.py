@@ -98,7 +98,7 @@ class BurnRequest:
     merged: dict[int, tuple[int, ...]] = field(default_factory=dict)  # the item that lives on -> those that go into it
 
     def items_to_remove(self) -> set[int]:
-        """The numbers of all items that are to go."""
+        """The numbers of all items that go: those that are burned, and those that are merged into another one."""
         return {*self.burned, *(number for numbers in self.merged.values() for number in numbers)}
 
 

@@ -347,9 +347,10 @@ def limits_as_inequalities(problem: PlanConstraints, rows: np.ndarray) -> tuple[
 def most_valuable_combinations(
     problem: PlanConstraints, worth: list[np.ndarray], number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `number` combinations with the highest sum of worths, `worth[t]` of each value of trait t, and these sums.
+    """At most `number` combinations that keep the rules for single rows, those with the highest sums of worths that a
+    beam search finds, best first; and these sums. `worth[t]` has the worth of each value of trait t.
 
-    A beam search, one trait at a time, 4 x `number` wide. Without rules for single rows these are the best of all.
+    The beam is 4 x `number` wide, one trait at a time. Without rules for single rows these are the best of all.
     """
     rows, sums = np.zeros((1, 0), np.int32), np.zeros(1)
     for trait, prices in enumerate(worth):

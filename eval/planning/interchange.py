@@ -115,7 +115,7 @@ def kept_items_in_words(source: str, places: Sequence[str], keep_items: bool) ->
 
 
 def write_traits_file_if_valid(target: Path, text: str, source: Path) -> None:
-    """Write the traits file of a collection.
+    """Write `text`, the traits file of the collection `source`, to `target`.
 
     Raises DataError with its problems, and leaves no new file, if it cannot be read again.
     """

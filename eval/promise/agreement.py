@@ -39,7 +39,7 @@ class AgreementCoefficients:
     ac1: EstimateWithInterval  # Gwet's
 
 
-def label_index_table(
+def category_numbers_by_picture_and_reviewer(
     labels: Mapping[str, Mapping[str, str]], categories: tuple[str, ...] = CATEGORIES
 ) -> NDArray[np.int64]:
     """[pictures, reviewers] the index into `categories` of each label, -1 where there is none.
@@ -145,7 +145,7 @@ def measure_agreement(
     """
     if len(categories) < 2:
         raise ValueError("agreement needs at least two categories")
-    ratings = label_index_table(labels, categories)
+    ratings = category_numbers_by_picture_and_reviewer(labels, categories)
     ratings = ratings[(ratings != MISSING).sum(1) >= 2]
     found = agreement_coefficients_by_name(ratings, len(categories))
     rng = np.random.default_rng(seed)

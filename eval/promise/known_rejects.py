@@ -51,7 +51,7 @@ FAULTS = (square_of_border_colour, blurred_square, square_upside_down)
 
 
 def picture_with_fault(image: Image.Image, random: np.random.Generator) -> Image.Image | None:
-    """A copy of the picture with one of FAULTS in a square at a random place, away from the edges.
+    """A copy of the picture with one of FAULTS, chosen at random, in a square at a random place, away from the edges.
 
     None if the fault cannot be seen at any place, as in a blank picture.
     """

@@ -106,7 +106,7 @@ def valid_labels_by_sha256(out: Path, purpose: Purpose, policy: Policy, under: s
     return found
 
 
-def rejects_under_other_policies(out: Path, policy: Policy) -> dict[str, StoredLabel]:
+def reject_labels_under_other_policies(out: Path, policy: Policy) -> dict[str, StoredLabel]:
     """The labels that call a picture a reject under another policy or guideline, by sha256.
 
     Of several labels with the same purpose and policy the last one counts. Pictures that an audit under `policy` has

@@ -43,7 +43,9 @@ RESTORE = "restore the file from a copy, or move it away: labels that are in a C
 
 
 class StoredRow(NamedTuple):
-    """A row of labels.sqlite."""
+    """A row of labels.sqlite: a label, an undo, or the terms of an audit or calibration; chained to the row before by
+    its hash.
+    """
 
     number: int  # 1, 2, 3, ...
     id: str  # a UUID

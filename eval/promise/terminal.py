@@ -19,7 +19,7 @@ CONFIRM = "Enter for the next picture, b to answer again, q stop: "
 ANSWERS: dict[str, LabelName] = {"a": "accept", "r": "reject", "u": "unsure"}
 
 
-class LabelReply(NamedTuple):
+class LabelAndStopFlag(NamedTuple):
     """What came of asking a person about one picture."""
 
     label: Label | None  # None: the person stopped before an answer
@@ -28,7 +28,7 @@ class LabelReply(NamedTuple):
 
 def show_picture_and_ask_label(
     lot: Lot, purpose: Purpose, sha256: str, progress: str, policy: Policy, under: str = ""
-) -> LabelReply:
+) -> LabelAndStopFlag:
     """Show one picture, ask for a label and store it; it may be taken back until the next picture is shown.
 
     `progress` is printed before the picture's path and prompt. Later an answer stays: whoever may change answers after
@@ -76,7 +76,7 @@ def ask_label_and_store(
     under: str = "",
     correction: Callable[[], dict[str, str]] = dict,
     asked_for: str = "",
-) -> LabelReply:
+) -> LabelAndStopFlag:
     """Ask in the terminal whether the picture `sha256`, which is shown already, is accepted, rejected or unsure, and
     store the answer in labels.sqlite of the folder `out` under the user's login name. The person can take it back
     before this returns. Returns the label (None if the person stopped first) and whether the person wants to stop.
@@ -86,14 +86,14 @@ def ask_label_and_store(
     while True:
         answer = read_answer(f"  {QUESTION}", (*ANSWERS, "q"))
         if answer == "q":
-            return LabelReply(None, True)
+            return LabelAndStopFlag(None, True)
         shown = correction() if answer == "r" else {}
         said = Label(sha256=sha256, verdict=ANSWERS[answer], who=getuser(), why="")
         new = label_with_policy(said, policy, under=under, shown_traits=shown, asked_for=asked_for)
         (label,) = labels.append_labels(out, purpose, [new])
         confirmed = read_answer(f"  {label.verdict}. {CONFIRM}", ("", "b", "q"))
         if confirmed != "b":
-            return LabelReply(label, confirmed == "q")
+            return LabelAndStopFlag(label, confirmed == "q")
         labels.append_undo(out, purpose, label.id, label.who)
 
 

@@ -72,7 +72,7 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
     """The page as HTML; the pictures that it shows are written to `folder`."""
     lot, outcome, verdicts, compared = judged.lot, judged.outcome, judged.verdicts, judged.comparison
     left_out = left_out_checks_in_words(outcome.left_out)
-    slider_part = slider_section(judged, slider_evidence(judged))
+    slider_part = slider_section(judged, proof_known_for_slider(judged))
     last_positions = slider_part["last_positions"] if slider_part else {}
     return page_template(Path(__file__).parent, "report.html.j2").render(
         title=lot.out.name,
@@ -147,7 +147,7 @@ def certified_promise_in_words(promise: PromiseState, policy: Policy) -> str:
     return f"At most {share} of the exported pictures are rejects ({by})"
 
 
-class SliderEvidence(NamedTuple):
+class ProofKnownForSlider(NamedTuple):
     """What is known about the threshold that the slider moves."""
 
     in_force: float | None  # where it lies; None where there is none yet
@@ -156,20 +156,20 @@ class SliderEvidence(NamedTuple):
     without_bound: tuple[str, str]  # texts where no bound is known: at the threshold in force, and elsewhere
 
 
-def slider_evidence(judged: JudgedLot) -> SliderEvidence:
+def proof_known_for_slider(judged: JudgedLot) -> ProofKnownForSlider:
     """What the labels, the calibration and the certificate say about the threshold that the slider moves."""
     promise, policy, line = judged.outcome.promise, judged.policy, judged.line
     texts = (slider.NO_LABELS, slider.NO_LABELS)
     if promise.state == "certified":
         texts = (f"{certified_promise_in_words(promise, policy)}.", slider.ELSEWHERE)
     if line is None:
-        return SliderEvidence(0.0, {}, None, texts)
+        return ProofKnownForSlider(0.0, {}, None, texts)
     if line.state == "stale" and promise.state != "certified":
         texts = (slider.STALE, slider.STALE)
-    return SliderEvidence(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
+    return ProofKnownForSlider(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
 
 
-def slider_section(judged: JudgedLot, evidence: SliderEvidence) -> dict[str, Any] | None:
+def slider_section(judged: JudgedLot, evidence: ProofKnownForSlider) -> dict[str, Any] | None:
     """The slider: its data and charts, and by file the last position that accepts it; None if there is no slider."""
     verdicts, rows, policy = judged.verdicts, judged.scores.rows, judged.policy
     score, promise, calibration = policy.calibrated_score, policy.promise, evidence.calibration

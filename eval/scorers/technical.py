@@ -121,13 +121,13 @@ def contrast(luma: NDArray[np.float32]) -> NDArray[np.float32]:
 def sharpness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """[n] log of the mean absolute difference to the right and lower neighbour. Blur lowers it, noise raises it."""
 
-    def mean_absolute_differences(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def mean_level_difference_of_each_pair(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
         """[n] mean absolute difference of the levels of two pictures [n, h, w, 3]."""
         return (np.maximum(a, b) - np.minimum(a, b)).mean((1, 2, 3))
 
     down, right = (
-        mean_absolute_differences(pixels[:, 1:], pixels[:, :-1]),
-        mean_absolute_differences(pixels[:, :, 1:], pixels[:, :, :-1]),
+        mean_level_difference_of_each_pair(pixels[:, 1:], pixels[:, :-1]),
+        mean_level_difference_of_each_pair(pixels[:, :, 1:], pixels[:, :, :-1]),
     )
     return np.log(down + right + 0.1)
 

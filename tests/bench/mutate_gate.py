@@ -130,7 +130,7 @@ def calibrated_check_not_asked() -> Patches:
 
 
 def rejects_of_one_policy() -> Patches:
-    return {"eval.promise.labels.rejects_under_other_policies": lambda out, policy: {}}
+    return {"eval.promise.labels.reject_labels_under_other_policies": lambda out, policy: {}}
 
 
 def calibration_elsewhere_is_no_evidence() -> Patches:

@@ -22,7 +22,7 @@ from eval.lot.early import (
     rank_of_early_stop_line,
     round_with_learnt_stop_line,
 )
-from eval.lot.record import DrawingFacts
+from eval.lot.record import DrawingSettings
 from eval.lot.rounds import read_batch_progress
 from stylegate import files
 from stylegate.cli import main
@@ -124,8 +124,8 @@ def test_the_order_in_which_processes_write_decides_nothing(tmp_path: Path) -> N
 
 
 def test_nothing_is_stopped_of_few_steps_or_where_it_was_not_asked_for() -> None:
-    def drawing(steps: int, at: float | None) -> DrawingFacts:
-        return DrawingFacts(num_inference_steps=steps, guidance_scale=3.0, batch_size=4, stop_early_at=at)
+    def drawing(steps: int, at: float | None) -> DrawingSettings:
+        return DrawingSettings(num_inference_steps=steps, guidance_scale=3.0, batch_size=4, stop_early_at=at)
 
     found = [
         early.steps_of_preview(drawing(*told)) for told in ((20, 0.3), (12, 0.05), (50, 0.8), (11, 0.3), (20, None))

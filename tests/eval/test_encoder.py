@@ -356,7 +356,9 @@ def test_large_features_lie_on_disk_and_are_the_same(monkeypatch: pytest.MonkeyP
         for i in (0, 2, 3, 5, 6, 7, 9):
             row = {"size": np.array([64, 64]), "transparent": np.array(False), "technical": np.float32(i)}
             row |= {"signature": random.integers(0, 256, (64, 64, 3), np.uint8)}
-            table.fill_row(i, row | {"embedding": random.random(8, np.float32), "patches": np.zeros(4, np.float16)})
+            table.copy_features_into_row(
+                i, row | {"embedding": random.random(8, np.float32), "patches": np.zeros(4, np.float16)}
+            )
         assert isinstance(table.columns["signature"].base, np.memmap) == (large == 1)
         found.append(table.features_of_filled_rows(list("abcdefghij"), dict.fromkeys("abcdefghij", "")))
     assert found[0].names == found[1].names == list("acdfghj")

@@ -249,7 +249,7 @@ def test_parts_pictures_and_results_lie_in_an_object_store(
         work.place.write("settings.json", b"{}")
         with pytest.raises(DataError, match=r"s3://acme/parts/\w+/\w+.json was changed after it was made"):
             parts.run_unfinished_parts(work.place, ["0" * 24], lambda settings: reads)
-            parts.read_rows_of_part(work.place, min(parts.names_of_finished_parts(work.place)))
+            parts.read_rows_to_do_in_part(work.place, min(parts.names_of_finished_parts(work.place)))
     with pytest.raises(SurroundingsError, match=r"engine.store: s3://nowhere/x does not"):
         parts.write_parts(ObjectStorePlace("s3://nowhere/x"), {}, ROWS, 4)
     with pytest.raises(ConfigError, match=r"engine.store=what://x"):

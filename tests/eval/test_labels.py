@@ -128,7 +128,7 @@ def test_labels_that_measure_a_person_decide_nothing(tmp_path: Path) -> None:
         assert counting(tmp_path, purpose) == ["accept"] and len(labels.read_stored_labels(tmp_path, purpose)) == 3
     (tmp_path / "other.yaml").write_text("guideline: another\n" + ALL_PASS)
     other = policyfile.read_policy(str(tmp_path / "other.yaml"))
-    assert labels.rejects_under_other_policies(tmp_path, other) == {}
+    assert labels.reject_labels_under_other_policies(tmp_path, other) == {}
 
 
 def edit(out: Path, *statements: str, triggers: bool = True) -> None:
