@@ -166,8 +166,8 @@ def closeness_to_nearest_leave_one_out(references: NDArray, foreign: NDArray | N
 
 
 def pairwise_closeness(x: NDArray, y: NDArray, foreign: NDArray | None, references: NDArray) -> NDArray[np.float64]:
-    """[n, m] closeness of each row of x [n, d] to each row of y [m, d], both whitened: twice their cosine, less, for each
-    of the two, its mean cosine to the nearest pictures in other styles (`foreign`; None: less nothing).
+    """[n, m] closeness of each row of x [n, d] to each row of y [m, d], both whitened: twice their cosine, less, for
+    each of the two, its mean cosine to the nearest pictures in other styles (`foreign`; None: less nothing).
     """
     found = 2 * x @ y.T
     if foreign is not None:
