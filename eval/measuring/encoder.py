@@ -163,7 +163,7 @@ class EmbeddingsAndPatches(NamedTuple):
 
 
 def encode_pictures(encoder: LoadedEncoder, pixels: Sequence[NDArray[np.uint8]]) -> EmbeddingsAndPatches:
-    """Embeddings and patches of n pictures, each as `encoder.preprocessing.pixels` gives it: uint8 [h, w, 3].
+    """Embeddings and patches of n pictures, each resized and cropped as the encoder wants it: uint8 [h, w, 3].
 
     Patches are the tokens of the two blocks before the last (which gathers for the embedding what the patches knew),
     averaged to GRID x GRID places, their channels projected to CHANNELS by a fixed random matrix, which keeps distances

@@ -335,7 +335,7 @@ def test_workers_draw_the_pictures_of_this_process_and_a_part_that_kills_them_is
         return draw(stage, prompts, *told)
 
     with monkeypatch.context() as deadly:
-        deadly.setattr(DrawPictures, "draw", dies_at_a_prompt)
+        deadly.setattr(DrawPictures, "draw_with_lora_and_watermark", dies_at_a_prompt)
         code, text = run("generate", *words, "engine=slurm")
     assert code == 2 and "1 of 6 parts were not drawn, since each worker that drew them died" in text, text
     assert "00006-0.png, 00007-0.png, 00008-0.png" in text

@@ -409,14 +409,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, small_brand: Path) -> None
         assert np.isfinite(row["loss"])
 
 
-@pytest.mark.parametrize("place", ["prepare", "training_pass_losses"])
+@pytest.mark.parametrize("place", ["prepare_training_run", "training_pass_losses"])
 def test_too_little_memory_names_the_levers(
     run, small_brand: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     apple = RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)")
 
     def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory") if place == "prepare" else apple
+        raise torch.OutOfMemoryError("CUDA out of memory") if place == "prepare_training_run" else apple
 
     monkeypatch.setattr(loop, place, full)
     code, text = run("train", "brand=small", f"name=full-{place}", *FAST, "train.max_steps=2")
