@@ -37,9 +37,14 @@ from eval.promise.calibration import (
     require_calibrated_check,
 )
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
-from eval.promise.rejected import false_rejects
+from eval.promise.rejected import estimate_false_rejects
 from eval.promise.terminal import show_picture_and_ask_label
-from eval.promise.worksheet import remove_worksheet, stored_and_given_labels, worksheet_questions, write_worksheet
+from eval.promise.worksheet import (
+    remove_worksheet,
+    stored_labels_and_worksheet_labels,
+    worksheet_questions,
+    write_worksheet,
+)
 from eval.scorers import aesthetic
 from stylegate import files
 from stylegate.config import Config
@@ -62,7 +67,7 @@ def calibrate(config: Config) -> int:
         plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
         given = labels_before_first_gap(
             plan.pictures_to_label,
-            labels.valid_labels_by_sha256(lot.out, "calibrate", policy, plan.pool_and_policy_digest),
+            labels.valid_labels_by_sha256(lot.out, "calibrate", policy, plan.digest_of_pool_and_policy),
         )
         for note in labels.notes_on_labels_of_other_policies(lot.out, "calibrate", policy):
             print(f"note: {note}")
@@ -85,7 +90,7 @@ def calibrate(config: Config) -> int:
         made = make_calibration(plan, given, policy, calibration_digests_by_input(config, lot, compared, policy))
         made.write(lot.out / CALIBRATION)
         line = calibration_result_for_pool(made, pool, made.fingerprint, policy)
-        found = false_rejects(lot.out, judge(config, lot, compared).verdicts, policy)
+        found = estimate_false_rejects(lot.out, judge(config, lot, compared).verdicts, policy)
         thrown_away = found.false_rejects_in_words() if found else NOT_LOOKED_AT
     print(f"calibrate: {line.says}")
     print(f"rejected pictures: {thrown_away}")
@@ -108,11 +113,13 @@ def calibration_pool_scores_by_sha256(
             f"no picture that every other check accepts has a {policy.calibrated_score}: nothing to calibrate on",
             next_step="stylegate gate with the same arguments says why. A margin needs other thresholds.",
         )
-    refuse_learned_pictures(config, pool, compared)
+    require_calibration_pool_not_learned_from(config, pool, compared)
     return pool
 
 
-def refuse_learned_pictures(config: Config, pool: Mapping[str, float], compared: ComparisonPictures) -> None:
+def require_calibration_pool_not_learned_from(
+    config: Config, pool: Mapping[str, float], compared: ComparisonPictures
+) -> None:
     """Raises DataError if a reader or the aesthetic head learned from pictures of the pool, which it would score too
     well.
 
@@ -142,10 +149,12 @@ def store_sample_labels_from_table(path: Path, lot: Lot, plan: CalibrationPlan, 
     """
     sample = set(plan.pictures_to_label)
     pictures = {name: sha256 for name, sha256 in lot.sha256.items() if sha256 in sample}
-    before, answers = stored_and_given_labels(path, "calibrate", lot.out, pictures, policy, plan.pool_and_policy_digest)
+    before, answers = stored_labels_and_worksheet_labels(
+        path, "calibrate", lot.out, pictures, policy, plan.digest_of_pool_and_policy
+    )
     found = labels_before_first_gap(plan.pictures_to_label, {**before, **answers})
     new = [
-        label_with_policy(label, policy, under=plan.pool_and_policy_digest)
+        label_with_policy(label, policy, under=plan.digest_of_pool_and_policy)
         for label in found
         if label.sha256 not in before
     ]
@@ -159,7 +168,12 @@ def ask_and_store_sample_labels(lot: Lot, plan: CalibrationPlan, given: list[Lab
     """
     for number, sha256 in enumerate(plan.pictures_to_label[len(given) :], start=len(given) + 1):
         asked = show_picture_and_ask_label(
-            lot, "calibrate", sha256, f"{number} of {len(plan.pictures_to_label)}", policy, plan.pool_and_policy_digest
+            lot,
+            "calibrate",
+            sha256,
+            f"{number} of {len(plan.pictures_to_label)}",
+            policy,
+            plan.digest_of_pool_and_policy,
         )
         if asked.label is not None:
             given = [*given, asked.label]

@@ -24,7 +24,7 @@ from getpass import getuser
 from pathlib import Path
 
 from eval.judging.certified import audit_plan_and_why_this_order
-from eval.judging.judge import judge, require_policy_of_gate, write_verdicts_and_gate_record
+from eval.judging.judge import judge, require_gate_used_same_policy, write_verdicts_and_gate_record
 from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
 from eval.policy.model import Policy, percentage_rounded_up
@@ -38,10 +38,10 @@ from eval.promise.auditplan import (
     write_audit_terms,
 )
 from eval.promise.certificate import CERTIFICATE, certified_digests, make_certificate, read_certificate
-from eval.promise.eyes import known_reject_tests
+from eval.promise.eyes import known_reject_results_by_reviewer
 from eval.promise.known_rejects import (
     FOLDER,
-    neutral_picture_path,
+    audit_picture_path_by_sha256,
     pictures_with_known_rejects,
     plan_with_known_rejects,
 )
@@ -51,7 +51,7 @@ from eval.promise.terminal import ask_label_and_store, print_and_open_picture
 from eval.promise.worksheet import (
     WorksheetQuestion,
     remove_worksheet,
-    stored_and_given_labels,
+    stored_labels_and_worksheet_labels,
     worksheet_questions,
     write_worksheet,
 )
@@ -71,7 +71,7 @@ def certify(config: Config) -> int:
     with locked_lot(config) as lot:
         before = judge(config, lot, without="audit")
         policy = before.policy
-        require_policy_of_gate(lot, policy)
+        require_gate_used_same_policy(lot, policy)
         plan, why = audit_plan_and_why_this_order(
             lot.out, before.verdicts, policy, bool(lot.slots), not config.promise.known_rejects
         )
@@ -86,7 +86,7 @@ def certify(config: Config) -> int:
         elif sys.stdin.isatty():
             given = ask_and_store_audit_labels(lot, plan, given, policy)
         answers = answers_to_known_rejects(lot.out, plan, policy)
-        attempts = plan.proof_attempts(given, answers)
+        attempts = plan.audit_attempts_for_lot_shares(given, answers)
         proven = index_of_first_proven_attempt(attempts)
         if proven is not None:
             found = make_certificate(plan, given, attempts, proven, policy, answers=answers)
@@ -124,7 +124,7 @@ def audit_digests_by_name(lot: Lot, plan: AuditPlan) -> dict[str, str]:
 
 def name_hiding_known_rejects(lot: Lot, sha256: str, path: Path) -> str:
     """A name for a picture, relative to the lot's results, that does not tell whether it is a known reject."""
-    return neutral_picture_path(lot.out, sha256, path).relative_to(lot.out).as_posix()
+    return audit_picture_path_by_sha256(lot.out, sha256, path).relative_to(lot.out).as_posix()
 
 
 def next_audit_questions(
@@ -185,7 +185,9 @@ def store_audit_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy:
     """Store the labels of a table up to the first picture of the order that has none, and its answers to known rejects.
     Returns all labels of the lot's pictures up to there, those that were stored before too.
     """
-    before, filled_in = stored_and_given_labels(path, "audit", lot.out, audit_digests_by_name(lot, plan), policy)
+    before, filled_in = stored_labels_and_worksheet_labels(
+        path, "audit", lot.out, audit_digests_by_name(lot, plan), policy
+    )
     known = {sha256: label for sha256, label in filled_in.items() if sha256 in plan.known_rejects}
     answers = {sha256: label for sha256, label in filled_in.items() if sha256 not in known}
     found = labels_before_first_gap(plan.labelling_order, {**before, **answers})
@@ -212,7 +214,7 @@ def ask_and_store_audit_labels(lot: Lot, plan: AuditPlan, given: list[Label], po
     known = known_rejects_without_answer_of(plan, answers, getuser())
     rows = next_audit_questions(lot, plan, given, known, len(plan.lot), getuser())
     for number, question in enumerate(rows, start=len(given) + 1):
-        attempts = plan.proof_attempts(given, answers)
+        attempts = plan.audit_attempts_for_lot_shares(given, answers)
         if index_of_first_proven_attempt(attempts) is not None:
             break
         bound = min(attempt.bound for attempt in attempts)
@@ -248,7 +250,9 @@ def print_audit_state(
         state = f"proven after {after}" if after else f"bound {percentage_rounded_up(attempt.bound)}"
         found = f"{counted(attempt.labels, 'label')}, {counted(attempt.rejects, 'reject')}"
         print(f"  best {size} of {len(plan.lot)}: {found}, {state}")
-    for who, test in known_reject_tests(plan.known_rejects, given, answers).items() if plan.known_rejects else ():
+    for who, test in (
+        known_reject_results_by_reviewer(plan.known_rejects, given, answers).items() if plan.known_rejects else ()
+    ):
         left = test.shown - sum(answer.who == who for answer in answers)
         shown = f"; {counted(left, 'other')} not answered yet, which count as missed" if left else ""
         print(f"  {who}: {test.missed - left} of {test.shown - left} known rejects not seen{shown}")

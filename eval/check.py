@@ -26,7 +26,7 @@ from stylegate.captionfaults import problems_of_captions, words_of
 from stylegate.config import Config
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
-from stylegate.splits import remarks_on_splits, remarks_on_words_not_learned
+from stylegate.splits import remarks_on_splits, remarks_on_words_missing_in_training
 
 FEWEST_COMPARED = 48  # pictures; of fewer, readers of words are too unsure
 FEWEST_OF_WORD, LEAST_OF_WORD = 5, 0.04  # pictures whose captions have a word, and lack it: number, and share
@@ -93,7 +93,7 @@ def add_caption_and_split_remarks(config: Config, brand_set: BrandSet, findings:
     findings.remarks += brandcheck.remarks_on_long_captions(brand_set, config)
     findings.remarks += remarks_on_splits(len(splits["validation"]), len(splits["test"]))
     held_out = [", ".join(item.captions()) for part in ("validation", "test") for item in splits[part]]
-    findings.remarks += remarks_on_words_not_learned(chain.from_iterable(learned.values()), held_out)
+    findings.remarks += remarks_on_words_missing_in_training(chain.from_iterable(learned.values()), held_out)
     try:
         misplaced = misplaced_captions(config, brand_set)
     except ModelError as error:

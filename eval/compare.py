@@ -50,7 +50,7 @@ def compare_batches(before: Path, after: Path) -> int:
     numbers = [
         n
         for n in sorted(one.first.keys() & other.first.keys())
-        if have_same_prompt_and_seed(one.slots[n], other.slots[n])
+        if slots_have_same_prompt_and_seed(one.slots[n], other.slots[n])
     ]
     if not numbers:
         raise DataError(
@@ -86,7 +86,7 @@ def read_judged_batch(place: Path) -> JudgedBatch:
     return JudgedBatch(lot, outcome, first, slots)
 
 
-def have_same_prompt_and_seed(one: PlanSlot, other: PlanSlot) -> bool:
+def slots_have_same_prompt_and_seed(one: PlanSlot, other: PlanSlot) -> bool:
     """Whether two slots ask for the same picture: prompts and seed are equal."""
     return (one.prompt, one.negative_prompt, one.seed) == (other.prompt, other.negative_prompt, other.seed)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from eval.judging.judge import evidence_digests
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict, exportable_verdicts, read_verdicts
-from eval.lot.cost import cost_per_accepted, seconds_by_stage
+from eval.lot.cost import cost_per_accepted, read_compute_seconds_by_stage
 from eval.lot.lot import Lot, locked_lot
 from eval.package import living
 from eval.package.bag import write_bag_manifests_and_signatures
@@ -38,7 +38,7 @@ from eval.package.proof import package_problems
 from eval.package.provenance import LicenceOfMaterial
 from eval.package.receiver import SIGNER, TAGMANIFEST
 from eval.package.receiver import check_received_package as check_bytes
-from eval.package.signature import PrivateKey, is_signed_file, signing_key
+from eval.package.signature import PrivateKey, is_file_signed_by_key, signing_key
 from eval.policy.model import VERDICTS
 from eval.promise.certificate import TRAIT_CERTIFICATE
 from stylegate import files, lineage
@@ -70,7 +70,7 @@ def export(config: Config) -> int:
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
             pictures_to_export(lot, verdicts)  # there are some
-            key, marks = signing_key_and_marks(config)  # it may make a key: not for an export that is refused
+            key, marks = signing_key_and_requested_marks(config)  # it may make a key: not for an export that is refused
             marks = replace(marks, watermark=watermark_of_batch(config, lot))
             price = config.hardware.price_per_hour
             target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
@@ -102,7 +102,7 @@ def export(config: Config) -> int:
     return ExitCode.PASS
 
 
-def signing_key_and_marks(config: Config) -> tuple[PrivateKey | None, ExportMarks]:
+def signing_key_and_requested_marks(config: Config) -> tuple[PrivateKey | None, ExportMarks]:
     """The private key that signs the package, which may be made now (None with key=none), and what its pictures are
     marked with. Raises ConfigError for a key that cannot sign.
     """
@@ -169,7 +169,7 @@ def write_package(
         raise DataError(f"{files.display_path(partial)} cannot be removed", next_step="remove it, then export again.")
     try:
         provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
-        if seconds := seconds_by_stage(lot.out):
+        if seconds := read_compute_seconds_by_stage(lot.out):
             cost_per_accepted(seconds, len(accepted), price, len(lot.stopped)).write(partial / COST)
         if heads := last_label_row_hashes(outcome):
             heads.write(partial / LABEL_HEADS)
@@ -179,7 +179,7 @@ def write_package(
         if problems := package_problems(partial):
             raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
         same = newest and manifest_lines_to_compare(newest) == manifest_lines_to_compare(partial)
-        if newest and same and not check_bytes(newest, is_signed_file)[2]:
+        if newest and same and not check_bytes(newest, is_file_signed_by_key)[2]:
             return newest, changed
         os.sync()  # all of it is on the disk before it has its name
         return partial.rename(collection.with_name(f"{collection.name}-v{number + 1}")), changed

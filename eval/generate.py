@@ -38,7 +38,7 @@ from eval.lot.batch import (
     read_plan,
     traits_or_prompts_digest,
 )
-from eval.lot.drawing import DrawPictures, settings_of_drawing
+from eval.lot.drawing import DrawPictures, arguments_for_draw_pictures
 from eval.lot.drawn import append_drawn_digests, start_drawn_digests_file
 from eval.lot.early import EarlyStopRound
 from eval.lot.rounds import (
@@ -69,7 +69,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
     engine beside accelerate launch or stop_early_at, DataError if the plan changes meanwhile.
     """
     folder, facts = batch_folder_and_facts(config, plan_stays=True)
-    processes = hardware.accelerate_process_state(hardware.hardware_of_this_process(config))
+    processes = hardware.accelerate_process_state(hardware.hardware_config_for_this_process(config))
     main, rank, world = processes.is_main_process, processes.process_index, processes.num_processes
     ends_after = early.steps_of_preview(facts.generate)
     if world > 1 and config.engine.name != "local":
@@ -163,7 +163,7 @@ def load_stage(config: Config, folder: Path, processes: PartialState) -> DrawPic
     encodername.encoder_preprocessing(encodername.encoder_name(config))  # a wrong name is said before anything is drawn
     record = read_existing_batch_record(folder)
     drawn_with = replace(config.generate, **record.facts.generate.content())  # a trial may have chosen others
-    settings = settings_of_drawing(config, record, drawn_with)
+    settings = arguments_for_draw_pictures(config, record, drawn_with)
     stage = DrawPictures(**settings | {"device": str(processes.device), "threads": None})
     if settings["lora"] and processes.is_main_process:
         with hardware.autocast_to_bf16(stage.device, stage.precision):
@@ -208,13 +208,13 @@ class HopelessAttemptStopper(NamedTuple):
         others and their finished pictures. Each attempt gets a row in previews.jsonl.
         """
 
-        def draw_some_of_part(some: list[int]) -> list[Image.Image]:
+        def draw_attempts_at_indices(some: list[int]) -> list[Image.Image]:
             return stage.draw_with_lora_and_watermark(
                 *zip(*(prompts_and_seed_of_attempt(part[i]) for i in some), strict=True)
             )
 
         models = stage.merge_or_remove_lora(True)
-        first = firststeps.draw_previews(models, len(part), self.ends_after, draw_some_of_part)
+        first = firststeps.draw_previews(models, len(part), self.ends_after, draw_attempts_at_indices)
         rows = [
             self.round.preview_with_decision(
                 slot.picture_file_name(attempt), slot.seed_of_attempt(attempt), self.scorer.key, scores
@@ -223,7 +223,7 @@ class HopelessAttemptStopper(NamedTuple):
         ]
         early.append_previews(folder, rows)
         chosen = [i for i, row in enumerate(rows) if not row.stopped]
-        return [part[i] for i in chosen], firststeps.finish_pictures(models, first, chosen, draw_some_of_part)
+        return [part[i] for i in chosen], firststeps.finish_pictures(models, first, chosen, draw_attempts_at_indices)
 
 
 def draw_attempts(
@@ -275,7 +275,7 @@ def draw_by_engine(
     planned = digests_of_plan_and_its_source(folder, config)
     record = read_existing_batch_record(folder)
     drawn_with = replace(config.generate, **record.facts.generate.content())
-    settings = settings_of_drawing(config, record, drawn_with)
+    settings = arguments_for_draw_pictures(config, record, drawn_with)
     by_id, rows = {}, []
     for part in parts:
         told = [list(prompts_and_seed_of_attempt(attempt)) for attempt in part]
@@ -310,7 +310,7 @@ def draw_by_engine(
 
         work = EngineWork(config.engine, {"stage": "draw", **settings}, folder)
         with work.locked_against_other_commands():
-            work.hand_over_finished_results(write_pictures_of_results)
+            work.hand_over_results_of_earlier_start(write_pictures_of_results)
             if not prompts:
                 write_base_pictures(folder, {})
             elif kept := cache.get(base_row["id"]):

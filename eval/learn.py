@@ -49,7 +49,7 @@ def learn(config: Config) -> int:
     Raises DataError where there are too few decisions of a kind, saying how many are needed; nothing is written then.
     """
     policy = policyfile.read_policy(config.policy)
-    with locked_lot(config) as lot, store.frozen_store_reads():
+    with locked_lot(config) as lot, store.frozen_label_store_reads():
         compared = comparison_pictures_with_decided_ones(config, lot, policy)
         decided, notes = decided_pictures(config, lot, compared, policy)
         before = score_and_decide_by_policy(config, lot, compared, policy)
@@ -65,7 +65,7 @@ def learn(config: Config) -> int:
             )
         gains = ranking_gains_by_learning(decided, before, after, policy.promise.alpha)
         folder = lot.out / LEARNT
-        files.write_atomically(folder / decided.default_file_name, decided.as_safetensors_bytes())
+        files.write_atomically(folder / decided.decided_pictures_file_name, decided.as_safetensors_bytes())
         files.write_atomically(folder / new.name, new.text)
         advice = advice_on_captions_traits_references(compared, decided, after.scores)
         page = write_learning_report_page(folder / "report", lot, compared, (before, after), gains, advice)
@@ -76,7 +76,7 @@ def learn(config: Config) -> int:
         print(line)
     place = files.display_path(folder / new.name)
     print(f"report: {files.display_path(page)}")
-    if gains[0].is_recommended:
+    if gains[0].is_measurably_better:
         print(
             f"Next: stylegate gate policy={place} with the arguments of another batch, then stylegate certify with them"
         )
@@ -90,8 +90,11 @@ def write_decided_pictures_file(
     place: Path, compared: ComparisonPictures, decided: DecidedPictures
 ) -> ComparisonPictures:
     """Write the decided pictures to a file in the folder `place`. Returns `compared` with this file."""
-    files.write_atomically(place / decided.default_file_name, decided.as_safetensors_bytes())
-    return replace(compared, decided=DecidedPicturesFile(place / decided.default_file_name, decided.file_sha256))
+    files.write_atomically(place / decided.decided_pictures_file_name, decided.as_safetensors_bytes())
+    return replace(
+        compared,
+        decided=DecidedPicturesFile(place / decided.decided_pictures_file_name, decided.sha256_of_safetensors_bytes),
+    )
 
 
 def decided_pictures_with_standardised_scores(decided: DecidedPictures, scores: LotScores) -> DecidedPictures:
@@ -118,7 +121,7 @@ def print_gains_and_changed_verdicts(
     kinds = {f"{old} to {new}": flips.count((old, new)) for old, new in sorted(set(flips))}
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
     print(f"verdicts by scores alone that change in this lot: {listed}")
-    verdict = "recommended" if gains[0].is_recommended else "NOT recommended: not better beyond its interval"
+    verdict = "recommended" if gains[0].is_measurably_better else "NOT recommended: not better beyond its interval"
     print(f"learn: the learnt policy is {verdict}")
 
 

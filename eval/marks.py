@@ -23,13 +23,13 @@ from eval.package.marks import (
     NOTHING_KNOWN,
     MarksOfPicture,
     credential_states_in_words,
-    drawing_facts_by_path,
     load_watermark_from_argument,
     marks_in_words,
     marks_report,
     read_marks_of_each_picture,
     read_picture_marks,
     trusted_certificates_pem_from_argument,
+    weights_digests_and_seed_by_path,
 )
 from stylegate.errors import ConfigError, DataError
 from stylegate.listing import list_folder
@@ -52,7 +52,7 @@ def marks(words: Sequence[str]) -> int:
     trust, watermark = trusted_certificates_pem_from_argument(words), load_watermark_from_argument(words)
     for folder in folders:
         paths = picture_paths_of_package_or_folder(folder)
-        made_from = drawing_facts_by_path(folder, watermark) if watermark else NOTHING_KNOWN
+        made_from = weights_digests_and_seed_by_path(folder, watermark) if watermark else NOTHING_KNOWN
         found = read_marks_of_each_picture(paths, trust, watermark, made_from)
         print(f"{folder}: {marks_in_words(marks_report(found))}")
         for line in credential_states_in_words(found):
@@ -77,7 +77,7 @@ def picture_paths_of_package_or_folder(folder: Path) -> list[Path]:
 def print_broken_credentials(paths: Sequence[Path], found: Sequence[MarksOfPicture]) -> None:
     """Print the first NAMED pictures whose content credentials are broken, and why."""
     states = [(path, picture.credentials) for path, picture in zip(paths, found, strict=True)]
-    broken = [f"{path}: {state.why}" for path, state in states if state.state and not state.matches_signature]
+    broken = [f"{path}: {state.why}" for path, state in states if state.state and not state.is_picture_as_signed]
     for line in [*broken[:NAMED], *([f"and {len(broken) - NAMED} more"] if len(broken) > NAMED else [])]:
         print(f"  broken: {line}")
 
@@ -143,6 +143,6 @@ def surviving_marks_in_words(
     with ThreadPoolExecutor(CORES) as pool:
         left = list(pool.map(marks_after_attack, paths))
     typed = sum(bool(picture.source_types) for picture in left)
-    signed = sum(picture.credentials.matches_signature for picture in left)
+    signed = sum(picture.credentials.is_picture_as_signed for picture in left)
     said = f"after {name}: of {len(left)} pictures {typed} say their source type, {signed} have whole credentials"
     return f"{said}, {sum(picture.watermarked for picture in left)} hold their watermark" if watermark else said

@@ -16,8 +16,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from eval.lot.again import with_arguments_of_batch
-from eval.lot.attempts import slot_attempts_of_batch
+from eval.lot.again import config_with_arguments_of_batch
+from eval.lot.attempts import read_failed_attempts_and_filled_slots
 from eval.lot.batch import (
     PLAN,
     PlanSlot,
@@ -185,7 +185,7 @@ def replan_slots_with_other_traits(
         raise ConfigError("repair= is for a plan of traits", next_step="give traits=, or another line in the prompts.")
     with files.exclusive_lock(folder):
         earlier, record = read_plan(folder), read_existing_batch_record(folder)
-        states = slot_attempts_of_batch(folder)
+        states = read_failed_attempts_and_filled_slots(folder)
         exhausted = states.exhausted_slots(record.max_attempts or config.plan.max_attempts)
         broken = slots_to_repair(config.repair or "", len(earlier), exhausted)
         require_slots_without_picture(folder, broken)
@@ -229,7 +229,7 @@ def require_slots_without_picture(folder: Path, numbers: list[int]) -> None:
 def print_next_step(folder: Path) -> None:
     """Print the command that draws the batch in a folder."""
     try:
-        with_arguments_of_batch(Config(batch=folder.name))
+        config_with_arguments_of_batch(Config(batch=folder.name))
     except ConfigError:  # it knows the LoRA or the watermark by digest alone
         print("Next: stylegate generate with the same arguments, then gate.")
     else:
@@ -310,7 +310,9 @@ def rarity_interval_of_each_slot(config: Config, folder: Path, slots: list[PlanS
     same = {slot.slot for slot in slots if slot.draws_same_pictures_as(before.get(slot.slot))}
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     filled = same & {attempt_and_slot(row["file"])[1] for row in rows if row["verdict"] == "accept"}
-    exhausted = same & set(slot_attempts_of_batch(folder).exhausted_slots(config.plan.max_attempts)) - filled
+    exhausted = (
+        same & set(read_failed_attempts_and_filled_slots(folder).exhausted_slots(config.plan.max_attempts)) - filled
+    )
     wanted = config.plan.num_wanted or len(slots)
     return rarity_intervals([slot.traits for slot in slots], filled, exhausted, wanted)
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.judging.decisions import planned_values_by_trait
-from eval.judging.judge import judge, require_policy_of_gate, write_verdicts_and_gate_record
+from eval.judging.judge import judge, require_gate_used_same_policy, write_verdicts_and_gate_record
 from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import exportable_verdicts, planned_traits_with_corrections
 from eval.lot.batch import require_file
@@ -26,7 +26,7 @@ from eval.promise.auditplan import (
     AuditAttempt,
     AuditPlan,
     audit_labels_before_first_gap,
-    begun_plan_or_new,
+    begun_audit_plan_or_new_one,
     index_of_first_proven_attempt,
     write_audit_terms,
 )
@@ -35,10 +35,10 @@ from eval.promise.labels import Label, label_with_policy, labels_before_first_ga
 from eval.promise.statements import TraitStatement, trait_statements_of_picture
 from eval.promise.worksheet import (
     WorksheetQuestion,
+    parse_trait_and_value_shown,
     read_worksheet_answers,
     remove_worksheet,
-    stored_and_given_labels,
-    trait_and_value_shown,
+    stored_labels_and_worksheet_labels,
     write_worksheet,
 )
 from eval.report.page import write_reports
@@ -59,9 +59,11 @@ def audit_traits(config: Config) -> int:
     with locked_lot(config) as lot:
         before = judge(config, lot, without="traits")
         policy = before.policy
-        require_policy_of_gate(lot, policy)
+        require_gate_used_same_policy(lot, policy)
         stated = trait_statements_of_exportable(before)
-        plan = begun_plan_or_new(lot.out, AuditPlan(list(stated), PROMISE, 0, policy.sha256, purpose="traits"))
+        plan = begun_audit_plan_or_new_one(
+            lot.out, AuditPlan(list(stated), PROMISE, 0, policy.sha256, purpose="traits")
+        )
         for note in labels.notes_on_labels_of_other_policies(lot.out, "traits", policy):
             print(f"note: {note}")
         given = audit_labels_before_first_gap(lot.out, plan, policy)
@@ -72,7 +74,7 @@ def audit_traits(config: Config) -> int:
         elif sys.stdin.isatty():
             given = ask_and_store_trait_labels(lot, plan, stated, given, policy)
         write_audit_terms(lot.out, plan)  # a worksheet shows pictures too
-        (attempt,) = attempts = plan.proof_attempts(given)
+        (attempt,) = attempts = plan.audit_attempts_for_lot_shares(given)
         if index_of_first_proven_attempt(attempts) is not None:
             found = make_certificate(plan, given, attempts, 0, policy, list(stated.values()))
             found.write(lot.out / TRAIT_CERTIFICATE)
@@ -125,7 +127,7 @@ def store_trait_labels_from_table(
     Raises DataError for what cannot be used in the table.
     """
     names = statement_digests_by_worksheet_name(stated)
-    before, answers = stored_and_given_labels(path, "traits", lot.out, names, policy)
+    before, answers = stored_labels_and_worksheet_labels(path, "traits", lot.out, names, policy)
     rows = read_worksheet_answers(path, "traits", lot.out, names, policy)
     values = planned_values_by_trait(lot.planned_traits_by_name().values())
     shown: dict[str, dict[str, str]] = {}
@@ -133,7 +135,7 @@ def store_trait_labels_from_table(
     for row in (row for row in rows if row.shows):
         statement = stated[row.label.sha256]
         try:
-            trait, value = trait_and_value_shown(row.shows, {statement.trait: values[statement.trait]})
+            trait, value = parse_trait_and_value_shown(row.shows, {statement.trait: values[statement.trait]})
             if value == statement.value or not row.label.is_reject:
                 raise ValueError(f"{row.shows}, but the row says {row.label.verdict} of {trait}: {statement.value}")
         except ValueError as error:
@@ -168,7 +170,7 @@ def ask_and_store_trait_labels(
     write_audit_terms(lot.out, plan)
     values = planned_values_by_trait(lot.planned_traits_by_name().values())
     for number, sha256 in enumerate(plan.labelling_order[len(given) :], start=len(given) + 1):
-        (attempt,) = plan.proof_attempts(given)
+        (attempt,) = plan.audit_attempts_for_lot_shares(given)
         if attempt.proven_after is not None:
             break
         statement = stated[sha256]

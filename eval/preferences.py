@@ -23,7 +23,7 @@ from eval.judging.verdicts import PERSON, Verdict
 from eval.lot.batch import PLAN, attempt_and_slot
 from eval.lot.lot import Lot, locked_lot
 from eval.promise.labels import digests_labelled_as_evidence
-from eval.promise.store import evidence_key_of_purpose
+from eval.promise.store import gate_evidence_key_for_label_purpose
 from stylegate import brandset, files
 from stylegate.config import Config
 from stylegate.errors import DataError
@@ -184,7 +184,7 @@ def write_preference_set(
             batch=lot.out.name,
             plan_sha256=files.sha256(lot.out / PLAN),
             policy_sha256=outcome.policy.sha256,
-            decisions_sha256=outcome.evidence.get(evidence_key_of_purpose("review")),
+            decisions_sha256=outcome.evidence.get(gate_evidence_key_for_label_purpose("review")),
             left_out={reason: count for reason, count in left_out.items() if count},
         ).write(partial / RECORD)
         shutil.rmtree(target, ignore_errors=True)  # a kill here leaves none, the same command makes it

@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from eval.calibrate import calibration_pool_scores_by_sha256
 from eval.judging.certified import audit_plan_and_why_this_order
-from eval.judging.judge import judge, require_policy_of_gate
+from eval.judging.judge import judge, require_gate_used_same_policy
 from eval.lot.compared import comparison_pictures_with_decided_ones
 from eval.lot.lot import Lot, locked_lot
 from eval.lot.words import arguments_naming_lot
@@ -30,7 +30,7 @@ from eval.policy import file as policyfile
 from eval.promise import disagreements
 from eval.promise.auditplan import index_of_first_proven_attempt, write_audit_terms
 from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
-from eval.promise.known_rejects import neutral_picture_path, plan_with_known_rejects
+from eval.promise.known_rejects import audit_picture_path_by_sha256, plan_with_known_rejects
 from eval.promise.label import Label
 from eval.promise.rejected import labelling_order_of_rejected_pictures, sha256_of_pictures_rejected_by_score
 from eval.promise.terminal import can_open_browser
@@ -104,7 +104,7 @@ def begin_audit_queue(config: Config, lot: Lot) -> ReviewQueue:
     """
     judged = judge(config, lot, without="audit")
     policy = judged.policy
-    require_policy_of_gate(lot, policy)
+    require_gate_used_same_policy(lot, policy)
     plan, why = audit_plan_and_why_this_order(
         lot.out, judged.verdicts, policy, bool(lot.slots), not config.promise.known_rejects
     )
@@ -113,7 +113,7 @@ def begin_audit_queue(config: Config, lot: Lot) -> ReviewQueue:
     write_audit_terms(lot.out, plan)
 
     def is_proven(given: list[Label], answers: list[Label]) -> bool:
-        return index_of_first_proven_attempt(plan.proof_attempts(given, answers)) is not None
+        return index_of_first_proven_attempt(plan.audit_attempts_for_lot_shares(given, answers)) is not None
 
     words = f"stylegate certify {arguments_naming_lot(config, lot)}"
     found = audit_or_calibration_queue(lot, judged.comparison, policy, "audit", plan.labelling_order, is_proven, words)
@@ -123,7 +123,7 @@ def begin_audit_queue(config: Config, lot: Lot) -> ReviewQueue:
         replace(
             found.pictures[source],
             sha256=sha256,
-            path=neutral_picture_path(lot.out, sha256, found.pictures[source].path),
+            path=audit_picture_path_by_sha256(lot.out, sha256, found.pictures[source].path),
         )
         for sha256, source in plan.known_rejects.items()
     ]
@@ -153,15 +153,15 @@ def begin_calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
     require_calibrated_check(policy)
     pool = calibration_pool_scores_by_sha256(config, lot, compared, policy)
     plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
-    words, under = f"stylegate calibrate {arguments_naming_lot(config, lot)}", plan.pool_and_policy_digest
+    words, under = f"stylegate calibrate {arguments_naming_lot(config, lot)}", plan.digest_of_pool_and_policy
     if config.promise.num_labels != Config().promise.num_labels:
         words += f" promise.num_labels={config.promise.num_labels}"
 
-    def has_all_labels(given: list[Label], answers: list[Label]) -> bool:
+    def is_calibration_fully_labelled(given: list[Label], answers: list[Label]) -> bool:
         return len(given) == len(plan.pictures_to_label)
 
     return audit_or_calibration_queue(
-        lot, compared, policy, "calibrate", plan.pictures_to_label, has_all_labels, words, under
+        lot, compared, policy, "calibrate", plan.pictures_to_label, is_calibration_fully_labelled, words, under
     )
 
 

@@ -24,7 +24,7 @@ from eval.package.layout import is_bag
 from eval.package.living import traits_of_package, traits_of_plan
 from eval.package.proof import package_problems
 from eval.planning.problem import make_plan_constraints
-from eval.planning.solve import entropy_margin_if_feasible
+from eval.planning.solve import require_feasible_and_return_spare_bits
 from eval.planning.traits import MAX_WEIGHT, NUMBER
 from eval.planning.traitsfile import read_traits_file
 from stylegate import files, tables
@@ -40,7 +40,7 @@ NAMED = 20  # problems of a table that one message lists
 Pair = tuple[str, str]  # a trait and its value
 
 
-class ValueEvidence(NamedTuple):
+class EvidenceOnTraitValue(NamedTuple):
     """What one column of the table's numbers says of one value of a trait."""
 
     column: str
@@ -101,7 +101,7 @@ def refuse_infeasible_traits(text: str, slots: int) -> None:
         path = Path(place, "proposed.yaml")
         path.write_text(text)
         try:
-            entropy_margin_if_feasible(make_plan_constraints(read_traits_file(path), slots))
+            require_feasible_and_return_spare_bits(make_plan_constraints(read_traits_file(path), slots))
         except DataError as error:
             raise DataError(
                 f"no proposal: {error.summary}",
@@ -208,11 +208,13 @@ def traits_of_verified_package(package: Path) -> dict[int, dict[str, str]]:
     return traits_of_package(package)
 
 
-def evidence_by_trait_value(rows: Sequence[tuple[list[Pair], dict[str, float]]]) -> dict[Pair, list[ValueEvidence]]:
+def evidence_by_trait_value(
+    rows: Sequence[tuple[list[Pair], dict[str, float]]],
+) -> dict[Pair, list[EvidenceOnTraitValue]]:
     """What each column says of each (trait, value), compared with all rows that name the trait; `rows` are those of
     `trait_values_and_numbers_by_row`.
     """
-    found: dict[Pair, list[ValueEvidence]] = {}
+    found: dict[Pair, list[EvidenceOnTraitValue]] = {}
     for column in dict.fromkeys(name for _, numbers in rows for name in numbers):
         by_value: dict[Pair, list[float]] = {}
         for pairs, numbers in rows:
@@ -225,12 +227,12 @@ def evidence_by_trait_value(rows: Sequence[tuple[list[Pair], dict[str, float]]])
             for (name, value), numbers in by_value.items():
                 if name == trait:
                     ratio = (sum(numbers) + PRIOR * mean) / (len(numbers) + PRIOR) / mean
-                    found.setdefault((trait, value), []).append(ValueEvidence(column, len(numbers), ratio))
+                    found.setdefault((trait, value), []).append(EvidenceOnTraitValue(column, len(numbers), ratio))
     return found
 
 
 def propose_trait_weights(
-    written: Mapping[str, Any], plain_is_count: bool, evidence: Mapping[Pair, list[ValueEvidence]]
+    written: Mapping[str, Any], plain_is_count: bool, evidence: Mapping[Pair, list[EvidenceOnTraitValue]]
 ) -> tuple[dict[str, Any], list[str], list[str]]:
     """The content of the traits file with other weights, a sentence for each change, and one for each value that had to
     stay.

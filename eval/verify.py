@@ -14,14 +14,14 @@ claim of whoever made the package: no file can prove it.
 
 from pathlib import Path
 
-from eval.package.label_heads import check_label_rows_against_named_hashes, read_label_rows_from_argument
+from eval.package.label_heads import check_label_rows_match_package_hashes, read_label_rows_from_argument
 from eval.package.layout import payload_folder
 from eval.package.marks import (
     check_marks_of_package,
     load_watermark_from_argument,
     trusted_certificates_pem_from_argument,
 )
-from eval.package.proof import CHANGED, check_package, problems_with_promise, read_provenance_and_rows
+from eval.package.proof import CHANGED, check_package, promise_problems_and_proven_claim, read_provenance_and_rows
 from eval.planning import commitment
 from eval.promise.certificate import certified_digests, read_certificate
 from stylegate.errors import DataError
@@ -64,13 +64,13 @@ def verify(words: list[str]) -> int:
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, CHANGED)
         provenance, rows = read_provenance_and_rows(package)
-        _, promised = problems_with_promise(payload_folder(package), provenance, rows)
+        _, promised = promise_problems_and_proven_claim(payload_folder(package), provenance, rows)
         marked, not_marked, wrong = check_marks_of_package(
             package, [payload_folder(package) / row["file_name"] for row in rows], trust, watermark
         )
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, "ask who made it; do not use it.")
-        heads = check_label_rows_against_named_hashes(package, labels) if labels is not None else ([], [], [])
+        heads = check_label_rows_match_package_hashes(package, labels) if labels is not None else ([], [], [])
         if heads[2]:
             raise DataError(f"{package} does not hold:", heads[2], "these are not the labels that it was judged by.")
         print(f"{package}: holds, {counted(len(rows), 'picture')}{f'; {promised}' if promised else ''}")

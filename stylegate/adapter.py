@@ -143,7 +143,9 @@ def lora_layers_and_problems(
                 f"({PEFT_CONFIG}), not in it"
             )
         elif name is None:
-            problems.append(f"{escape_control_characters(key_parts.layer)}: {why_no_module(key_parts, modules)}")
+            problems.append(
+                f"{escape_control_characters(key_parts.layer)}: {why_layer_fits_no_module(key_parts, modules)}"
+            )
         elif key_parts.part in parts.setdefault(name, {}):
             problems.append(f"{escape_control_characters(key)}: {name} is in the file twice")
         else:
@@ -161,7 +163,7 @@ def lora_layers_and_problems(
     return layers, header.problems + list(dict.fromkeys(problems))
 
 
-def why_no_module(key_parts: loranames.KeyParts, modules: Mapping[str, Any]) -> str:
+def why_layer_fits_no_module(key_parts: loranames.KeyParts, modules: Mapping[str, Any]) -> str:
     """Why a layer's name means no module of the base, in words."""
     found = loranames.possible_text_encoder_module_names(key_parts.layer, modules) if key_parts.style == "bare" else []
     if not found:
@@ -192,7 +194,7 @@ def layer_of_parts(
     """
     kind, magnitude, bias = (
         lycoris.adapter_kind_of_parts(found),
-        layer_dora_magnitudes_or_none(found, shape),
+        dora_magnitudes_of_one_layer(found, shape),
         found.get("bias"),
     )
     if kind == "LoRA":
@@ -259,7 +261,7 @@ def magnitude_or_bias_problem(found: Mapping[str, Tensor], shape: tuple[int, ...
         return "a whole difference with magnitudes of a DoRA, which no writer defines"
     if kind != "LoRA" and "magnitude" in found:
         return f"{kind} with PEFT's magnitudes, which PEFT does not define"
-    if ("magnitude" in found or "dora_scale" in found) and layer_dora_magnitudes_or_none(found, shape) is None:
+    if ("magnitude" in found or "dora_scale" in found) and dora_magnitudes_of_one_layer(found, shape) is None:
         lengths = found["dora_scale" if "dora_scale" in found else "magnitude"]
         given, wanted = tensor_shape_as_text(lengths.shape), tensor_shape_as_text(shape)
         return f"its magnitude is {given}, which is neither per output nor per input of {wanted}"
@@ -288,7 +290,7 @@ def tensor_values_problem(found: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def layer_dora_magnitudes_or_none(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor | None:
+def dora_magnitudes_of_one_layer(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor | None:
     """A layer's DoRA magnitudes, as [out, 1, ...] or [1, in, ...]; None if it has none, or of no known shape.
 
     The name of the key tells the writer, and so the axis also where out = in: PEFT's `lora_magnitude_vector` is always

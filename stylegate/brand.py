@@ -29,13 +29,13 @@ from stylegate.brandset import (
     UNKNOWN_LICENCE,
     Brand,
     CheckReport,
+    pydantic_errors_of_brand_in_words,
     raise_if_problems,
-    validation_problems_of_brand,
 )
 from stylegate.captionfaults import problems_of_captions
-from stylegate.captions import UNREADABLE, CaptionsAndTraits, CaptionSources, FolderCaptions, read_captions
+from stylegate.captions import UNREADABLE, CaptionsAndTraits, FolderCaptions, FolderToReadCaptionsFrom, read_captions
 from stylegate.config import Config
-from stylegate.configcheck import configuration_error
+from stylegate.configcheck import config_error_listing_problems
 from stylegate.errors import DataError
 from stylegate.listing import CAPTIONS, FolderListing, list_folder, mask_files
 from stylegate.picturefaults import without_frame
@@ -45,7 +45,7 @@ from stylegate.splits import (
     FOR_LINE,
     choose_held_out_pictures,
     remarks_on_splits,
-    remarks_on_words_not_learned,
+    remarks_on_words_missing_in_training,
 )
 from stylegate.words import counted
 
@@ -119,7 +119,7 @@ def make_brand_set(config: Config) -> int:
     learned, held_out = ([texts[n] for part in parts for n in splits[part]] for parts in (SPLITS[:1], SPLITS[1:]))
     for remark in [
         *remarks_on_splits(len(splits["validation"]), len(splits["test"])),
-        *remarks_on_words_not_learned(learned, held_out),
+        *remarks_on_words_missing_in_training(learned, held_out),
     ]:
         print(f"note: {remark}")
     first = next(name for names in splits.values() for name in names)
@@ -144,7 +144,7 @@ def brand_from_arguments(config: Config, source: str) -> Brand:
     try:
         return Brand.model_validate({"name": config.name, "trigger": trigger, "source": source} | words)
     except ValidationError as error:
-        raise configuration_error(validation_problems_of_brand(error), "brand") from None
+        raise config_error_listing_problems(pydantic_errors_of_brand_in_words(error), "brand") from None
 
 
 def check_source_pictures_into_report(
@@ -258,7 +258,7 @@ def pictures_and_captions_of_folder(
     def paths_by_name(paths: Iterable[Path]) -> dict[str, Path]:
         return {path.relative_to(source).as_posix(): path for path in paths if path not in nameless}
 
-    def remark_unused(paths: Iterable[Path], why: str) -> None:
+    def add_remark_on_unused_files(paths: Iterable[Path], why: str) -> None:
         if names := list(paths_by_name(paths)):
             findings.remarks.append(f"{counted(len(names), 'file')} not used, {why}: {', '.join(names)}")
             findings.unused |= dict.fromkeys(names, why)
@@ -271,21 +271,21 @@ def pictures_and_captions_of_folder(
     findings.problems += [f"{name}: a name that is not UTF-8; rename the file" for name in shown]
     found = paths_by_name(path for path in listing.pictures if not is_regularisation_picture(path))
     beside = [path for path in listing.beside if path not in nameless and not is_regularisation_picture(path)]
-    captions = read_captions(CaptionSources(source, found, beside), findings)
+    captions = read_captions(FolderToReadCaptionsFrom(source, found, beside), findings)
     aside = [
         path
         for name, path in paths_by_name(mask_files(list(found.values()))).items()
         if name not in captions.by_picture
     ]
-    remark_unused(listing.hidden, "hidden or of the operating system")
-    remark_unused(
+    add_remark_on_unused_files(listing.hidden, "hidden or of the operating system")
+    add_remark_on_unused_files(
         filter(is_regularisation_picture, (*listing.pictures, *listing.beside)),
         "regularisation pictures of kohya's tools",
     )
-    remark_unused(aside, "masks of other pictures")
+    add_remark_on_unused_files(aside, "masks of other pictures")
     text = [path for path in captions.unused if path.suffix.lower() in CAPTIONS]
-    remark_unused(text, "no picture has this name")
-    remark_unused([path for path in captions.unused if path not in text], "no caption of a picture")
+    add_remark_on_unused_files(text, "no picture has this name")
+    add_remark_on_unused_files([path for path in captions.unused if path not in text], "no caption of a picture")
     repeats = sorted({part for name in found for part in Path(name).parts[:-1] if REPEATS.match(part)})
     if repeats:
         findings.remarks.append(

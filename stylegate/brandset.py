@@ -262,11 +262,11 @@ def read_brand_file(folder: Path) -> Brand:
     except ValidationError as error:
         keys = sorted(Brand.model_fields)
         raise DataError(
-            f"{files.display_path(path)}:", validation_problems_of_brand(error), f"keys are {keys}."
+            f"{files.display_path(path)}:", pydantic_errors_of_brand_in_words(error), f"keys are {keys}."
         ) from None
 
 
-def validation_problems_of_brand(error: ValidationError) -> list[str]:
+def pydantic_errors_of_brand_in_words(error: ValidationError) -> list[str]:
     """The problems that pydantic found in a brand.yaml, each as the text `key: what is wrong`."""
     words = {
         "extra_forbidden": "unknown key",

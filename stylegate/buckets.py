@@ -31,7 +31,7 @@ class TrainingView(NamedTuple):
         return 1 - self.width * self.height / (size[0] * size[1] * self.scale(size) ** 2)
 
 
-def bucket_sides(aspect: float, resolution: int, multiple: int) -> tuple[int, int]:
+def bucket_width_and_height(aspect: float, resolution: int, multiple: int) -> tuple[int, int]:
     """Width and height, multiples of `multiple` of at most resolution^2 pixels, of the shape nearest to `aspect`.
 
     For each width the height is as large as possible, so that no bucket is much smaller than the others.
@@ -56,7 +56,9 @@ def training_views(
     found = []
     for item, (width, height) in enumerate(sizes):
         for number, resolution in enumerate(sorted(set(resolutions))):
-            w, h = bucket_sides(width / height, resolution, multiple) if buckets else (resolution, resolution)
+            w, h = (
+                bucket_width_and_height(width / height, resolution, multiple) if buckets else (resolution, resolution)
+            )
             if number == 0 or (width >= w and height >= h):
                 found.append(TrainingView(item, w, h))
     return found

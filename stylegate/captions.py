@@ -53,7 +53,7 @@ class FolderCaptions(NamedTuple):
     whole: bool  # whether every table could be read
 
 
-class CaptionSources(NamedTuple):
+class FolderToReadCaptionsFrom(NamedTuple):
     """Where captions are read from: a folder, its pictures, and the other files in it."""
 
     folder: Path
@@ -61,7 +61,7 @@ class CaptionSources(NamedTuple):
     beside: list[Path]
 
 
-def read_captions(sources: CaptionSources, findings: CheckReport) -> FolderCaptions:
+def read_captions(sources: FolderToReadCaptionsFrom, findings: CheckReport) -> FolderCaptions:
     """Read all captions of a folder. Returns them by picture, with the files that gave none, and whether every table
     could be read.
 
@@ -128,7 +128,7 @@ def add_caption_or_problem(
         found[name] = caption
 
 
-def pictures_by_sidecar(sources: CaptionSources) -> dict[Path, list[str]]:
+def pictures_by_sidecar(sources: FolderToReadCaptionsFrom) -> dict[Path, list[str]]:
     """For each text or JSON file the names of the pictures that it belongs to; an empty list if there are none.
 
     cat.png.txt belongs to cat.png; cat.txt to every picture in its folder that is called cat.
@@ -194,7 +194,7 @@ def read_caption_table(path: Path, where: str, findings: CheckReport) -> Table |
 
 
 def captions_from_table(
-    table: Table, path: Path, where: str, sources: CaptionSources, findings: CheckReport
+    table: Table, path: Path, where: str, sources: FolderToReadCaptionsFrom, findings: CheckReport
 ) -> Iterator[tuple[str, CaptionsAndTraits]]:
     """Yield the picture's name and its caption for each row of `table`, which was read from `path`.
 
@@ -229,7 +229,9 @@ def captions_from_table(
         findings.problems.append(f"{where}, {rows} {', '.join(map(str, missing))}: {what}")
 
 
-def picture_name_from_table_cell(value: Any, table: Path, sources: CaptionSources, by_name: dict[str, str]) -> str:
+def picture_name_from_table_cell(
+    value: Any, table: Path, sources: FolderToReadCaptionsFrom, by_name: dict[str, str]
+) -> str:
     """The name of the picture that a table's cell means, relative to the folder.
 
     Raises ValueError if it means none, and FileNotFoundError, with what the cell says, if there is no such file.

@@ -156,7 +156,7 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
     try:
         if flags:
             if problems:
-                raise configcheck.configuration_error(problems, verb)
+                raise configcheck.config_error_listing_problems(problems, verb)
             return print_config_or_run_sweep(verb, flags, overrides)
         settings = [text for text in overrides if text.startswith(("hydra.", "hydra/"))]
         problems += [f"{text}: a setting of Hydra's own, which --multirun alone reads" for text in settings]
@@ -176,7 +176,7 @@ def config_completed_from_batch(verb: str, config: configuration.Config, overrid
         return config
     from eval.lot import again
 
-    return again.with_arguments_of_batch(config, {text.partition("=")[0].lstrip("+") for text in overrides})
+    return again.config_with_arguments_of_batch(config, {text.partition("=")[0].lstrip("+") for text in overrides})
 
 
 def compose_hydra_config(overrides: list[str]) -> "DictConfig":

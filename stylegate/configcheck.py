@@ -139,9 +139,9 @@ def checked_config(cfg, problems: list[str], verb: str = "COMMAND") -> Config:
         known = {k: cfg[k] for k in cfg if k in Config.__slots__ and not OmegaConf.is_missing(cfg, k)}
         readable = OmegaConf.merge(OmegaConf.structured(Config), known)
         problems = problems + config_value_problems(OmegaConf.to_object(readable))  # type: ignore[arg-type]
-    raise configuration_error(problems, verb)
+    raise config_error_listing_problems(problems, verb)
 
 
-def configuration_error(problems: list[str], verb: str) -> ConfigError:
+def config_error_listing_problems(problems: list[str], verb: str) -> ConfigError:
     """The ConfigError, for the caller to raise, that lists every problem of the configuration of a verb."""
     return ConfigError("the configuration has problems:", problems, f"stylegate {verb} --help lists its keys.")

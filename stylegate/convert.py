@@ -66,7 +66,7 @@ def convert(words: Sequence[str]) -> int:
         pipeline = family.load(wanted.base, torch.device("cpu"), torch.float32).pipeline
         modules: dict[str, Any] = lorafile.adaptable_modules_of_pipeline(pipeline)
     else:
-        pipeline = lorafile.pipeline_class(folder)
+        pipeline = lorafile.diffusers_pipeline_class_of_folder(folder)
         modules = dict(adapter.adaptable_modules({family.COMPONENT: family.weightless_model(folder).denoiser}))
     layers = lorafile.read_lora_layers(path, modules, pipeline)
     kinds = sorted({adapter_kind_in_words(layer) for layer in layers.values()})

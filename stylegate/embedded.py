@@ -43,7 +43,7 @@ class CachedTextEncoder:
             *((name, cache_key_of(value)) for name, value in sorted(keywords.items())),
         )
         if key not in self.rows:
-            self.rows[key] = with_tensors_only(self.forward(*arguments, **keywords))
+            self.rows[key] = replace_non_tensors_by_none(self.forward(*arguments, **keywords))
             self.held_bytes += memory_bytes_of_tensors(self.rows[key])
             while self.held_bytes > self.most_bytes and len(self.rows) > 1:
                 self.held_bytes -= memory_bytes_of_tensors(self.rows.popitem(last=False)[1])
@@ -73,14 +73,14 @@ def cache_key_of(value: Any) -> Any:
     return repr(value)
 
 
-def with_tensors_only(found: Any) -> Any:
+def replace_non_tensors_by_none(found: Any) -> Any:
     """A text encoder's output with None for all that is no tensor, such as a cache of attention, which no pipeline
     reads.
     """
     if isinstance(found, ModelOutput):
-        return type(found)(**{name: with_tensors_only(part) for name, part in found.items()})
+        return type(found)(**{name: replace_non_tensors_by_none(part) for name, part in found.items()})
     if isinstance(found, tuple | list):
-        return tuple(with_tensors_only(part) for part in found)
+        return tuple(replace_non_tensors_by_none(part) for part in found)
     return found if isinstance(found, torch.Tensor) else None
 
 

@@ -20,7 +20,7 @@ from stylegate.families.base import LoadedBaseModel
 DrawNumbered = Callable[[list[int]], list[Image.Image]]
 
 
-class FirstSteps(NamedTuple):
+class PreviewsAndDenoiserAnswers(NamedTuple):
     """Previews of some pictures, and the denoiser's answers so far, from which `finish_pictures` goes on."""
 
     previews: list[Image.Image]
@@ -28,7 +28,7 @@ class FirstSteps(NamedTuple):
     listed: bool  # the denoiser answers with a list of rows (Z-Image), not with one tensor
 
 
-def draw_previews(models: LoadedBaseModel, count: int, steps: int, draw: DrawNumbered) -> FirstSteps:
+def draw_previews(models: LoadedBaseModel, count: int, steps: int, draw: DrawNumbered) -> PreviewsAndDenoiserAnswers:
     """Draw the pictures 0 to `count` - 1 for `steps` denoising steps, fewer than they have in all, and decode what the
     denoiser then takes for the clean pictures.
     """
@@ -40,10 +40,12 @@ def draw_previews(models: LoadedBaseModel, count: int, steps: int, draw: DrawNum
             previews += draw(some)
         listed = isinstance(calls[0], list)
         answers += [[list(call[i :: len(some)]) for call in calls] for i in range(len(some))]
-    return FirstSteps(previews, answers, listed)
+    return PreviewsAndDenoiserAnswers(previews, answers, listed)
 
 
-def finish_pictures(models: LoadedBaseModel, first: FirstSteps, chosen: Sequence[int], draw: DrawNumbered) -> list[Any]:
+def finish_pictures(
+    models: LoadedBaseModel, first: PreviewsAndDenoiserAnswers, chosen: Sequence[int], draw: DrawNumbered
+) -> list[Any]:
     """Draw the pictures with the numbers `chosen` to their end. Returns them in this order; all of them, in order, are
     the pictures that one call would draw.
     """
@@ -84,7 +86,7 @@ def pipeline_ending_after_steps(models: LoadedBaseModel, steps: int) -> Iterator
         if done < steps:
             return step(output, level, noisy, *given, **named)
         pipeline._interrupt = True  # the pipelines' own way to skip the steps that are left
-        return (clean_prediction(models, output, level, noisy),)
+        return (predicted_clean_latents(models, output, level, noisy),)
 
     denoiser.forward, pipeline.scheduler.step = forward_and_record, step_or_interrupt
     try:
@@ -121,7 +123,7 @@ def denoiser_answering_from_memory(
         denoiser.forward = forward
 
 
-def clean_prediction(models: LoadedBaseModel, output: Tensor, level: Any, noisy: Tensor) -> Tensor:
+def predicted_clean_latents(models: LoadedBaseModel, output: Tensor, level: Any, noisy: Tensor) -> Tensor:
     """The clean latents that the denoiser's `output` predicts from `noisy` ones at a `level` of the scheduler, in the
     dtype of `noisy`.
 

@@ -31,7 +31,7 @@ class FusedLayerPart(NamedTuple):
     columns: Tensor  # indices of its inputs
 
 
-def layers_split_by_diffusers(
+def lora_layers_and_problems_through_diffusers(
     pipeline: Any, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], modules: Mapping[str, Any]
 ) -> tuple[dict[str, AnyLayer], list[str]] | None:
     """The layers of a transformer's file by canonical name, and every problem; None if diffusers knows no names of it.
@@ -75,7 +75,7 @@ def layers_split_by_diffusers(
         if wrong or name in layers:
             problems.append(f"{name}: {wrong or 'it is in the file twice'}")
         else:
-            layers[name] = slice_of_fused_layer(layer_of_parts(told_as, found, shape, header), place)
+            layers[name] = layer_cut_from_fused_layer(layer_of_parts(told_as, found, shape, header), place)
     return layers, problems
 
 
@@ -175,7 +175,7 @@ def dora_split_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], plac
     return None if whole else f"a DoRA by channels of a fused layer ({place.layer}), which cannot be split"
 
 
-def slice_of_fused_layer(layer: AnyLayer, place: FusedLayerPart) -> AnyLayer:
+def layer_cut_from_fused_layer(layer: AnyLayer, place: FusedLayerPart) -> AnyLayer:
     """The rows and columns of a fused layer that belong to one module, as a layer of their own."""
     rows, columns = place.rows, place.columns
     lengths, bias = layer.magnitude, None if layer.bias is None else layer.bias[rows]

@@ -45,7 +45,7 @@ def accelerate_process_state(hardware: HardwareConfig) -> "PartialState":
     return PartialState(cpu=set_threads_and_choose_device(hardware).type == "cpu")
 
 
-def hardware_of_this_process(config: Config) -> HardwareConfig:
+def hardware_config_for_this_process(config: Config) -> HardwareConfig:
     """The config's hardware for this process: where Ray or Slurm has the CUDA devices and this machine none, it is the
     CPU.
     """

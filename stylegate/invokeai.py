@@ -8,11 +8,11 @@ from stylegate.loracontents import (
     LoraContents,
     is_unet_or_text_encoder_layer,
     layers_with_part,
-    name_style_by_plain_layer,
+    naming_style_by_plain_lora_layer,
     other_adapter_kinds,
     other_strengths_in_words,
+    strengths_misread_without_header,
     tensors_by_layer,
-    wrong_strengths_without_header,
 )
 from stylegate.words import counted
 
@@ -70,7 +70,7 @@ def invokeai_problems_with_unet(file: LoraContents) -> list[str]:
         found.append("takes the magnitudes of a DoRA's outputs by the lengths of its inputs")
     if any(part in layer for layer in file.styles for part in ("_input_blocks_", "_middle_block_", "_output_blocks_")):
         found.append("translates the original UNet's names for SDXL alone")
-    if wrong := wrong_strengths_without_header(file):
+    if wrong := strengths_misread_without_header(file):
         found.append(f"{other_strengths_in_words(wrong)}: it reads the tensors alone")
     if "bundled embedding" in other_adapter_kinds(file):
         found.append("ignores bundled embedding")
@@ -84,7 +84,7 @@ def invokeai_problems_with_transformer(file: LoraContents) -> list[str]:
     found = []
     of_flux = any(part in layer for layer in file.styles for part in OF_FLUX)
     dotted = {layer for layer, style in file.styles.items() if style != "kohya"}
-    plain = name_style_by_plain_layer(file).keys() & dotted
+    plain = naming_style_by_plain_lora_layer(file).keys() & dotted
     beside = [key for key, p in file.parts_by_key.items() if p.layer in plain and p.part in lycoris.BESIDE]
     if of_flux and beside:
         return [f"refuses it: {loraheader.escape_control_characters(beside[0])} beside a pair of matrices"]
@@ -100,7 +100,7 @@ def invokeai_problems_with_transformer(file: LoraContents) -> list[str]:
         kinds = sorted({kind for layer, kind in file.factored.items() if layer in dotted})
         if not of_flux or "difference" in kinds:
             return [f"refuses it: {', '.join(kinds)} in dotted names"]
-    if wrong := wrong_strengths_without_header(file):
+    if wrong := strengths_misread_without_header(file):
         found.append(f"{other_strengths_in_words(wrong)}: it reads the tensors alone")
     if layers_with_part(file, "magnitude"):
         found.append("ignores lora_magnitude_vector: a DoRA without its magnitudes")

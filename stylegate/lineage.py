@@ -57,7 +57,7 @@ def print_lineage_and_send_missing(paths: list[Path]) -> int:
         raise ConfigError("replay needs directories of runs or batches", next_step=f"stylegate replay {EXAMPLE}")
     ledgers = {path: read_lineage(path) for path in paths}
     print("\n".join(lineage_lines(ledgers)))
-    in_order = sorted(ledgers, key=lambda path: min(map(index_of_artifact_type, ledgers[path])))
+    in_order = sorted(ledgers, key=lambda path: min(map(chain_position_of_artifact_type, ledgers[path])))
     try:
         sent = [send_lineage_to_wandb(path, ledgers[path]) for path in in_order]
     except Exception as error:
@@ -80,10 +80,10 @@ def read_lineage(path: Path) -> list[dict[str, Any]]:
     rows = files.read_jsonl(path / LEDGER, *ROW)
     if not rows or any(row["kind"] not in KINDS or row["type"] not in TYPES for row in rows):
         raise DataError(f"this is no ledger of a run or batch: {files.display_path(path / LEDGER)}")
-    return sorted(rows, key=lambda row: (row["kind"] == "use", index_of_artifact_type(row)))
+    return sorted(rows, key=lambda row: (row["kind"] == "use", chain_position_of_artifact_type(row)))
 
 
-def index_of_artifact_type(row: Mapping[str, Any]) -> int:
+def chain_position_of_artifact_type(row: Mapping[str, Any]) -> int:
     """The position of a row's type on the way from brand set to package, 0 for the first."""
     return TYPES.index(row["type"])
 
@@ -94,7 +94,7 @@ def lineage_lines(ledgers: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[s
     for path, rows in ledgers.items():
         for row in rows:
             place = found.setdefault(
-                (index_of_artifact_type(row), row["artifact"], row["sha256"]), {"use": [], "make": []}
+                (chain_position_of_artifact_type(row), row["artifact"], row["sha256"]), {"use": [], "make": []}
             )
             place[row["kind"]].append(path.name)
     lines = []

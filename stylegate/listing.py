@@ -40,7 +40,7 @@ def list_folder(folder: Path) -> FolderListing:
     """
 
     found = FolderListing([], [], [])
-    for place, folders, names in os.walk(folder, onerror=raise_unless_missing):
+    for place, folders, names in os.walk(folder, onerror=raise_all_errors_but_not_found):
         links = [name for name in folders if Path(place, name).is_symlink()]
         in_hidden = any(is_hidden(part) for part in Path(place).relative_to(folder).parts)
         for name in (*names, *links):
@@ -49,14 +49,14 @@ def list_folder(folder: Path) -> FolderListing:
                 found.hidden.append(path)
             elif name not in links and name[name.rfind(".") :].lower() in SUFFIXES:
                 found.pictures.append(path)  # its name says so: not opened here
-            elif is_sidecar(path):
+            elif is_text_or_trainer_cache(path):
                 found.beside.append(path)
             else:
                 found.pictures.append(path)
     return FolderListing(*(sorted(paths, key=lambda path: path.parts) for paths in found))
 
 
-def raise_unless_missing(error: OSError) -> None:
+def raise_all_errors_but_not_found(error: OSError) -> None:
     """For os.walk's onerror: without it a folder that cannot be read counts as empty."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
@@ -72,7 +72,7 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "~$")) or name.lower() in SYSTEM
 
 
-def is_sidecar(path: Path) -> bool:
+def is_text_or_trainer_cache(path: Path) -> bool:
     """Whether a file stands beside pictures and is none: its name is that of text or of a trainer's cache, or its first
     bytes are text.
 

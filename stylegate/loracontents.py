@@ -139,12 +139,12 @@ def layers_with_part(file: LoraContents, part: str) -> list[str]:
     return [p.layer for p in file.parts_by_key.values() if p.part == part]
 
 
-def name_style_by_plain_layer(file: LoraContents) -> dict[str, str]:
+def naming_style_by_plain_lora_layer(file: LoraContents) -> dict[str, str]:
     """The style of names of each layer that is plain LoRA, or half of one, by layer."""
     return {layer: style for layer, style in file.styles.items() if layer not in file.factored}
 
 
-def wrong_strengths_without_header(file: LoraContents) -> dict[str, float]:
+def strengths_misread_without_header(file: LoraContents) -> dict[str, float]:
     """The layers that a program which reads the tensors alone takes at a wrong strength: by name, that strength.
 
     The alpha that is meant, or LyCORIS' settings, are told in a header or in PEFT's adapter_config.json.

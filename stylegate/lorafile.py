@@ -176,7 +176,7 @@ def read_lora_layers(path: Path, modules: Mapping[str, Any], pipeline: Any) -> d
     tensors, metadata = load_tensors_and_metadata(path)
     layers, problems = adapter.lora_layers_and_problems(tensors, metadata, modules)
     if problems and any(name.startswith("transformer.") for name in modules):
-        translated = fusednames.layers_split_by_diffusers(pipeline, tensors, metadata, modules)
+        translated = fusednames.lora_layers_and_problems_through_diffusers(pipeline, tensors, metadata, modules)
         layers, problems = translated or (layers, problems)
     if problems:
         shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
@@ -188,7 +188,7 @@ def read_lora_layers(path: Path, modules: Mapping[str, Any], pipeline: Any) -> d
     return layers
 
 
-def pipeline_class(folder: Path) -> Any:
+def diffusers_pipeline_class_of_folder(folder: Path) -> Any:
     """diffusers' class of the pipeline in `folder`, which its model_index.json names."""
     return getattr(
         diffusers, files.read_json(folder / "model_index.json", "the base's index", "_class_name")["_class_name"]

@@ -39,7 +39,7 @@ class Thumbnails(NamedTuple):
     coarse: NDArray[np.float16]  # [n, 192] 8 x 8 pixels
 
 
-def thumbnails_in_order(signatures: NDArray[np.uint8], places: NDArray[np.int64]) -> Thumbnails:
+def thumbnails_in_given_order(signatures: NDArray[np.uint8], places: NDArray[np.int64]) -> Thumbnails:
     """Thumbnails of signatures [n, 64, 64, 3]; row i is of the signature places[i]. The signatures are read from first
     to last, since they may lie on disk.
     """
@@ -58,7 +58,7 @@ def thumbnails_in_order(signatures: NDArray[np.uint8], places: NDArray[np.int64]
     return made
 
 
-def moved_thumbnails(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def thumbnails_shifted_by_pixels(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, 9, 192] coarse thumbnails of signatures that were moved by -2, 0 and 2 pixels down and right."""
     half, count = SIDE // MAX_SHIFT, len(signatures)  # a move is one pixel of half the size
     lines = signatures.reshape(count, half, MAX_SHIFT, SIDE * 3).sum(2, dtype=np.uint16)
@@ -93,7 +93,7 @@ def nearest_by_likeness(
         return best, index
     places = np.arange(len(signatures)) if order is None or others is not None else order
     of_pool = places if others is None else np.arange(len(pool))
-    keys = thumbnails_in_order(pool, of_pool)
+    keys = thumbnails_in_given_order(pool, of_pool)
 
     def nearest_pairs_of_block(rows: slice) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Pairs (picture, nearest one) of these rows, and the likeness of each."""
@@ -101,7 +101,7 @@ def nearest_by_likeness(
         if others is not None:
             pairs = likely_pairs(shown, keys)
         else:
-            same = np.empty((0, 2), np.int64) if groups is None else pairs_of_one_group(groups, rows)
+            same = np.empty((0, 2), np.int64) if groups is None else pairs_within_same_group(groups, rows)
             pairs = likely_pairs(shown, Thumbnails(*(part[: rows.stop] for part in keys)), same, rows.start)
         pairs[:, 0] += rows.start
         values = likeness_of_pairs(signatures, np.stack([places[pairs[:, 0]], of_pool[pairs[:, 1]]], 1), pool)
@@ -122,7 +122,7 @@ def largest_likeness_to_others(signatures: NDArray[np.uint8]) -> NDArray[np.floa
     if len(signatures) < 2:
         return np.zeros(len(signatures), np.float32)
     best = np.full(len(signatures), -np.inf, np.float32)
-    keys = thumbnails_in_order(signatures, np.arange(len(signatures)))
+    keys = thumbnails_in_given_order(signatures, np.arange(len(signatures)))
 
     def likely_pairs_of_block(rows: slice) -> NDArray[np.int64]:
         own = np.arange(rows.stop - rows.start)
@@ -145,7 +145,7 @@ def map_blocks_in_threads(work: Callable[[slice], Found], count: int) -> Iterato
             yield from workers.map(work, blocks[start : start + CORES])
 
 
-def pairs_of_one_group(groups: NDArray, rows: slice) -> NDArray[np.int64]:
+def pairs_within_same_group(groups: NDArray, rows: slice) -> NDArray[np.int64]:
     """[k, 2] (row - rows.start, column): for each picture in the slice `rows` all pictures of its group, itself
     included.
     """
@@ -167,7 +167,7 @@ def likely_pairs(
     `signatures` [r, 64, 64, 3] are the rows', `keys` thumbnails of m pictures. Pairs of `aside` [k, 2] are left out;
     with `place` row i is picture place + i of the keys, and is compared with those before it.
     """
-    fine, moved = centred_thumbnails(signatures), moved_thumbnails(signatures)
+    fine, moved = centred_thumbnails(signatures), thumbnails_shifted_by_pixels(signatures)
     still = np.ascontiguousarray(moved[:, 4])
     first, first_values, second = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)], [np.empty((0, 2), np.int64)]
     for start in range(0, len(keys.fine), TILE):

@@ -48,7 +48,7 @@ def find_box_inside_frame(image: Image.Image) -> BoxInsideFrame | None:
     for box in (framed, framed._replace(left=0, right=width), framed._replace(top=0, bottom=height)):
         bars = [(box.top, height - box.bottom, height), (box.left, width - box.right, width)]
         paired = all((near > 0) == (far > 0) and abs(near - far) <= side / 10 for near, far, side in bars)
-        if box != (0, 0, width, height) and paired and picture_touches_frame(pixels, box):
+        if box != (0, 0, width, height) and paired and has_edge_all_along_frame(pixels, box):
             return box
     return None
 
@@ -84,7 +84,7 @@ def leading_true_count(alike: NDArray[np.bool_]) -> int:
     return len(alike) if alike.all() else int(np.argmin(alike))
 
 
-def picture_touches_frame(pixels: NDArray[np.int16], box: BoxInsideFrame) -> bool:
+def has_edge_all_along_frame(pixels: NDArray[np.int16], box: BoxInsideFrame) -> bool:
     """Whether the lines just inside a frame differ from it along nearly their whole length, on each side with a bar.
 
     One line may be half frame, half picture, where the picture was scaled; so the next one is looked at.

@@ -267,7 +267,7 @@ def from_colour_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Ima
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         space: str = source.profile.xcolor_space  # type: ignore[union-attr]
-        base = in_colour_space(image, space.strip())
+        base = convert_to_colour_space_of_profile(image, space.strip())
         converted = ImageCms.profileToProfile(base, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         notes.append("colour profile unusable")
@@ -278,7 +278,7 @@ def from_colour_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Ima
     return converted
 
 
-def in_colour_space(image: Image.Image, space: str) -> Image.Image:
+def convert_to_colour_space_of_profile(image: Image.Image, space: str) -> Image.Image:
     """The picture in the mode that a profile of colour space `space` reads. Raises ValueError if there is none."""
     if space == "GRAY" and image.mode != "CMYK":
         red, *others = image.convert("RGB").split()

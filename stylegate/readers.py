@@ -19,11 +19,11 @@ from stylegate.loracontents import (
     is_unet_or_text_encoder_layer,
     layers_by_problem,
     layers_with_part,
-    name_style_by_plain_layer,
+    naming_style_by_plain_lora_layer,
     nearly_equal,
     other_adapter_kinds,
     other_strengths_in_words,
-    wrong_strengths_without_header,
+    strengths_misread_without_header,
 )
 from stylegate.words import counted
 
@@ -64,7 +64,7 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
 def problems_in_diffusers(file: LoraContents) -> list[str]:
     """What diffusers ignores, refuses, or takes at another strength, a sentence each; an empty list if it reads all."""
     found = ["drops dora_scale: a DoRA without its magnitudes"] if layers_with_part(file, "dora_scale") else []
-    plain = name_style_by_plain_layer(file)
+    plain = naming_style_by_plain_lora_layer(file)
     if file.styles and not any(map(is_unet_or_text_encoder_layer, file.styles)):
         return found + problems_in_diffusers_of_transformer(file)
     if any("regular expression" in problem for problem in loraheader.StatedLoraSettings(file.metadata).problems):
@@ -98,7 +98,7 @@ def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
     empty list if it reads all. Its loaders differ by family.
     """
     if "LoKr" in file.factored.values():
-        if len(set(file.factored.values())) > 1 or name_style_by_plain_layer(file):
+        if len(set(file.factored.values())) > 1 or naming_style_by_plain_lora_layer(file):
             return ["refuses it: it has LoKr beside layers of another kind"]
         return ["reads LoKr for FLUX.2 and Z-Image alone"]
     if foreign := [key for key in file.tensors if "lora" not in key and not key.endswith(".alpha")]:
@@ -126,7 +126,7 @@ def diffusers_strengths(file: LoraContents) -> dict[str, float]:
     try:
         state, alphas, *_ = Loader.lora_state_dict(dict(given), unet_config=settings)
     except Exception as error:  # of many kinds, for whatever it cannot place
-        raise ValueError(untranslatable_reason(file, error)) from None
+        raise ValueError(why_diffusers_cannot_translate_file(file, error)) from None
     if foreign := [key for key in state if "lora" not in key]:
         raise ValueError(f"{loraheader.escape_control_characters(foreign[0])} has no 'lora' in its name")
     if not all(tensor.is_floating_point() for tensor in state.values()):
@@ -144,7 +144,7 @@ def diffusers_strengths(file: LoraContents) -> dict[str, float]:
     return strengths
 
 
-def untranslatable_reason(file: LoraContents, error: Exception) -> str:
+def why_diffusers_cannot_translate_file(file: LoraContents, error: Exception) -> str:
     """Why diffusers cannot translate a LoRA file with kohya's names, in words.
 
     `error` is what diffusers raised; its type is named if no other reason is found.
@@ -269,7 +269,7 @@ def problems_in_comfyui(file: LoraContents) -> list[str]:
     ]
     if hidden:
         found.append(f"ignores {len(hidden)} attention layers: their names are not kohya's")
-    if wrong := {k: strength for k, strength in wrong_strengths_without_header(file).items() if k not in wrapped}:
+    if wrong := {k: strength for k, strength in strengths_misread_without_header(file).items() if k not in wrapped}:
         found.append(f"{other_strengths_in_words(wrong)}: it does not read the header's alpha")
     return found + sentences_on_ignored_keys(file, READ_BY_COMFYUI | {"bias difference"})
 
@@ -292,7 +292,7 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
         )
     if layers_with_part(file, "dora_scale"):
         found.append("applies dora_scale by another formula")
-    if wrong := {k: strength for k, strength in wrong_strengths_without_header(file).items() if k not in foreign}:
+    if wrong := {k: strength for k, strength in strengths_misread_without_header(file).items() if k not in foreign}:
         found.append(f"{other_strengths_in_words(wrong)}: it reads the tensors alone")
     others_of_layer = {layer for layer, kind in file.kinds.values() if kind in READ_BY_A1111}
     whole = set(layers_with_part(file, "down")) & set(layers_with_part(file, "up"))

@@ -67,7 +67,7 @@ def draw_pictures(
     same[models.guidance] = settings.guidance_scale - 1 + models.no_guidance
     at_once = 1 if models.draws_singly else len(prompts)
     drawn: list[Image.Image] = []
-    with text_encoders_on_device(models):
+    with moving_text_encoders_to_device(models):
         for start in range(0, len(prompts), at_once):
             some = {name: values[start : start + at_once] for name, values in told.items()}
             drawn += models.pipeline(**some, **same).images
@@ -92,7 +92,7 @@ def takes_negative_prompt(models: LoadedBaseModel) -> bool:
 
 
 @contextmanager
-def text_encoders_on_device(models: LoadedBaseModel) -> Iterator[None]:
+def moving_text_encoders_to_device(models: LoadedBaseModel) -> Iterator[None]:
     """A context with the text encoders on the denoiser's device, so that prompts can be encoded; at its end they are
     put back to where the trainer keeps them.
     """

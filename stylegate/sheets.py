@@ -47,11 +47,13 @@ def picture_table(
         y = head + r * (cell + foot + gap)
         for i, image in enumerate(images):
             page.paste(fit_into_cell(image, cell), (gap + i * (cell + gap), y))
-        draw.text((gap, y + cell + 3), truncate_to_pixels(caption, width - 2 * gap), fill=FAINT, font=font(12))
+        draw.text(
+            (gap, y + cell + 3), truncate_text_to_pixel_width(caption, width - 2 * gap), fill=FAINT, font=font(12)
+        )
     return page
 
 
-def truncate_to_pixels(text: str, width: int) -> str:
+def truncate_text_to_pixel_width(text: str, width: int) -> str:
     """The caption, cut until it is at most `width` pixels wide; what was cut ends in …, "" if nothing fits."""
     while text and font(12).getlength(text) > width:
         kept = text[:-2].rstrip(" …")

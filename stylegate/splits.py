@@ -63,7 +63,7 @@ def choose_held_out_pictures(free: Sequence[str], captions: Mapping[str, str], c
     return taken
 
 
-def remarks_on_words_not_learned(learned: Iterable[str], held_out: Iterable[str]) -> list[str]:
+def remarks_on_words_missing_in_training(learned: Iterable[str], held_out: Iterable[str]) -> list[str]:
     """A sentence that names the words on several captions of pictures `held_out` that no `learned` caption has; an
     empty list if there are none.
     """

@@ -109,7 +109,9 @@ def parse_json_lines(text: str) -> Table:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=dict_without_repeated_keys, parse_constant=refuse_constant)
+            row = json.loads(
+                line, object_pairs_hook=dict_without_repeated_keys, parse_constant=raise_for_nan_or_infinity
+            )
         except (ValueError, RecursionError) as error:
             problems.append(f"line {number}: not a JSON object ({error})")
             continue
@@ -131,7 +133,7 @@ def dict_without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def refuse_constant(name: str) -> Any:
+def raise_for_nan_or_infinity(name: str) -> Any:
     """Raise ValueError for NaN, Infinity or -Infinity, which Python writes into JSON for numbers that are missing."""
     raise ValueError(f"{name} is no value of JSON; write null where there is none")
 

@@ -157,7 +157,7 @@ class WandbTracker:
                 self.offline, why = True, wandbrun.wandb_error_in_words(error)
                 wandbrun.stop_wandb_service()
         if self.offline:
-            self.known = wandbrun.move_torn_parts_and_read_highest_steps(self.directory)
+            self.known = wandbrun.read_highest_steps_moving_damaged_files(self.directory)
             self.run = start_run_in_mode("offline")
         if why:
             print_to_stderr(
@@ -177,7 +177,7 @@ class WandbTracker:
         """The highest value of `name` that W&B had when this run began, -1 if it had none; infinity if W&B is off."""
         return math.inf if self.off else self.known.get(name, -1)
 
-    def wandb_row_for(self, names: Collection[str], step: int | None) -> int:
+    def wandb_row_number_for_values(self, names: Collection[str], step: int | None) -> int:
         """The W&B row for values of these names: `step`, or the newest row if that is later.
 
         W&B keeps only the last value of a name in a row. So if the row has one of these names already, the next row is
@@ -192,24 +192,24 @@ class WandbTracker:
         return row
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        copy, row = dict(values), self.wandb_row_for(values.keys(), step)
+        copy, row = dict(values), self.wandb_row_number_for_values(values.keys(), step)
         self.enqueue(lambda: self.run.log(copy, step=row))
 
     def log_picture(self, name: str, image: Image.Image, step: int | None = None) -> None:
-        row = self.wandb_row_for([name], step)
+        row = self.wandb_row_number_for_values([name], step)
         self.enqueue(lambda: self.run.log({name: wandbrun.as_wandb_image(image)}, step=row))
 
     def log_histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None:
         finite = [float(v) for v in values if math.isfinite(v)]
         if finite:
-            row = self.wandb_row_for([name], step)
+            row = self.wandb_row_number_for_values([name], step)
             self.enqueue(lambda: self.run.log({name: wandbrun.wandb_histogram(finite)}, step=row))
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Send a table, as the newest row's value of `name`. Cells may be PIL images; the first wandbrun.MAX_ROWS rows
         are sent.
         """
-        row = self.wandb_row_for([name], None)
+        row = self.wandb_row_number_for_values([name], None)
         self.enqueue(lambda: self.run.log({name: wandbrun.wandb_table(columns, rows)}, step=row))
 
     def set_summary_values(self, values: Mapping[str, Any]) -> None:

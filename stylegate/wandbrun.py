@@ -98,7 +98,7 @@ def start_wandb_run(
     )
 
 
-def move_torn_parts_and_read_highest_steps(directory: Path) -> dict[str, float]:
+def read_highest_steps_moving_damaged_files(directory: Path) -> dict[str, float]:
     """The highest row, step and evaluation in W&B's local files of the run, by name; -1 for none. Damaged files are
     moved to torn/.
 

@@ -83,13 +83,13 @@ class TrustMarkWatermark:
         self.sha256, weights = files.sha256(file), load_file(file)
         parts = {"encoder": trustmark_encoder_with_weights(weights), "decoder": trustmark_decoder_with_weights(weights)}
 
-        class TrustMarkFromMemory(TrustMark):
+        class TrustMarkWithoutDownload(TrustMark):
             """TrustMark as it is, but for the method that downloads weights and unpickles them."""
 
             def load_model(self, *_: Any, part: str = "all") -> Any:
                 return parts[part]
 
-        self.trustmark = TrustMarkFromMemory(
+        self.trustmark = TrustMarkWithoutDownload(
             verbose=False, device="cpu", model_type="Q", encoding_type=TrustMark.Encoding.BCH_5, loadRemover=False
         )
 

@@ -44,7 +44,7 @@ def compare_checkpoints_on_both_bases(
     theirs = [Evaluator(run, []).read_evaluation_result_or_none(step) for step in steps]
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b]
     count = len(on_training_base.items)
-    flags = [[(select.passed_asked_checks_by_prompt(result) or [])[:count] for result in pair] for pair in pairs]
+    flags = [[(select.pass_flag_of_each_prompt(result) or [])[:count] for result in pair] for pair in pairs]
     styles = [[(result["styles"] or [])[:count] for result in pair] for pair in pairs]
     if len(pairs) != len(steps) or not all(len(part) == count for pair in [*flags, *styles] for part in pair):
         return None

@@ -28,7 +28,7 @@ def choose_checkpoint_and_lora_strength(run: LoadedRun, evaluation: Evaluator, s
     results = [
         r
         for r in evaluation.finished_results()
-        if r["step"] in saved and select.passed_asked_checks_by_prompt(r) is not None
+        if r["step"] in saved and select.pass_flag_of_each_prompt(r) is not None
     ]
     checkpoints = (
         select.choose_evaluation(results, settings.selection_margin) if selection_rule_in_words(results) else None
@@ -54,7 +54,7 @@ def choose_checkpoint_and_lora_strength(run: LoadedRun, evaluation: Evaluator, s
         else None
     )
     passing = any(any(r["passed"] or []) for r in [*results, *handed_out])
-    flags = select.passed_asked_checks_by_prompt(result) if result else None
+    flags = select.pass_flag_of_each_prompt(result) if result else None
     selection = {
         "step": step,
         "scale": scale,

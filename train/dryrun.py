@@ -234,13 +234,16 @@ def num_forward_operations_and_activations(denoiser: nn.Module, inputs: dict, ch
             largest, within = max(largest, within), 0
             outside += numbers
 
-    def close_count_before_block(module: nn.Module, given: object) -> None:
+    def restart_activation_count_at_checkpointed_block(module: nn.Module, given: object) -> None:
         nonlocal outside, within
         if checkpointing and type(module).__name__.endswith(CHECKPOINTED):
             outside, within = outside + within, 0  # what came since the block before
 
     handles = [module.register_forward_hook(count_activations_of_layer) for module in denoiser.modules()]
-    handles += [module.register_forward_pre_hook(close_count_before_block) for module in denoiser.modules()]
+    handles += [
+        module.register_forward_pre_hook(restart_activation_count_at_checkpointed_block)
+        for module in denoiser.modules()
+    ]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         denoiser(**inputs)
     for handle in handles:

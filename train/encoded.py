@@ -133,7 +133,7 @@ def encode_training_set(
     def encode_latents(chosen: list[int]) -> list[dict[str, NDArray]]:
         out = []
         for view in (to_encode[my_keys[i]] for i in chosen):  # one by one: shapes differ, neighbours never move a bit
-            pixels = autoencoder_pixels(items[view.item], brand, models.draws_alpha, view.width, view.height)
+            pixels = autoencoder_input_pixels(items[view.item], brand, models.draws_alpha, view.width, view.height)
             mean, deviation = (t[0].float().cpu().numpy() for t in family.latent_mean_and_deviation(models, pixels))
             if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
                 raise StylegateError(
@@ -147,7 +147,8 @@ def encode_training_set(
         encoded = family.encode_prompts(models, [my_prompts[i] for i in chosen])
         arrays = {name: values.float().cpu().numpy() for name, values in encoded.items()}
         return [
-            caption_without_padding({name: values[i] for name, values in arrays.items()}) for i in range(len(chosen))
+            encoded_caption_without_padding({name: values[i] for name, values in arrays.items()})
+            for i in range(len(chosen))
         ]
 
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -169,7 +170,7 @@ def encode_training_set(
     )
 
 
-def autoencoder_pixels(item: BrandPicture, brand: Brand, draws_alpha: bool, width: int, height: int) -> Tensor:
+def autoencoder_input_pixels(item: BrandPicture, brand: Brand, draws_alpha: bool, width: int, height: int) -> Tensor:
     """A picture as the autoencoder reads it, scaled and cropped to `width` x `height`: [1, 3, height, width] in [-1,
     1].
 
@@ -183,7 +184,7 @@ def autoencoder_pixels(item: BrandPicture, brand: Brand, draws_alpha: bool, widt
     return torch.from_numpy(fitted).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def caption_without_padding(one: dict[str, NDArray]) -> dict[str, NDArray]:
+def encoded_caption_without_padding(one: dict[str, NDArray]) -> dict[str, NDArray]:
     """The arrays of one encoded caption, by name; `words` is cut after its `length`. They are unchanged where the
     family gives no length.
     """

@@ -47,7 +47,7 @@ from stylegate import files, hardware, pictures, progress, sample, sheets, simil
 from stylegate.config import Config, config_as_dict
 from stylegate.configgroups import GenerateConfig
 from train import batches, losses, sharding
-from train.encoded import autoencoder_pixels
+from train.encoded import autoencoder_input_pixels
 from train.run import LoadedRun
 from train.weights import copy_lora_weights, lora_at_strength, lora_merged_on_cpu, with_averaged_weights
 
@@ -73,7 +73,7 @@ class Evaluator:
         self.run, self.average, self.final = run, average, final
         self.drawn_with = run.config.generate if final else preview_settings(run.config)
         self.samples: Path = run.directory / "samples"
-        self.base_folder = evaluation_folder(run.directory, 0, 1.0)  # of what the base alone draws
+        self.base_folder = preview_evaluation_folder(run.directory, 0, 1.0)  # of what the base alone draws
         brand, items = run.brand_set.brand, run.brand_set.splits["validation"]
         count = run.config.train.num_samples if items else 0
         shown = items if len(items) >= MIN_REFERENCES else [*items, *run.brand_set.splits["train"]]
@@ -96,7 +96,7 @@ class Evaluator:
 
     def folder_of_evaluation(self, step: int, scale: float = 1.0) -> Path:
         """The folder of the evaluation of `step` with the LoRA at strength `scale`."""
-        return self.samples / FINAL if self.final else evaluation_folder(self.run.directory, step, scale)
+        return self.samples / FINAL if self.final else preview_evaluation_folder(self.run.directory, step, scale)
 
     def read_evaluation_result_or_none(self, step: int, scale: float = 1.0) -> dict[str, Any] | None:
         """The content of result.json of `step` at strength `scale`; None if it is missing, or was made with another
@@ -196,7 +196,7 @@ class Evaluator:
         seen = [[number for number, (path, _, _) in enumerate(jobs) if not path.exists()]]
         broadcast_object_list(seen)  # what rank 0 sees on the disk holds for all
         missing = [jobs[number] for number in seen[0]]
-        mine = sharding.equal_share(len(missing), run.accelerator)
+        mine = sharding.padded_work_indices_of_process(len(missing), run.accelerator)
         resolution = sample.drawing_resolution(run.config, run.drawing)
         with (
             hardware.autocast_to_bf16(run.accelerator.device, run.precision),
@@ -303,11 +303,13 @@ def folder_of_final_or_preview_pictures(directory: Path, step: int, scale: float
     record = final / "drawn.json"
     drawn = files.read_json(record, "what an evaluation was drawn with") if record.exists() else {}
     return (
-        final if (drawn.get("step"), drawn.get("scale")) == (step, scale) else evaluation_folder(directory, step, scale)
+        final
+        if (drawn.get("step"), drawn.get("scale")) == (step, scale)
+        else preview_evaluation_folder(directory, step, scale)
     )
 
 
-def evaluation_folder(directory: Path, step: int, scale: float) -> Path:
+def preview_evaluation_folder(directory: Path, step: int, scale: float) -> Path:
     """The folder of the previews of `step` with the LoRA at strength `scale`, in the run's directory."""
     return directory / "samples" / (f"step-{step:06d}" + (f"-scale-{scale:g}" if scale != 1.0 else ""))
 
@@ -332,11 +334,11 @@ def validation_losses_by_noise_level(run: LoadedRun, latents: dict[int, Tensor])
     resolution = sample.drawing_resolution(run.config, models)
     total = torch.zeros(len(LEVELS) + 1, device=device)  # the sum of losses of each level, then the number of pictures
     items = run.brand_set.splits["validation"][: run.config.train.num_samples]
-    with sample.text_encoders_on_device(models):
-        for own in sharding.equal_share(len(items), run.accelerator):
+    with sample.moving_text_encoders_to_device(models):
+        for own in sharding.padded_work_indices_of_process(len(items), run.accelerator):
             i = own or 0
             if i not in latents:
-                pixels = autoencoder_pixels(items[i], brand, models.draws_alpha, resolution, resolution)
+                pixels = autoencoder_input_pixels(items[i], brand, models.draws_alpha, resolution, resolution)
                 latents[i] = family.latent_mean_and_deviation(models, pixels)[0].float().to(device)
             clean = latents[i].expand(len(LEVELS), -1, -1, -1)
             noise = torch.randn(clean.shape, generator=batches.seeded_generator(i, batches.EVALUATION)).to(device)

@@ -40,7 +40,7 @@ def experiment(config: Config) -> int:
     """
     if not config.brand:
         raise DataError("an experiment needs a brand", next_step="stylegate run experiment=demo, or brand=neon.")
-    export.signing_key_and_marks(config)  # what cannot sign is said now, not after hours of training
+    export.signing_key_and_requested_marks(config)  # what cannot sign is said now, not after hours of training
     folder: Path | None = None  # of the batch; it has no name before the LoRA is trained
     judged: JudgedLot | None = None
     unrecorded: dict[str, float] = {}  # seconds by stage that cost.json does not have yet
@@ -93,7 +93,7 @@ def is_sampler_trial_done(config: Config) -> bool:
 
 def add_seconds_to_cost_file(folder: Path, seconds: dict[str, float]) -> None:
     """Add seconds, by name of the stage, to the batch's cost.json, which the report reads."""
-    before = cost.seconds_by_stage(folder)
+    before = cost.read_compute_seconds_by_stage(folder)
     total = {name: round(before.get(name, 0.0) + seconds.get(name, 0.0), 1) for name in before | seconds}
     files.write_json(folder / cost.COST, total)
 
@@ -103,7 +103,7 @@ def print_and_track_results(config: Config, judged: JudgedLot) -> None:
     lot, counts = judged.lot, judged.outcome.counts
     before, after, real = mean_style_scores(config, lot)
     mirror_to_wandb(config, judged, {"style/base": before, "style/lora": after, "style/references": real})
-    seconds = cost.seconds_by_stage(lot.out)
+    seconds = cost.read_compute_seconds_by_stage(lot.out)
     total = sum(seconds.values())
     table = Table(title=files.display_path(lot.out), title_justify="left", show_header=False, title_style="bold")
     table.add_row("style: base → LoRA (references)", f"{before:.2f} → {after:.2f} ({real:.2f})")

@@ -34,7 +34,7 @@ from train.evaluate import Evaluator
 from train.prepare import prepare_training_run
 from train.run import PATIENCE, LoadedRun
 from train.stats import StepStats, install_cache_read_timer
-from train.step import picture_files_of_step, training_pass_losses
+from train.step import training_pass_losses, training_picture_names_of_step
 
 FLUSH_EVERY = 10  # steps; reading a loss waits for the device, so it is done seldom
 
@@ -118,7 +118,7 @@ def train(config: Config) -> int:
     if config.dry_run:
         return dryrun.print_dry_run_report(config)
     device = hardware.set_threads_and_choose_device(config.hardware)
-    sharding.require_plain_launch()
+    sharding.require_supported_accelerate_config()
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="no",  # hardware.precision decides, and hardware.compile: not the config of accelerate
@@ -201,7 +201,7 @@ def train_steps(
     if first and (first == settings.max_steps or first % settings.evaluate_every == 0):
         evaluation.evaluate(first)  # a run that was killed between saving and evaluating
     pictures_at, timed = (
-        (lambda step, rank: picture_files_of_step(run, step - 1, rank)),
+        (lambda step, rank: training_picture_names_of_step(run, step - 1, rank)),
         install_cache_read_timer(run),
     )
     stats = StepStats(run.directory, accelerator, tracker, first, pictures_at, timed)

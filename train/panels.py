@@ -92,7 +92,10 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
         "Memory", "GiB at most so far: of the device, or of the process where that is the CPU.", [ChartLine(memory)]
     )
     add_chart_by_step(
-        "Share of evaluations", "Of all time so far.", [ChartLine(evaluation_time_shares(run), dots=True)], percent=True
+        "Share of evaluations",
+        "Of all time so far.",
+        [ChartLine(evaluation_time_share_by_step(run), dots=True)],
+        percent=True,
     )
     for name in sorted(set().union(*run.stats) - KNOWN if run.stats else []):
         add_chart_by_step(name, "From stats.jsonl.", [ChartLine(points_of_column(name))])
@@ -133,7 +136,7 @@ def loss_lines_by_noise_level(run: RunRecord) -> list[ChartLine]:
     ]
 
 
-def evaluation_time_shares(run: RunRecord) -> list[tuple[float, float]]:
+def evaluation_time_share_by_step(run: RunRecord) -> list[tuple[float, float]]:
     """(step, share of the time so far that evaluations have cost) at each evaluation after step 0; empty where not
     every step was timed.
     """

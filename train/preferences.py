@@ -21,7 +21,7 @@ class RunTrainingPictures(NamedTuple):
     start: Path | None  # the LoRA file that training goes on from; None for a new LoRA
     base_sha256: str | None  # digest of the base that drew the pairs; None without pairs
 
-    def require_same_base(self, sha256: str) -> None:
+    def require_pairs_drawn_with_base(self, sha256: str) -> None:
         """Raise DataError if the pairs were drawn with another base than the one with this digest."""
         if self.base_sha256 not in (None, sha256):
             drew = str(self.base_sha256)[:12]

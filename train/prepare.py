@@ -42,7 +42,7 @@ def prepare_training_run(config: Config, directory: Path, accelerator: Accelerat
     device, precision = accelerator.device, hardware.precision_of(config.hardware)
     models = load_base_model(config, config.base, brand_set.brand, precision, device)
     sample.require_size_multiples(config, models.multiple)
-    learned.require_same_base(models.sha256)
+    learned.require_pairs_drawn_with_base(models.sha256)
     adapted = add_lora(models, family, config)
     encoders = pipelines.text_encoders(models.pipeline)
     for part in (models.pipeline.vae, *encoders):
@@ -59,7 +59,7 @@ def prepare_training_run(config: Config, directory: Path, accelerator: Accelerat
         for part in (drawing.pipeline.vae, *pipelines.text_encoders(drawing.pipeline)):
             part.to(device)
         side = resolutions[0]
-        pixels = encoded.autoencoder_pixels(learned.pictures[0], brand_set.brand, models.draws_alpha, side, side)
+        pixels = encoded.autoencoder_input_pixels(learned.pictures[0], brand_set.brand, models.draws_alpha, side, side)
         pairing.require_same_latents_of_autoencoders(family, models, drawing, pixels)
         drawing_adapted = add_lora(drawing, family, config)
         move_or_shard_denoiser(drawing, config, device)
@@ -84,7 +84,7 @@ def prepare_training_run(config: Config, directory: Path, accelerator: Accelerat
         reference=load_starting_lora(adapted, learned.start) if pairs else [],
     )
     set_threads_and_compilation(run)
-    state.require_same_run(directory, run.facts)
+    state.require_unchanged_run_facts(directory, run.facts)
     accelerator.wait_for_everyone()
     if main:
         record = {

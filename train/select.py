@@ -51,7 +51,7 @@ def style_difference_lower_bound(styles: Sequence[float], best: Sequence[float],
     return float(differences.mean() - t.ppf(CONFIDENCE, n - 1) * differences.std(ddof=1) / np.sqrt(n))
 
 
-def passed_asked_checks_by_prompt(result: dict[str, Any]) -> list[bool] | None:
+def pass_flag_of_each_prompt(result: dict[str, Any]) -> list[bool] | None:
     """[prompts] whether each prompt's picture passed every check that was asked; None if nothing was judged.
 
     With a calibrated policy, whether it failed no check, and only the calibrated check is undecided. `result` is the
@@ -66,7 +66,7 @@ def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[
     `margin`, in [0, 1], is the difference of pass rates that is ignored. Returns a mapping: `chosen` and `best`
     (indices of `results`), and `compared`, a row of numbers for each evaluation.
     """
-    each = [passed_asked_checks_by_prompt(r) or [] for r in results]
+    each = [pass_flag_of_each_prompt(r) or [] for r in results]
     rates = [pass_rate(r) for r in results]
     highest = int(np.argmax(rates))
     bounds = [pass_rate_difference_lower_bound(one, each[highest]) for one in each]
@@ -98,7 +98,7 @@ def another_could_be_better(result: dict[str, Any], margin: float) -> bool:
     It cannot where this one counts as equal, by the rules of `choose_evaluation`, to one in which every picture passes
     and is as much in style as the references are in the mean.
     """
-    flags, style = passed_asked_checks_by_prompt(result) or [], result.get("style_of_references")
+    flags, style = pass_flag_of_each_prompt(result) or [], result.get("style_of_references")
     if not flags or style is None or not result["styles"]:
         return True
     below_perfect = pass_rate_difference_lower_bound(flags, [True] * len(flags))
@@ -121,14 +121,14 @@ def pass_rate(result: dict[str, Any]) -> float:
     """The share of prompts whose pictures passed, or stayed undecided where that is compared, in [0, 1]; 0 if none was
     judged.
     """
-    return float(np.mean(passed_asked_checks_by_prompt(result) or [False]))
+    return float(np.mean(pass_flag_of_each_prompt(result) or [False]))
 
 
 def steps_of_states_to_keep(results: Sequence[dict[str, Any]], margin: float, count: int) -> set[int]:
     """The steps of at most `count` saved states to keep: the one that would be chosen now, then those of the highest
     pass rates.
     """
-    after = [r for r in results if r["step"] and passed_asked_checks_by_prompt(r)]
+    after = [r for r in results if r["step"] and pass_flag_of_each_prompt(r)]
     if not after:
         return set()
     first = after[choose_evaluation(after, margin)["chosen"]]

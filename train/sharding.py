@@ -3,7 +3,7 @@
 The LoRA is not split. It is small, and whole in each process: optimizer, averaged weights, saved states and the files
 that are handed out are those of any run, and only its gradients are exchanged. Of the base each process keeps its part
 of every weight; a block of the denoiser is gathered when it is computed and given up after it. So **all processes must
-call the denoiser equally often**, in drawing and in evaluations too (`equal_share`).
+call the denoiser equally often**, in drawing and in evaluations too (`padded_work_indices_of_process`).
 
 accelerate's own FSDP is not used: it would split the LoRA as well, and with processes on CPUs it silently becomes DDP
 (findings/accelerate_fsdp2_on_cpu_is_ddp.sh), so that no test on CPUs would say anything of it.
@@ -33,7 +33,7 @@ OTHER_KINDS = {
 }
 
 
-def require_plain_launch() -> None:
+def require_supported_accelerate_config() -> None:
     """Raise ConfigError if the accelerate config of this launch names a kind of training that is not done here."""
     if named := [kind for name, kind in OTHER_KINDS.items() if os.environ.get(name, "").lower() in ("1", "true")]:
         raise ConfigError(
@@ -86,7 +86,7 @@ def average_gradients(parameters: Sequence[Tensor], accelerator: Accelerator) ->
         parameter.grad = part.view_as(parameter)
 
 
-def equal_share(count: int, accelerator: Accelerator) -> list[int | None]:
+def padded_work_indices_of_process(count: int, accelerator: Accelerator) -> list[int | None]:
     """The indices in [0, count) that this process works on, as many as each other process has; None stands for work
     that is done for the others' sake alone.
     """

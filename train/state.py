@@ -21,7 +21,7 @@ from stylegate import files, lorafile
 from stylegate.errors import ConfigError, ModelError
 
 
-def require_same_run(directory: Path, facts: dict[str, Any]) -> None:
+def require_unchanged_run_facts(directory: Path, facts: dict[str, Any]) -> None:
     """Compare `facts` with those that the directory was begun with, if it was.
 
     Raises ConfigError naming each fact that differs, such as the data, the base or the number of processes.

@@ -55,7 +55,7 @@ def noised_batch(run: LoadedRun, pass_index: int) -> NoisedBatch:
     level and caption.
     """
     settings, schedule, rank = run.config.train, run.models.schedule, run.accelerator.process_index
-    chosen = views_of_training_pass(run, pass_index, rank)
+    chosen = view_indices_of_training_pass(run, pass_index, rank)
     items = [run.data.views[i].item for i in chosen]
     copies = 2 if run.reference else 1
     partners = [i + len(run.data.views) // 2 for i in chosen] if run.reference else []
@@ -108,7 +108,7 @@ def with_starting_lora_weights(run: LoadedRun) -> Iterator[None]:
             parameter.data = now
 
 
-def views_of_training_pass(run: LoadedRun, step: int, rank: int) -> list[int]:
+def view_indices_of_training_pass(run: LoadedRun, step: int, rank: int) -> list[int]:
     """Indices of the views, [batch], that the process `rank` sees in one training pass; of pairs those of the chosen
     pictures.
 
@@ -118,9 +118,11 @@ def views_of_training_pass(run: LoadedRun, step: int, rank: int) -> list[int]:
     return batches.view_indices_of_batch(run.buckets, settings.batch_size, step, rank, world, settings.seed)
 
 
-def picture_files_of_step(run: LoadedRun, step: int, rank: int) -> list[str]:
+def training_picture_names_of_step(run: LoadedRun, step: int, rank: int) -> list[str]:
     """The file names of the pictures, in order, that the process `rank` sees at the optimizer step `step`, counted from
     0; of pairs those of the chosen pictures.
     """
     passes = range(step * run.config.train.accumulation, (step + 1) * run.config.train.accumulation)
-    return [run.learned[run.data.views[i].item].file for n in passes for i in views_of_training_pass(run, n, rank)]
+    return [
+        run.learned[run.data.views[i].item].file for n in passes for i in view_indices_of_training_pass(run, n, rank)
+    ]

@@ -42,7 +42,9 @@ Row = dict[str, NDArray]  # what became of one row: named arrays
 Stage = Callable[[Sequence[dict[str, Any]]], Mapping[str, Row]]  # from rows to what became of each, by its `id`
 
 
-def write_parts(place: Place, settings: Mapping[str, Any], rows: Sequence[dict[str, Any]], size: int) -> list[str]:
+def write_rows_to_do_in_parts(
+    place: Place, settings: Mapping[str, Any], rows: Sequence[dict[str, Any]], size: int
+) -> list[str]:
     """Write the settings of the stage and the rows, `size` to a part, into the place; returns the parts' names.
 
     Each row has an `id`, a text that no other row has. Parts of an earlier start whose rows are the same have the same
@@ -50,7 +52,7 @@ def write_parts(place: Place, settings: Mapping[str, Any], rows: Sequence[dict[s
     """
     place.write(SETTINGS, json_file_bytes(dict(settings)))
     place.write(ERROR, b"")
-    there, names = place.sizes_in_bytes(), []
+    there, names = place.file_sizes_in_bytes_by_name(), []
     for start in range(0, len(rows), size):
         part = list(rows[start : start + size])
         names.append(name := files.canonical_sha256([settings, part])[:24])
@@ -102,7 +104,7 @@ def names_of_finished_parts(place: Place) -> set[str]:
     """The names of the parts, and of their pieces, that have a result."""
     return {
         name.removesuffix(".safetensors")
-        for name, size in place.sizes_in_bytes().items()
+        for name, size in place.file_sizes_in_bytes_by_name().items()
         if size and is_name_of_part_result(name)
     }
 
@@ -112,11 +114,11 @@ def is_name_of_part_result(name: str) -> bool:
     return name.endswith(".safetensors")
 
 
-def count_worker_deaths(place: Place) -> int:
+def number_of_worker_deaths(place: Place) -> int:
     """How many workers began a part or a piece that is unfinished, and did not end it. While no worker runs, all of
     these died.
     """
-    return sum(1 for name, size in place.sizes_in_bytes().items() if size and ".begun" in name)
+    return sum(1 for name, size in place.file_sizes_in_bytes_by_name().items() if size and ".begun" in name)
 
 
 def run_unfinished_parts(place: Place, names: Iterable[str], load_stage: Callable[[Mapping[str, Any]], Stage]) -> None:
@@ -150,7 +152,7 @@ def run_stage_and_write_result(place: Place, name: str, rows: list[dict[str, Any
     marks = [f"{name}.begun{i}" for i in range(MAX_DEATHS)]
     left = next((mark for mark in marks if not place.has(mark)), None)
     if left is not None:
-        with mark_file_while_context_lasts(place, left):
+        with keep_mark_file_during_context(place, left):
             write_part_result(place, name, stage(rows), [])
     elif len(rows) == 1:
         write_part_result(place, name, {}, [rows[0]["id"]])
@@ -171,7 +173,7 @@ def run_stage_and_write_result(place: Place, name: str, rows: list[dict[str, Any
 
 
 @contextmanager
-def mark_file_while_context_lasts(place: Place, mark: str) -> Iterator[None]:
+def keep_mark_file_during_context(place: Place, mark: str) -> Iterator[None]:
     """A context: it writes the file `mark`, and removes it at its end, so that it stays only if the process dies
     inside.
     """

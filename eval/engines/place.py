@@ -26,7 +26,7 @@ class FolderPlace:
     def __str__(self) -> str:
         return str(self.folder)
 
-    def sizes_in_bytes(self) -> dict[str, int]:
+    def file_sizes_in_bytes_by_name(self) -> dict[str, int]:
         """The size in bytes of each file, by its name."""
         sizes = {}
         for path in self.folder.iterdir() if self.folder.is_dir() else []:
@@ -85,7 +85,7 @@ class ObjectStorePlace:
     def __str__(self) -> str:
         return self.uri
 
-    def sizes_in_bytes(self) -> dict[str, int]:
+    def file_sizes_in_bytes_by_name(self) -> dict[str, int]:
         found = self._call_store_client(
             "list", self.filesystem.get_file_info, self.fs.FileSelector(self.prefix, allow_not_found=True)
         )

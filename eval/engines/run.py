@@ -73,7 +73,7 @@ class EngineWork:
             files.write_atomically(note, uuid.uuid4().hex)
         return ObjectStorePlace(uri_below(self.engine.store, note.read_text()))
 
-    def hand_over_finished_results(self, take: Taken) -> None:
+    def hand_over_results_of_earlier_start(self, take: Taken) -> None:
         """Call `take` with each result that workers finished for an earlier start that was stopped, and remove the
         result.
         """
@@ -89,7 +89,7 @@ class EngineWork:
         progress.
         """
         place, engine = self.place, self.engine
-        names = parts.write_parts(place, self.settings, rows, size)
+        names = parts.write_rows_to_do_in_parts(place, self.settings, rows, size)
         begin = {"accelerate": run_on_accelerate, "ray": run_on_ray, "slurm": run_on_slurm}[engine.name]
         left, futile = dict.fromkeys(names), 0
 
@@ -101,7 +101,7 @@ class EngineWork:
 
         take_new_results()
         while left:
-            before, said, looked = (len(left), parts.count_worker_deaths(place)), "", time.monotonic()
+            before, said, looked = (len(left), parts.number_of_worker_deaths(place)), "", time.monotonic()
             try:
                 for _ in begin(
                     engine, self.folder, str(place), list(left), on_gpu
@@ -109,11 +109,11 @@ class EngineWork:
                     if time.monotonic() - looked > place.seconds:
                         take_new_results()
                         looked = time.monotonic()
-            except EngineError as error:
+            except UnreportedWorkerError as error:
                 said = f": {error}"
             take_new_results()
             parts.raise_error_of_workers(place)
-            futile = futile + 1 if (len(left), parts.count_worker_deaths(place)) == before else 0
+            futile = futile + 1 if (len(left), parts.number_of_worker_deaths(place)) == before else 0
             if futile == FUTILE:
                 raise SurroundingsError(
                     f"engine={engine.name}: its workers ended and did nothing{said}",
@@ -121,7 +121,7 @@ class EngineWork:
                 )
 
 
-class EngineError(Exception):
+class UnreportedWorkerError(Exception):
     """Workers ended with an error that they could not write down, as where the disk is full."""
 
 
@@ -202,7 +202,7 @@ def run_on_ray(engine: EngineConfig, folder: Path, place: str, names: list[str],
         for _ in done.iter_rows():
             yield
     except RayError as error:
-        raise EngineError(str(error).strip().splitlines()[-1]) from error
+        raise UnreportedWorkerError(str(error).strip().splitlines()[-1]) from error
     finally:
         ray.shutdown()
 

@@ -82,7 +82,7 @@ def verdicts_of_rows(
     cannot be read, "" if it can.
     """
     margins = (
-        margins_or_none_below_any_line(rows, bounds)
+        margins_of_rows_above_all_lines(rows, bounds)
         if not (scores_without_references or unreadable_reason)
         else [None] * len(rows)
     )
@@ -94,7 +94,7 @@ def verdicts_of_rows(
     ]
 
 
-def margins_or_none_below_any_line(
+def margins_of_rows_above_all_lines(
     rows: Sequence[dict[str, Any]], bounds: list[ResolvedCheckLines]
 ) -> list[float | None]:
     """For each row of scores the margin in spreads if every score is at or above all its lines and no planned trait is
@@ -146,14 +146,14 @@ def verdict_of_row(
         kept = smallest_margin_in_spreads(row, bounds)
         asked = [bound for bound in bounds if not (unreadable_reason and depends_on_readable_style(bound))]
         judging = (
-            [check_lines_without_review_line(bound) for bound in asked]
+            [copy_check_lines_without_review_line(bound) for bound in asked]
             if policy.calibrated_score == "margin"
             else asked
         )
-        reasons = reasons_after_aesthetic_settles_reviews(
+        reasons = settle_review_reasons_by_aesthetic_score(
             verdict_and_reasons(row, judging)[1], row.get("aesthetic"), policy.learnt
         )
-        add_details_to_reasons(reasons, row)
+        add_twin_or_traits_to_reasons(reasons, row)
         if scores_without_references:
             reasons.append(
                 make_reason(TOO_FEW, "review", detail=f"{', '.join(scores_without_references)} cannot be judged")
@@ -175,7 +175,7 @@ def verdict_of_row(
     )
 
 
-def reasons_after_aesthetic_settles_reviews(
+def settle_review_reasons_by_aesthetic_score(
     reasons: list[Reason], value: float | None, learnt: LearntFromDecisions | None
 ) -> list[Reason]:
     """The reasons of a picture. Those for review become `warn` where its aesthetic score, `value`, reaches
@@ -208,7 +208,7 @@ def is_traits_check_that_holds_back(bound: ResolvedCheckLines) -> bool:
     return bound.score == "traits" and any(LINES[name] != "warn" for name in bound.lines())
 
 
-def add_details_to_reasons(reasons: Iterable[Reason], row: Mapping[str, Any]) -> None:
+def add_twin_or_traits_to_reasons(reasons: Iterable[Reason], row: Mapping[str, Any]) -> None:
     """Add to the reasons, in place, the name of the picture that this one is like (`distinct`, `novelty`), and the
     traits that are seen otherwise than planned (`traits`).
 
@@ -221,7 +221,7 @@ def add_details_to_reasons(reasons: Iterable[Reason], row: Mapping[str, Any]) ->
             reason.detail = row.get(DIFFERING_TRAITS) or ""
 
 
-def check_lines_without_review_line(bound: ResolvedCheckLines) -> ResolvedCheckLines:
+def copy_check_lines_without_review_line(bound: ResolvedCheckLines) -> ResolvedCheckLines:
     """The bounds of a check without its line for review: with a calibrated margin, labels set that line instead."""
     return ResolvedCheckLines(
         bound.score, bound.reject_below, None, bound.relative, bound.warn_below, bound.fail_batch_below, bound.spread

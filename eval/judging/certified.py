@@ -47,7 +47,7 @@ def audit_plan_and_why_this_order(
         (margin, label.is_reject)
         for purpose in ("calibrate", "audit")
         for label in labels.read_stored_labels(out, purpose)
-        if label.counts_as_decision
+        if label.counts_as_verdict_on_picture
         and label.policy_sha256 == policy.sha256
         and (margin := margins.get(label.sha256)) is not None
     ]

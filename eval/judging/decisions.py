@@ -13,9 +13,9 @@ from eval.promise.worksheet import (
     VERDICTS,
     WorksheetAnswer,
     WorksheetQuestion,
+    comparison_key_of_label,
+    parse_trait_and_value_shown,
     read_worksheet_answers,
-    sha256_verdict_who_why,
-    trait_and_value_shown,
     write_worksheet,
 )
 from stylegate import files
@@ -49,12 +49,12 @@ def store_decisions_from_table(path: Path, judged: JudgedLot) -> None:
         seen = shown[label.sha256]
         new = label_with_policy(label, policy, checks=checks, shown_traits=seen)
         before, counts = latest.get(label.sha256), counting.get(label.sha256)
-        repeated = before is not None and (sha256_verdict_who_why(before), before.shown_traits) == (
-            sha256_verdict_who_why(label),
+        repeated = before is not None and (comparison_key_of_label(before), before.shown_traits) == (
+            comparison_key_of_label(label),
             seen,
         )
-        in_force = counts is not None and (sha256_verdict_who_why(counts), counts.checks, counts.shown_traits) == (
-            sha256_verdict_who_why(label),
+        in_force = counts is not None and (comparison_key_of_label(counts), counts.checks, counts.shown_traits) == (
+            comparison_key_of_label(label),
             checks,
             seen,
         )
@@ -88,7 +88,7 @@ def traits_corrected_in_decisions_table(
         shown = dict[str, str]()
         for part in filter(None, map(str.strip, answer.shows.split(";"))):
             try:
-                trait, value = trait_and_value_shown(part, there)
+                trait, value = parse_trait_and_value_shown(part, there)
             except ValueError as error:
                 problems.append(f"{named[sha256]}: shows {error}")
             else:

@@ -48,14 +48,14 @@ from eval.promise.calibration import CalibrationResult
 from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE
 from eval.promise.disagreements import notes_on_disagreements
 from eval.promise.label import Purpose
-from eval.promise.rejected import false_rejects
-from eval.promise.store import evidence_key_of_purpose
+from eval.promise.rejected import estimate_false_rejects
+from eval.promise.store import gate_evidence_key_for_label_purpose
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError
 
 
-@store.frozen_store_reads()
+@store.frozen_label_store_reads()
 def judge(
     config: Config,
     lot: Lot,
@@ -96,7 +96,7 @@ def judge(
         notes += apply_decisions(verdicts, labels.valid_labels_by_sha256(lot.out, "review", policy))
         notes += labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
         notes += notes_on_disagreements(lot.out, policy)
-        if found := false_rejects(lot.out, verdicts, policy):
+        if found := estimate_false_rejects(lot.out, verdicts, policy):
             notes.append(found.false_rejects_in_words())
         if without != "traits":
             correct_audited_traits_in_verdicts(
@@ -119,7 +119,7 @@ def judge(
     return JudgedLot(lot, compared, policy, scores, verdicts, pool, line, outcome, text)
 
 
-def require_policy_of_gate(lot: Lot, policy: Policy) -> None:
+def require_gate_used_same_policy(lot: Lot, policy: Policy) -> None:
     """Raises DataError if the gate judged the lot under another policy: an audit begins with what the gate accepted,
     spends confidence, and writes the verdicts again.
     """
@@ -179,7 +179,8 @@ def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, s
     paths = {name: out / name for name in names} | ({calibrated_by: Path(calibrated_by)} if calibrated_by else {})
     digests = {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
     return digests | {
-        evidence_key_of_purpose(purpose): head for purpose, head in store.last_row_hash_by_purpose(out).items()
+        gate_evidence_key_for_label_purpose(purpose): head
+        for purpose, head in store.last_row_hash_by_purpose(out).items()
     }
 
 

@@ -42,7 +42,7 @@ class RankingGainByLearning(NamedTuple):
         return min(self.good, self.bad) >= MIN_LABELS
 
     @property
-    def is_recommended(self) -> bool:
+    def is_measurably_better(self) -> bool:
         """Whether the reader is measurably better: the interval of the change of area lies above 0."""
         return self.has_enough_pictures and self.change.low > 0
 
@@ -85,7 +85,7 @@ def ranking_gains_by_learning(
     margins = np.array([max(margin_or_minus_infinity(verdict), LOWEST) for _, verdict, _, _ in rows])
     old, new = [row for _, _, row, _ in rows], [row for *_, row in rows]
     return [
-        gain_of_ranking("the gate's ranking", good, margins, values_of_score(new, "aesthetic"), alpha),
+        ranking_gain_of_new_scores("the gate's ranking", good, margins, values_of_score(new, "aesthetic"), alpha),
         ranking_gain_of_one_classifier(
             "the reader of the brand", good, off, values_of_score(old, "brand"), values_of_score(new, "brand")
         ),
@@ -107,10 +107,10 @@ def ranking_gain_of_one_classifier(
     All arrays are [n]; the scores `before` and `after` learning may be NaN.
     """
     which = (good | bad) & np.isfinite(before) & np.isfinite(after)
-    return gain_of_ranking(name, good[which], before[which], after[which])
+    return ranking_gain_of_new_scores(name, good[which], before[which], after[which])
 
 
-def gain_of_ranking(
+def ranking_gain_of_new_scores(
     name: str,
     good: NDArray[np.bool_],
     before: NDArray[np.float64],
@@ -146,12 +146,12 @@ def gain_of_ranking(
     if alpha is None:
         return gain
 
-    def acceptable_share_at_alpha(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
-        return largest_acceptable_share(scores, good, alpha)
+    def accepted_share_at_alpha(scores: NDArray[np.float64], good: NDArray[np.bool_]) -> float:
+        return largest_share_that_can_be_accepted(scores, good, alpha)
 
     return gain._replace(
-        yields=(acceptable_share_at_alpha(before, good), acceptable_share_at_alpha(after, good)),
-        yield_change=difference_with_bootstrap_interval(acceptable_share_at_alpha),
+        yields=(accepted_share_at_alpha(before, good), accepted_share_at_alpha(after, good)),
+        yield_change=difference_with_bootstrap_interval(accepted_share_at_alpha),
     )
 
 
@@ -164,7 +164,7 @@ def area_under_roc_curve(scores: NDArray[np.float64], good: NDArray[np.bool_]) -
     return float(twice.mean() / (2 * len(others)))
 
 
-def largest_acceptable_share(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha: float) -> float:
+def largest_share_that_can_be_accepted(scores: NDArray[np.float64], good: NDArray[np.bool_], alpha: float) -> float:
     """The largest share of the pictures that can be accepted, best scores first, while at most the share `alpha` of
     these is not good; 0 if there is none. Pictures with equal scores are accepted together.
     """
@@ -181,5 +181,5 @@ def lowest_acceptable_score(scores: Sequence[float], good: Sequence[bool], alpha
     there is none.
     """
     values, truth = np.asarray(scores, float), np.asarray(good, bool)
-    accepted = round(largest_acceptable_share(values, truth, alpha) * len(values))
+    accepted = round(largest_share_that_can_be_accepted(values, truth, alpha) * len(values))
     return float(np.sort(values)[-accepted]) if accepted else None

@@ -30,7 +30,7 @@ def make_learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, sco
     has the head's threshold calibrated instead, by fresh labels.
     """
     content = with_keys_as_text(files.read_yaml(path, "policy"))
-    content["learnt"] = {"file": decided.default_file_name, "sha256": decided.file_sha256}
+    content["learnt"] = {"file": decided.decided_pictures_file_name, "sha256": decided.sha256_of_safetensors_bytes}
     if policy.calibrated_score:
         kept = {name: check for name, check in content["checks"].items() if check != CALIBRATED}
         content["checks"] = {**kept, "aesthetic": CALIBRATED}
@@ -42,7 +42,7 @@ def make_learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, sco
         "# The aesthetic score is the log-odds that people accept a picture (docs/learn.md).\n"
     )
     text = heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
-    return NewPolicyFile(f"{stem}-learnt-{decided.file_sha256[:8]}.yaml", text)
+    return NewPolicyFile(f"{stem}-learnt-{decided.sha256_of_safetensors_bytes[:8]}.yaml", text)
 
 
 def thresholds_of_aesthetic_head(policy: Policy, decided: DecidedPictures, scores: LotScores) -> dict[str, float]:

@@ -39,7 +39,7 @@ def write_learning_report_page(
     kinds = sorted({(old.verdict, now.verdict) for old, now, _ in pairs if old.verdict != now.verdict}, key=str)
     text = page_template(Path(__file__).parent, "learnt.html.j2").render(
         title=f"{lot.out.name}: what learning changes",
-        recommended=gains[0].is_recommended,
+        recommended=gains[0].is_measurably_better,
         gains=[gain.sentence() for gain in gains],
         advice=advice,
         sections=[template_data_of_flipped_verdicts(lot, pairs, kind, thumbnails) for kind in kinds],

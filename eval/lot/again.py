@@ -14,7 +14,7 @@ from stylegate.errors import ConfigError
 Part = TypeVar("Part")
 
 
-def with_arguments_of_batch(config: Config, typed: Collection[str] = ()) -> Config:
+def config_with_arguments_of_batch(config: Config, typed: Collection[str] = ()) -> Config:
     """The config of `batch=NAME` alone, with brand, base, LoRA and drawing settings of the batch of that name.
 
     Keys that are typed, and those that have another than their usual value, stay as they are: what is not of the batch

@@ -13,13 +13,13 @@ FAILED = ("reject", "error")
 NAMED = 10  # slots that a message names
 
 
-class SlotAttempts(NamedTuple):
+class FailedAttemptsAndFilledSlots(NamedTuple):
     """What the verdicts so far say about the slots of a batch, by number of the slot."""
 
     failed: dict[int, int]  # how many attempts have failed: the number of the next attempt
     accepted_or_in_review: set[int]  # slots with a picture that is accepted or stands in review
 
-    def next_attempt(self, slot: int) -> int:
+    def next_attempt_number(self, slot: int) -> int:
         """The number of the attempt that comes next, from 0."""
         return self.failed.get(slot, 0)
 
@@ -35,7 +35,9 @@ class SlotAttempts(NamedTuple):
         )
 
 
-def failed_attempts_and_filled_slots(verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = ()) -> SlotAttempts:
+def failed_attempts_and_filled_slots(
+    verdicts: Iterable[tuple[str, str]], stopped: Iterable[str] = ()
+) -> FailedAttemptsAndFilledSlots:
     """Which slots are filled, and how many attempts at each have failed: from (file name, verdict) of each picture and
     the file names of `stopped` attempts.
 
@@ -49,10 +51,10 @@ def failed_attempts_and_filled_slots(verdicts: Iterable[tuple[str, str]], stoppe
             failed[slot] = max(failed.get(slot, 0), attempt + 1)
         else:
             accepted_or_in_review.add(slot)
-    return SlotAttempts(failed, accepted_or_in_review)
+    return FailedAttemptsAndFilledSlots(failed, accepted_or_in_review)
 
 
-def slot_attempts_of_batch(folder: Path) -> SlotAttempts:
+def read_failed_attempts_and_filled_slots(folder: Path) -> FailedAttemptsAndFilledSlots:
     """`failed_attempts_and_filled_slots` of the batch in a folder, by its verdicts.jsonl and its stopped attempts."""
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     return failed_attempts_and_filled_slots(
@@ -60,12 +62,16 @@ def slot_attempts_of_batch(folder: Path) -> SlotAttempts:
     )
 
 
-def due_attempts(slots: Iterable[PlanSlot], states: SlotAttempts, max_attempts: int) -> list[tuple[PlanSlot, int]]:
+def due_attempts(
+    slots: Iterable[PlanSlot], states: FailedAttemptsAndFilledSlots, max_attempts: int
+) -> list[tuple[PlanSlot, int]]:
     """(slot, attempt) to draw now, first attempts first: attempt 0, or the one after a failed picture.
 
     Slots with a picture that is accepted or in review are left out, and so are those that have used `max_attempts`.
     """
-    due = [(slot, states.next_attempt(slot.slot)) for slot in slots if slot.slot not in states.accepted_or_in_review]
+    due = [
+        (slot, states.next_attempt_number(slot.slot)) for slot in slots if slot.slot not in states.accepted_or_in_review
+    ]
     return [(slot, attempt) for slot, attempt in sorted(due, key=lambda d: (d[1], d[0].slot)) if attempt < max_attempts]
 
 
@@ -84,7 +90,7 @@ def failed_check_counts_by_slot(rows: Iterable[Mapping[str, Any]], stopped: Iter
 
 
 def advice_on_exhausted_slots(
-    exhausted: list[int], states: SlotAttempts, failed_by: Mapping[int, Counter[str]], name: str
+    exhausted: list[int], states: FailedAttemptsAndFilledSlots, failed_by: Mapping[int, Counter[str]], name: str
 ) -> list[str]:
     """Lines that say why slots have no picture though all their attempts are used, and what a person can do about them;
     none where there are none. `failed_by` is as `failed_check_counts_by_slot` gives it, `name` that of the batch.
@@ -99,9 +105,9 @@ def advice_on_exhausted_slots(
         for slot in exhausted[:NAMED]
         if failed_by.get(slot)
     ]
-    first = attempt_file_name(exhausted[0], states.next_attempt(exhausted[0]))
+    first = attempt_file_name(exhausted[0], states.next_attempt_number(exhausted[0]))
     some = "" if more else f" (repair={','.join(map(str, exhausted))} is the same, or some of them)"
-    used = max(states.next_attempt(slot) for slot in exhausted)
+    used = max(states.next_attempt_number(slot) for slot in exhausted)
     return [
         f"a person decides: {len(exhausted)} slot{plural} attempts: {numbers}{more}",
         *why,

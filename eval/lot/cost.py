@@ -12,7 +12,7 @@ from stylegate.records import Record
 COST = "cost.json"  # seconds by stage; `stylegate run` writes it
 
 
-def seconds_by_stage(folder: Path) -> dict[str, float]:
+def read_compute_seconds_by_stage(folder: Path) -> dict[str, float]:
     """The seconds of compute that a batch has cost, by stage, from its cost.json; empty if there is no such file."""
     path = folder / COST
     found = files.read_json(path, "the batch's cost") if path.exists() else {}

@@ -22,7 +22,7 @@ from stylegate.files import is_path
 from stylegate.watermark import load_watermark, watermark_bit_string, watermark_weights_digest
 
 
-def settings_of_drawing(config: Config, record: BatchRecord, generate: GenerateConfig) -> dict[str, Any]:
+def arguments_for_draw_pictures(config: Config, record: BatchRecord, generate: GenerateConfig) -> dict[str, Any]:
     """The arguments of `DrawPictures` as JSON data. Paths are absolute, since a worker may start in another folder."""
     base, facts = base_name_for_drawing(config), record.facts
     brand = brandset.read_brand_file(brandset.brand_folder(config.brand)) if config.brand else None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eval.lot import early
-from eval.lot.attempts import SlotAttempts, due_attempts, failed_attempts_and_filled_slots
+from eval.lot.attempts import FailedAttemptsAndFilledSlots, due_attempts, failed_attempts_and_filled_slots
 from eval.lot.batch import (
     RECORD,
     PlanSlot,
@@ -24,7 +24,7 @@ Attempt = tuple[PlanSlot, int]
 class BatchProgress(NamedTuple):
     """The progress of a batch by its verdicts so far: which slots are filled, and what is still to be drawn."""
 
-    states: SlotAttempts
+    states: FailedAttemptsAndFilledSlots
     due: list[Attempt]  # to draw now
     exhausted: list[int]  # slots whose attempts are all used
     judged: set[str]  # file names of the pictures that have a verdict

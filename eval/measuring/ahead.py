@@ -31,7 +31,9 @@ def encode_on_engine_workers(
     """
     settings = {
         "stage": "encode",
-        "encoder": encoder_name_on_workers(encodername.split_encoder_names(encodername.encoder_name(config))[0]),
+        "encoder": one_encoder_name_with_absolute_path(
+            encodername.split_encoder_names(encodername.encoder_name(config))[0]
+        ),
         "encoder_sha256": encoder.sha256,
         "background": compared.background,
         "batch_size": config.score.batch_size,
@@ -41,7 +43,7 @@ def encode_on_engine_workers(
     prefix = files.canonical_sha256([before, encoder.sha256])
     cache, work = ArrayCache(), EngineWork(config.engine, settings, lot.out)
 
-    def store_worker_rows(found: dict[str, Row], killed: Iterable[str]) -> None:
+    def cache_rows_computed_by_workers(found: dict[str, Row], killed: Iterable[str]) -> None:
         broken = np.frombuffer(KILLED.encode(), np.uint8)
         rows = found | {sha256: {"broken": broken} for sha256 in killed}
         cache.put(
@@ -53,7 +55,7 @@ def encode_on_engine_workers(
         digests = lot.sha256 if named is lot.files else sha256_by_name(named)
         paths |= {digests[name]: path for name, path in named if digests[name]}
     with work.locked_against_other_commands():
-        work.hand_over_finished_results(store_worker_rows)
+        work.hand_over_results_of_earlier_start(cache_rows_computed_by_workers)
         shas = list(paths)
         there = cache.get_all([f"{prefix}:{sha256}" for sha256 in shas])
         rows = [
@@ -64,14 +66,14 @@ def encode_on_engine_workers(
         with progress.progress_bar("encode", len(rows), visible=bool(rows) and not quiet) as tick:
 
             def store_rows_and_tick(found: dict[str, Row], killed: list[str]) -> None:
-                store_worker_rows(found, killed)
+                cache_rows_computed_by_workers(found, killed)
                 tick(len(found) + len(killed))
 
             size = config.engine.part_size or (A_PART_SENT if config.engine.store else A_PART)
             work.do_rows_in_parts(rows, size, store_rows_and_tick, settings["device"] == "cuda")
 
 
-def encoder_name_on_workers(name: str) -> str:
+def one_encoder_name_with_absolute_path(name: str) -> str:
     """The name of one encoder, with an absolute path for a relative one: a worker may start in another folder."""
     architecture, weights = encodername.architecture_and_weights_file(name)
     if weights:

@@ -56,7 +56,7 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: ComparisonPictu
     """
     encoder = encoding.load_encoder(
         encodername.encoder_name(config),
-        hardware.set_threads_and_choose_device(hardware.hardware_of_this_process(config)),
+        hardware.set_threads_and_choose_device(hardware.hardware_config_for_this_process(config)),
     )
     if config.engine.name != "local":
         encode_on_engine_workers(config, lot, compared, encoder, quiet)
@@ -245,7 +245,7 @@ def differing_traits_in_words(measured: MeasuredLot, number: int) -> str | None:
     return "; ".join(differing) or None
 
 
-def unknown_traits_in_words(measured: MeasuredLot, number: int) -> str | None:
+def values_brand_never_shows_in_words(measured: MeasuredLot, number: int) -> str | None:
     """The planned values of picture `number` that no picture of the brand is known to show, of traits that are read;
     None if there are none.
     """
@@ -278,7 +278,7 @@ def score_table(measured: MeasuredLot, broken: list[BrokenFile], inside: NDArray
     names = [name for name, _ in lot.files]
     order = np.array([place.get(name, -1) for name in names], int)
 
-    def padded_in_lot_order(values: NDArray) -> pa.Array:
+    def column_in_lot_order_with_nulls(values: NDArray) -> pa.Array:
         padded = np.append(values.astype(np.float32), np.float32(np.nan))
         return float32_with_null(padded[order])
 
@@ -294,8 +294,8 @@ def score_table(measured: MeasuredLot, broken: list[BrokenFile], inside: NDArray
         "height": pa.array(sizes[:, 1], pa.int32()),
         "error": pa.array([reasons.get(name) for name in names], pa.string()),
     }
-    columns = {name: padded_in_lot_order(column) for name, column in measured.columns.items()} | {
-        "in_domain": padded_in_lot_order(inside)
+    columns = {name: column_in_lot_order_with_nulls(column) for name, column in measured.columns.items()} | {
+        "in_domain": column_in_lot_order_with_nulls(inside)
     }
     seen = [json.dumps(traits, sort_keys=True, ensure_ascii=False) for traits in measured.detected]
     detected = [seen[i] if seen and i >= 0 else None for i in order]
@@ -307,7 +307,7 @@ def score_table(measured: MeasuredLot, broken: list[BrokenFile], inside: NDArray
             [differing_traits_in_words(measured, i) if i >= 0 else None for i in order], pa.string()
         ),
         UNKNOWN_TRAITS: pa.array(
-            [unknown_traits_in_words(measured, i) if i >= 0 else None for i in order], pa.string()
+            [values_brand_never_shows_in_words(measured, i) if i >= 0 else None for i in order], pa.string()
         ),
     }
     return pa.table(fixed | columns | words)

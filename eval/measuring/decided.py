@@ -89,16 +89,16 @@ class DecidedPictures(NamedTuple):
         return {sha256: i for i, sha256 in enumerate(self.features.sha256)}
 
     @property
-    def file_sha256(self) -> str:
+    def sha256_of_safetensors_bytes(self) -> str:
         """sha256 of the file's bytes, 64 hex digits."""
         return hashlib.sha256(self.as_safetensors_bytes()).hexdigest()
 
     @property
-    def default_file_name(self) -> str:
+    def decided_pictures_file_name(self) -> str:
         """The name that `stylegate learn` gives the file, without a folder; it holds the first digits of the content's
         sha256.
         """
-        return f"decided-{self.file_sha256[:8]}.safetensors"
+        return f"decided-{self.sha256_of_safetensors_bytes[:8]}.safetensors"
 
     def as_safetensors_bytes(self) -> bytes:
         """The file as bytes of safetensors, not yet written; the same pictures and decisions give the same bytes."""

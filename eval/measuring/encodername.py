@@ -103,11 +103,11 @@ def encoder_name_without_folders(name: str) -> str:
     to.
     """
 
-    def single_name_without_folder(one: str) -> str:
+    def one_encoder_name_without_folder(one: str) -> str:
         found = re.fullmatch(WITH_FILE, one)
         return f"{found[1]}:{Path(found[2]).name}" if found else Path(one).name if files.is_path(one) else one
 
-    return "+".join(map(single_name_without_folder, split_encoder_names(name)))
+    return "+".join(map(one_encoder_name_without_folder, split_encoder_names(name)))
 
 
 def encoder_digest(name: str) -> str:

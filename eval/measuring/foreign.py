@@ -85,16 +85,16 @@ def shipped_foreign_sets(references: PictureFeatures, encoder: LoadedEncoder, ba
     rows = features_of_foreign_pictures(shown, encoder, background)
     names = dict.fromkeys(one.of for one in shown)
 
-    def stacked_column(name: str, part: str) -> NDArray:
+    def stack_feature_of_set_pictures(name: str, part: str) -> NDArray:
         return np.stack([row[part] for one, row in zip(shown, rows, strict=True) if one.of == name])
 
     return [
         ForeignSet(
             name,
             False,
-            stacked_column(name, "embedding"),
-            stacked_column(name, "patches"),
-            stacked_column(name, "signature"),
+            stack_feature_of_set_pictures(name, "embedding"),
+            stack_feature_of_set_pictures(name, "patches"),
+            stack_feature_of_set_pictures(name, "signature"),
         )
         for name in names
     ]

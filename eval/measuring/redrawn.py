@@ -38,10 +38,12 @@ def copy_degraded_like_model_drawing(signature: NDArray[np.uint8]) -> NDArray[np
 
 def encode_copies_degraded_like_drawings(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> EncodedPictures:
     """Redrawn copies of signatures [n, 64, 64, 3], with what the encoder computes of them."""
-    return encode_signatures(np.stack([copy_degraded_like_model_drawing(one) for one in signatures]), encoder)
+    return encode_signatures_as_pictures(
+        np.stack([copy_degraded_like_model_drawing(one) for one in signatures]), encoder
+    )
 
 
-def encode_signatures(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> EncodedPictures:
+def encode_signatures_as_pictures(signatures: NDArray[np.uint8], encoder: LoadedEncoder) -> EncodedPictures:
     """Signatures [n, 64, 64, 3] with what the encoder computes of them. Each is encoded once, and kept in the cache."""
     keys = [f"signature-1:{encoder.sha256}:{hashlib.sha256(one.tobytes()).hexdigest()}" for one in signatures]
 
@@ -65,10 +67,10 @@ def encoded_at_foreign_size(shown: PictureFeatures, encoder: LoadedEncoder) -> E
     side = max(encoder.preprocessing.resized_and_cropped_pixels(Image.new("RGB", (SIDE, SIDE))).shape)
     if side <= SIDE or (shown.sizes == SIDE).all():
         return EncodedPictures(shown.embeddings, shown.patches, shown.signatures)
-    return encode_signatures(shown.signatures, encoder)
+    return encode_signatures_as_pictures(shown.signatures, encoder)
 
 
 def with_embeddings_of_other_encoders(shown: Shown, encoder: LoadedEncoder) -> Shown:
     """The same pictures, where `others` holds what the further encoders of `encoder` compute of their signatures."""
-    made = (encode_signatures(shown.signatures, one) for one in encoder.others)
+    made = (encode_signatures_as_pictures(shown.signatures, one) for one in encoder.others)
     return shown._replace(others=tuple((views.embeddings, views.patches) for views in made))

@@ -13,7 +13,7 @@ from eval.package.receiver import INCLUSION, MANIFEST, MERKLE, METADATA, SIGNER,
 from eval.package.signature import PrivateKey, public_pem, sign
 from eval.package.statement import make_dsse_envelope, make_in_toto_statement
 from stylegate import __version__, files
-from stylegate.listing import raise_unless_missing
+from stylegate.listing import raise_all_errors_but_not_found
 
 ALGORITHM = (
     "SHA-256, RFC 6962. Leaf: 0x00, then id, image_sha256 and metadata_sha256, each followed by a line feed. "
@@ -45,8 +45,8 @@ def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]], judged: M
     concatenated = hashlib.sha256("".join(row["image_sha256"] for row in rows).encode()).hexdigest()
     tree = {"algorithm": ALGORITHM, "root": root.hex(), "size": len(rows), "concatenated_sha256": concatenated}
     proven = [row | {"path": [part.hex() for part in path]} for row, path in zip(rows, paths, strict=True)]
-    write_or_link_to_earlier(package / MERKLE, json.dumps(tree, indent=2) + "\n")
-    write_or_link_to_earlier(package / INCLUSION, files.json_lines_text(proven))
+    write_file_or_hard_link_earlier(package / MERKLE, json.dumps(tree, indent=2) + "\n")
+    write_file_or_hard_link_earlier(package / INCLUSION, files.json_lines_text(proven))
 
 
 def write_bag_manifests_and_signatures(
@@ -59,23 +59,27 @@ def write_bag_manifests_and_signatures(
         (package / name).unlink(missing_ok=True)
     payload = file_names_below(package, "data")
     size = sum((package / name).stat().st_size for name in payload)
-    write_or_link_to_earlier(package / "bagit.txt", "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n")
-    write_or_link_to_earlier(
+    write_file_or_hard_link_earlier(package / "bagit.txt", "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n")
+    write_file_or_hard_link_earlier(
         package / "bag-info.txt",
         f"External-Identifier: {collection}\nBag-Software-Agent: stylegate {__version__}\n"
         f"Payload-Oxum: {size}.{len(payload)}\n",
     )
-    write_or_link_to_earlier(package / "VERIFY.md", VERIFY)
+    write_file_or_hard_link_earlier(package / "VERIFY.md", VERIFY)
     for name, source in SCRIPTS.items():
-        write_or_link_to_earlier(package / name, (HERE / source).read_text())
+        write_file_or_hard_link_earlier(package / name, (HERE / source).read_text())
     write_manifest(package, MANIFEST, payload, key)
     if provenance:
         statement = make_in_toto_statement(provenance, collection, MANIFEST, receiver.sha256(package / MANIFEST))
-        write_or_link_to_earlier(package / STATEMENT, json.dumps(make_dsse_envelope(statement, key), indent=2) + "\n")
+        write_file_or_hard_link_earlier(
+            package / STATEMENT, json.dumps(make_dsse_envelope(statement, key), indent=2) + "\n"
+        )
     if key:
         (package / SIGNER).write_bytes(public_pem(key))
-        write_or_link_to_earlier(package / SSH_SIGNER, ssh.allowed_signer_line(key))
-        write_or_link_to_earlier(package / SSH_SIGNATURE, ssh.openssh_signature(key, (package / MANIFEST).read_bytes()))
+        write_file_or_hard_link_earlier(package / SSH_SIGNER, ssh.allowed_signer_line(key))
+        write_file_or_hard_link_earlier(
+            package / SSH_SIGNATURE, ssh.openssh_signature(key, (package / MANIFEST).read_bytes())
+        )
     beside = [path.name for path in package.iterdir() if path.is_file() and path.name not in UNLISTED]
     write_manifest(package, TAGMANIFEST, sorted([*beside, *file_names_below(package, "proof")]), key)
 
@@ -83,7 +87,9 @@ def write_bag_manifests_and_signatures(
 def file_names_below(package: Path, folder: str) -> list[str]:
     """Names of all files below a folder of a package, as its manifest writes them, sorted."""
     found = []
-    for place, _, names in os.walk(package / folder, onerror=raise_unless_missing):  # rglob takes three times as long
+    for place, _, names in os.walk(
+        package / folder, onerror=raise_all_errors_but_not_found
+    ):  # rglob takes three times as long
         below = Path(place).relative_to(package).as_posix()
         found += [f"{below}/{name}" for name in names]
     return sorted(found)
@@ -92,19 +98,19 @@ def file_names_below(package: Path, folder: str) -> list[str]:
 def write_manifest(package: Path, name: str, names: Sequence[str], key: PrivateKey | None) -> None:
     """Write a manifest of these files, and with a key its signature."""
     lines = [f"{receiver.sha256(f'{package}/{listed}')}  {listed}\n" for listed in names]
-    write_or_link_to_earlier(package / name, "".join(lines))
+    write_file_or_hard_link_earlier(package / name, "".join(lines))
     if key:
         (package / f"{name}.sig").write_bytes(sign(key, "".join(lines).encode()))
 
 
-def write_or_link_to_earlier(path: Path, content: str | bytes, earlier: Path | None = None) -> None:
+def write_file_or_hard_link_earlier(path: Path, content: str | bytes, earlier: Path | None = None) -> None:
     """Write a file of a package that is not in its place yet: a kill leaves no package, so no file need be atomic.
 
     Where `earlier`, a file of an earlier package, holds the same bytes, the new file is a hard link to it: it takes no
     room on the disk, and less time.
     """
     content = content.encode() if isinstance(content, str) else content
-    if earlier and link_if_equal(path, content, earlier):
+    if earlier and hard_link_if_same_bytes(path, content, earlier):
         return
     try:
         path.write_bytes(content)
@@ -113,7 +119,7 @@ def write_or_link_to_earlier(path: Path, content: str | bytes, earlier: Path | N
         path.write_bytes(content)
 
 
-def link_if_equal(path: Path, content: bytes, earlier: Path) -> bool:
+def hard_link_if_same_bytes(path: Path, content: bytes, earlier: Path) -> bool:
     """Make `path` a hard link to `earlier` if that is a plain file with this content. Returns whether it is now a
     link.
     """

@@ -30,7 +30,9 @@ def recompute_calibration(package: Path) -> tuple[CalibrationResult, Policy, set
     return line, policy, {sha256 for sha256, score in pool.items() if lowest is not None and score >= lowest}
 
 
-def problems_with_calibration(package: Path, policy_sha256: str, pictures: set[str]) -> tuple[list[str], str]:
+def calibration_problems_and_proven_claim(
+    package: Path, policy_sha256: str, pictures: set[str]
+) -> tuple[list[str], str]:
     """(problems, claim): sentences on why the calibration does not prove the promise for `pictures` (sha256), and what
     it proves, in words; "" where it cannot be computed.
     """

@@ -41,7 +41,7 @@ class ContentCredentialsOfPicture(NamedTuple):
     made_from: Mapping[str, Any] = {}  # our own assertion: what the picture was made from
 
     @property
-    def matches_signature(self) -> bool:
+    def is_picture_as_signed(self) -> bool:
         """Whether the picture is the one that was signed. A certificate that has ended since changes nothing of it."""
         return self.state in ("Trusted", "Valid") or (bool(self.why) and set(self.why.split(", ")) <= ENDED)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from eval.package import receiver
 from eval.package.receiver import MANIFEST, SIGNER
-from eval.package.signature import PrivateKey, is_signed_file, public_pem
+from eval.package.signature import PrivateKey, is_file_signed_by_key, public_pem
 
 
 class EarlierPackage(NamedTuple):
@@ -28,7 +28,7 @@ class EarlierPackage(NamedTuple):
         content = path.read_bytes()
         return content if hashlib.sha256(content).hexdigest() == listed else None
 
-    def has_signed_picture(self, item: int, judged_sha256: str, name: str, content: bytes) -> bool:
+    def has_signed_record_and_same_picture(self, item: int, judged_sha256: str, name: str, content: bytes) -> bool:
         """Whether this key signed a record of this item and judged file, and a file `name` in data/
         with this content.
         """
@@ -45,6 +45,6 @@ def earlier_package_with_signed_digests(package: Path | None, key: PrivateKey | 
     if package is None:
         return None
     ours = key is not None and (package / SIGNER).is_file() and (package / SIGNER).read_bytes() == public_pem(key)
-    if not ours or not is_signed_file(package / SIGNER, package / MANIFEST, package / f"{MANIFEST}.sig"):
+    if not ours or not is_file_signed_by_key(package / SIGNER, package / MANIFEST, package / f"{MANIFEST}.sig"):
         return EarlierPackage(package, {})
     return EarlierPackage(package, receiver.read_manifest(package, MANIFEST, []))

@@ -16,7 +16,7 @@ from eval.judging.verdicts import Verdict
 from eval.lot.batch import read_plan
 from eval.lot.lot import Lot
 from eval.package import verify_traits
-from eval.package.bag import BOM, write_merkle_tree, write_or_link_to_earlier
+from eval.package.bag import BOM, write_file_or_hard_link_earlier, write_merkle_tree
 from eval.package.calibrated import POOL
 from eval.package.earlier import EarlierPackage
 from eval.package.items import (
@@ -79,9 +79,11 @@ def fill_package(
     provenance.write(data / "provenance.json")
     says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else CARD_WITHOUT_PROMISE
     words = {"promise": says, "lora": lora, "marks": marks_in_words(report)}
-    words |= {"pictures": pictures_in_words(lot, len(items)), "licences": licences_in_words(licences)}
-    write_or_link_to_earlier(data / "README.md", CARD.format(name=collection, **words))
-    write_or_link_to_earlier(package / BOM, json.dumps(make_bill_of_materials(provenance, collection), indent=2) + "\n")
+    words |= {"pictures": picture_count_sentence_for_card(lot, len(items)), "licences": licences_in_words(licences)}
+    write_file_or_hard_link_earlier(data / "README.md", CARD.format(name=collection, **words))
+    write_file_or_hard_link_earlier(
+        package / BOM, json.dumps(make_bill_of_materials(provenance, collection), indent=2) + "\n"
+    )
     judged = {item.image_path_in_data: item.verdict.sha256 for item in items if item.sha256 != item.verdict.sha256}
     write_merkle_tree(package, [(item.id, item.image_path_in_data) for item in items], judged)
     return provenance
@@ -92,7 +94,7 @@ def number_of_planned_pictures(lot: Lot) -> int | None:
     return len(read_plan(lot.out)) if lot.record else None
 
 
-def pictures_in_words(lot: Lot, count: int) -> str:
+def picture_count_sentence_for_card(lot: Lot, count: int) -> str:
     """The sentence of a package's card that says how many pictures it has, and of how many that were planned."""
     accepted = f"{counted(count, 'picture')} accepted by stylegate's gate"
     planned = number_of_planned_pictures(lot)
@@ -175,7 +177,7 @@ def write_metadata_and_records(
             or record.record_file_text().encode()
         )
         for name, text in texts.items():
-            write_or_link_to_earlier(data / name, text, before and before / name)
+            write_file_or_hard_link_earlier(data / name, text, before and before / name)
 
 
 def reusable_earlier_record(record: ItemRecord, before: bytes | None) -> bytes | None:
@@ -205,13 +207,13 @@ def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[PackageItem])
         {"id": item.id, "rank": found.rank, "score": found.score, "unique_values": found.unique}
         for item, found in zip(items, rarity.rarity_of_each_item(traits), strict=True)
     ]
-    write_or_link_to_earlier(
+    write_file_or_hard_link_earlier(
         package / verify_traits.RARITY, files.json_lines_text(sorted(rows, key=lambda row: (row["rank"], row["id"])))
     )
     if (lot.out / commitment.COMMITMENT).exists() and (lot.out / commitment.PLAN_TEXT).exists():
         commitment.verify_commitment_in_words(lot.out / commitment.COMMITMENT)
         for name in (verify_traits.COMMITMENT, verify_traits.SALT, verify_traits.PLAN):
-            write_or_link_to_earlier(package / name, (lot.out / Path(name).name).read_bytes())
+            write_file_or_hard_link_earlier(package / name, (lot.out / Path(name).name).read_bytes())
 
 
 def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[PackageItem], outcome: GateRecord) -> None:

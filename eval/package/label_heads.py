@@ -34,12 +34,15 @@ class LastLabelRowHashByPurpose(Record):
 def last_label_row_hashes(outcome: GateRecord) -> LastLabelRowHashByPurpose | None:
     """The hashes of the last label rows, from a gate's record; None if it names none, as before any label is given."""
     found = LastLabelRowHashByPurpose(
-        **{purpose: outcome.evidence.get(store.evidence_key_of_purpose(purpose)) or "" for purpose in PURPOSES}
+        **{
+            purpose: outcome.evidence.get(store.gate_evidence_key_for_label_purpose(purpose)) or ""
+            for purpose in PURPOSES
+        }
     )
     return found if found.content() else None
 
 
-def read_label_rows_from_argument(words: Sequence[str]) -> list[store.StoredRow] | None:
+def read_label_rows_from_argument(words: Sequence[str]) -> list[store.LabelStoreRow] | None:
     """The rows of the labels.sqlite that a word `labels=FILE` names; None without one.
 
     Raises ConfigError if there is no such file, and DataError if it is damaged or was changed.
@@ -50,11 +53,11 @@ def read_label_rows_from_argument(words: Sequence[str]) -> list[store.StoredRow]
     path = Path(given[-1]).expanduser()
     if path.name != store.STORE or not path.is_file():
         raise ConfigError(f"labels={given[-1]} is no file {store.STORE}", next_step="name the one in the lot's folder.")
-    return store.read_all_rows(path.parent)
+    return store.read_all_label_store_rows(path.parent)
 
 
-def check_label_rows_against_named_hashes(
-    package: Path, rows: Sequence[store.StoredRow]
+def check_label_rows_match_package_hashes(
+    package: Path, rows: Sequence[store.LabelStoreRow]
 ) -> tuple[list[str], list[str], list[str]]:
     """(proven, not proven, wrong): sentences on whether `rows`, of the lot's labels.sqlite, hold the last row for each
     purpose that a package names by its hash.

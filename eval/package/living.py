@@ -21,7 +21,7 @@ from eval.lot.lot import Lot
 from eval.package import receiver
 from eval.package.layout import TABLE, is_bag, read_item_rows
 from eval.package.receiver import INCLUSION, MANIFEST, MERKLE, SIGNER, TAGMANIFEST
-from eval.package.signature import is_signed_file
+from eval.package.signature import is_file_signed_by_key
 from eval.package.verify_traits import PLAN
 from stylegate import files
 from stylegate.config import Config
@@ -149,7 +149,7 @@ def exported_unburned_items(package: Path) -> set[int]:
 
 def burned_so_far(package: Path | None) -> set[int]:
     """The items that a package and those before it burned. Raises DataError if somebody changed the list since."""
-    if package is None or not is_bag(package) or not had_file_at_export(package, CHANGES):
+    if package is None or not is_bag(package) or not package_had_file_at_export(package, CHANGES):
         return set()
     found = ChangesSinceVersion.read(package / CHANGES, "the changes")
     return {*found.burned, *found.burned_before}
@@ -160,21 +160,21 @@ def left_out_so_far(package: Path) -> set[int]:
 
     Raises DataError if somebody changed the list since.
     """
-    if not had_file_at_export(package, CHANGES):
+    if not package_had_file_at_export(package, CHANGES):
         return set()
     found = ChangesSinceVersion.read(package / CHANGES, "the changes")
     return {*found.left_out, *found.left_out_before}
 
 
-def had_file_at_export(package: Path, name: str) -> bool:
+def package_had_file_at_export(package: Path, name: str) -> bool:
     """Whether a package was exported with the file `name`, one of COMPARED: whether it is there. Raises DataError if
     somebody changed, added or removed one of those files since.
     """
-    require_unchanged_since_export(package)
+    require_package_unchanged_since_export(package)
     return (package / name).exists()
 
 
-def require_unchanged_since_export(package: Path) -> None:
+def require_package_unchanged_since_export(package: Path) -> None:
     """Raises DataError where a file that later versions are compared with is not as it was exported."""
     if changed := files_changed_since_export(package):
         raise DataError(
@@ -191,7 +191,7 @@ def files_changed_since_export(package: Path) -> list[str]:
     digests = {name: files.sha256(package / name) if (package / name).is_file() else None for name in COMPARED}
     changed = [name for name, sha256 in digests.items() if sha256 != listed.get(name)]
     signer, signature = package / SIGNER, package / f"{TAGMANIFEST}.sig"
-    unsigned = signer.exists() and not is_signed_file(signer, package / TAGMANIFEST, signature)
+    unsigned = signer.exists() and not is_file_signed_by_key(signer, package / TAGMANIFEST, signature)
     return changed + [signature.name] * unsigned
 
 
@@ -301,7 +301,7 @@ def version_that_declares_supply(versions: Sequence[Path]) -> Path | None:
 
     Raises DataError if a plan was changed since.
     """
-    declaring = (p for p in versions if is_bag(p) and had_file_at_export(p, PLAN))
+    declaring = (p for p in versions if is_bag(p) and package_had_file_at_export(p, PLAN))
     return next(declaring, None)
 
 
@@ -330,7 +330,7 @@ def problems_beyond_declared_supply(versions: Sequence[Path], traits: Traits) ->
 def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: BurnRequest) -> None:
     """Write changes.json into a package that follows `newest`. Raises DataError where it goes beyond the supply."""
     for version in filter(is_bag, versions):
-        require_unchanged_since_export(version)
+        require_package_unchanged_since_export(version)
     changes = changes_between(newest, package, told)
     items = planned_traits_of_unburned_items(versions, package, {*changes.burned, *changes.burned_before})
     if problems := problems_beyond_declared_supply(versions, items) or problems_beyond_declared_supply(

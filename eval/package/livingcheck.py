@@ -13,7 +13,7 @@ from eval.package.living import (
     picture_and_metadata_digests_by_item,
     planned_traits_of_unburned_items,
     problems_beyond_declared_supply,
-    require_unchanged_since_export,
+    require_package_unchanged_since_export,
     traits_of_plan,
     version_that_declares_supply,
 )
@@ -69,7 +69,7 @@ def check_items_within_declared_supply(
             here = here.with_name(f"{package.name.rpartition('-v')[0]}-v{named.version}")
             if not (here / TAGMANIFEST).is_file() or files.sha256(here / TAGMANIFEST) != named.tagmanifest_sha256:
                 return [], [f"that no more was made than was declared at first: {here.name} is not beside this one"], []
-            require_unchanged_since_export(here)
+            require_package_unchanged_since_export(here)
             versions.insert(0, here)
         first = version_that_declares_supply(versions)
         problems = problems_beyond_declared_supply(

@@ -20,7 +20,7 @@ from PIL import Image
 
 from eval.lot.lot import Lot
 from eval.package import xmp
-from eval.package.bag import write_or_link_to_earlier
+from eval.package.bag import write_file_or_hard_link_earlier
 from eval.package.credentials import (
     ByteReplacement,
     C2paPictureSigner,
@@ -189,19 +189,19 @@ def write_marked_picture(
                 marked, c2pa_manifest_to_sign(source_type, one.made_from is not None, stated)
             )
             marked, row = signed, signature_cache_row(marked, signed)
-    write_or_link_to_earlier(target, marked, before)
-    known = earlier is not None and earlier.has_signed_picture(
+    write_file_or_hard_link_earlier(target, marked, before)
+    known = earlier is not None and earlier.has_signed_record_and_same_picture(
         item.id, item.verdict.sha256, item.image_path_in_data, marked
     )
     if known and marks.signer and source_type and not row:
         state = ContentCredentialsOfPicture("Valid", marks.signer.certificate.organisation_of_signer)
         code = source_type.removeprefix(xmp.SOURCE_TYPES)
         carried = MarksOfPicture(
-            hashlib.sha256(marked).hexdigest(), (code,), state, has_own_watermark(marked, one, marks)
+            hashlib.sha256(marked).hexdigest(), (code,), state, picture_has_watermark_of_its_record(marked, one, marks)
         )
         return MarksAndCacheRowOfPicture(carried, None)
     carries = read_picture_marks(target.read_bytes(), context)._replace(
-        watermarked=has_own_watermark(marked, one, marks)
+        watermarked=picture_has_watermark_of_its_record(marked, one, marks)
     )
     if marks.kinds != "none" and (problem := credentials_or_source_type_problem(carries, marks)):
         raise UnmarkableError(problem)
@@ -214,7 +214,7 @@ def write_marked_picture(
     return MarksAndCacheRowOfPicture(carries, row)
 
 
-def has_own_watermark(content: bytes, one: PictureToMark, marks: ExportMarks) -> bool:
+def picture_has_watermark_of_its_record(content: bytes, one: PictureToMark, marks: ExportMarks) -> bool:
     """Whether the watermark of the picture's own record is read in its file; False where none was put in.
 
     Raises UnmarkableError for a picture that was drawn with one, which is not found any more. A retouched picture may
@@ -249,7 +249,7 @@ def with_source_type_in_xmp(content: bytes, one: PictureToMark, marks: ExportMar
 def credentials_or_source_type_problem(carries: MarksOfPicture, marks: ExportMarks) -> str:
     """What is wrong with the content credentials or the source type of a file that was read back; "" if nothing is."""
     state = carries.credentials
-    if state.state and not state.matches_signature:
+    if state.state and not state.is_picture_as_signed:
         return f"its content credentials are broken: {state.why}"
     if marks.signer and not state.state:
         return "its content credentials were lost"

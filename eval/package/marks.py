@@ -94,7 +94,7 @@ def read_marks_of_each_picture(
         return list(pool.map(read_marks_of_path, paths))
 
 
-def drawing_facts_by_path(package: Path, watermark: Watermark) -> dict[Path, dict[str, Any]]:
+def weights_digests_and_seed_by_path(package: Path, watermark: Watermark) -> dict[Path, dict[str, Any]]:
     """What each picture of a package was drawn with, by its path: digests of base and LoRA, and the seed.
 
     Raises ConfigError unless the package says that its pictures were drawn with this watermark.
@@ -141,13 +141,13 @@ def marks_report(found: Sequence[MarksOfPicture]) -> MarksReport:
     `lost` is always 0, and `same_pixels` is the number of pictures: an export stops in which a picture has lost a mark,
     or has other pixels than were judged (eval/package/marking.py).
     """
-    whole = [picture.credentials for picture in found if picture.credentials.matches_signature]
+    whole = [picture.credentials for picture in found if picture.credentials.is_picture_as_signed]
     return MarksReport(
         pictures=len(found),
         with_source_type=dict(sorted(Counter(code for picture in found for code in picture.source_types).items())),
         signed=dict(sorted(Counter(credentials.signer for credentials in whole).items())),
         watermarked=sum(picture.watermarked for picture in found),
-        unmarked=sum(not picture.source_types and not picture.credentials.matches_signature for picture in found),
+        unmarked=sum(not picture.source_types and not picture.credentials.is_picture_as_signed for picture in found),
         lost=0,
         same_pixels=len(found),
     )
@@ -180,13 +180,13 @@ def check_marks_of_package(
     Raises DataError for a report that is no report, ConfigError for another watermark than that of the package.
     """
     found = read_marks_of_each_picture(
-        paths, trust, watermark, drawing_facts_by_path(package, watermark) if watermark else NOTHING_KNOWN
+        paths, trust, watermark, weights_digests_and_seed_by_path(package, watermark) if watermark else NOTHING_KNOWN
     )
     counted = marks_report(found)
     wrong = [
         f"{path.relative_to(package)}: its content credentials are broken: {picture.credentials.why}"
         for path, picture in zip(paths, found, strict=True)
-        if picture.credentials.state and not picture.credentials.matches_signature
+        if picture.credentials.state and not picture.credentials.is_picture_as_signed
     ]
     there = (package / MARKS).exists()
     stated = MarksReport.read(package / MARKS, "the report on marks") if there else None
@@ -208,7 +208,9 @@ def check_marks_of_package(
 def credential_states_in_words(found: Sequence[MarksOfPicture]) -> list[str]:
     """A sentence for each state of content credentials, with its number of pictures and what it means."""
     counts = Counter(picture.credentials.state for picture in found if picture.credentials.state)
-    ended = sum(picture.credentials.matches_signature and picture.credentials.state == "Invalid" for picture in found)
+    ended = sum(
+        picture.credentials.is_picture_as_signed and picture.credentials.state == "Invalid" for picture in found
+    )
     meaning = {
         "Trusted": "whole, and signed under an authority that you trust",
         "Valid": "whole, and signed by the holder of the certificate's key, for whom nobody here vouches",

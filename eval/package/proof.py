@@ -9,12 +9,12 @@ from eval.judging.record import PromiseState
 from eval.judging.verdicts import worst_verdict
 from eval.package import receiver, ssh
 from eval.package.bag import SSH_SIGNER, STATEMENT
-from eval.package.calibrated import problems_with_calibration
+from eval.package.calibrated import calibration_problems_and_proven_claim
 from eval.package.items import ItemRecord
 from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload_folder, read_item_rows, read_picture_rows
 from eval.package.livingcheck import verify_changes_file
 from eval.package.provenance import PackageCounts, Provenance
-from eval.package.signature import is_signed_file
+from eval.package.signature import is_file_signed_by_key
 from eval.package.statement import in_toto_statement_problem
 from eval.package.verify_marks import SEEN
 from eval.policy.model import VERDICTS
@@ -40,10 +40,10 @@ def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
     do not agree.
     """
     if is_bag(package):
-        proven, unproven, wrong = receiver.check_received_package(package, is_signed_file)
+        proven, unproven, wrong = receiver.check_received_package(package, is_file_signed_by_key)
         proven = [line for line in proven if not line.startswith(SEEN)]  # eval/package/marks.py reads marks themselves
     else:
-        proven, unproven, wrong = [], [OLD_FORM], problems_with_old_manifest(package)
+        proven, unproven, wrong = [], [OLD_FORM], problems_with_old_form_package_files(package)
     wrong = wrong or problems_between_parts(package)
     if not wrong:
         proven += check_trait_certificate(package)[0]
@@ -52,7 +52,7 @@ def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
     return proven, unproven, wrong
 
 
-def problems_with_old_manifest(package: Path) -> list[str]:
+def problems_with_old_form_package_files(package: Path) -> list[str]:
     """What is wrong with the files of a package of the older form, which has one manifest of all others."""
     wrong: list[str] = []
     receiver.check_files(package, wrong)
@@ -60,7 +60,7 @@ def problems_with_old_manifest(package: Path) -> list[str]:
     return [line for line in wrong if not line.startswith(of_bags)]
 
 
-def problems_with_promise(package: Path, provenance: Provenance, rows: list[dict]) -> tuple[list[str], str]:
+def promise_problems_and_proven_claim(package: Path, provenance: Provenance, rows: list[dict]) -> tuple[list[str], str]:
     """(problems, claim): sentences on why a package does not prove the promise in its provenance, and what it proves.
 
     The claim is computed from the certificate or the calibration in the package, never copied from provenance.json.
@@ -68,15 +68,15 @@ def problems_with_promise(package: Path, provenance: Provenance, rows: list[dict
     """
     promise, pictures = provenance.judged_by.promise, [str(row["judged_sha256"]) for row in rows]
     if promise.state == "certified" or (package / CERTIFICATE).exists():
-        return problems_with_promise_certificate(package, provenance, pictures)
+        return certificate_problems_and_proven_claim(package, provenance, pictures)
     if promise.state == "valid":
-        return problems_with_calibration(package, provenance.judged_by.policy.sha256, set(pictures))
+        return calibration_problems_and_proven_claim(package, provenance.judged_by.policy.sha256, set(pictures))
     if promise != PromiseState(state="none", says=promise.says):
         return [f"provenance.json calls the promise {promise.state!r}, for which there is no proof here"], ""
     return [], ""
 
 
-def problems_with_promise_certificate(
+def certificate_problems_and_proven_claim(
     package: Path, provenance: Provenance, pictures: list[str]
 ) -> tuple[list[str], str]:
     """(problems, claim): sentences on why the certificate does not prove the promise for `pictures` (sha256), and what
@@ -113,11 +113,11 @@ def problems_between_parts(package: Path) -> list[str]:
         provenance, rows = read_provenance_and_rows(package)
         if not all(isinstance(text, str) for row in rows for text in row.values()):
             return ["the names and digests of the pictures must be text"]
-        problems, _ = problems_with_promise(payload_folder(package), provenance, rows)
+        problems, _ = promise_problems_and_proven_claim(payload_folder(package), provenance, rows)
         if is_bag(package):
             wrong = problems + problems_with_in_toto_statement(package) + problems_with_ssh_key(package)
             return wrong + problems_with_items(package / "data", provenance, rows) + check_trait_certificate(package)[1]
-        return problems + problems_with_old_rows(package, provenance.counts, rows)
+        return problems + problems_with_old_form_package_rows(package, provenance.counts, rows)
     except DataError as error:
         return error.problems or [str(error)]
 
@@ -139,7 +139,7 @@ def check_trait_certificate(package: Path) -> tuple[list[str], list[str]]:
     return [f"{TRAIT_CERTIFICATE}: {found.proven_claim_in_words()}"], []
 
 
-def problems_with_old_rows(package: Path, counts: PackageCounts, rows: list[dict]) -> list[str]:
+def problems_with_old_form_package_rows(package: Path, counts: PackageCounts, rows: list[dict]) -> list[str]:
     """Sentences on rows and counts that do not agree with the pictures, in a package of the older form."""
     problems = []
     images = {path.relative_to(package).as_posix(): path for path in (package / IMAGES).rglob("*") if path.is_file()}
@@ -157,7 +157,9 @@ def problems_with_ssh_key(package: Path) -> list[str]:
     """A list with one sentence if the key in signer.ssh.pub is not the key that signed the package; else []."""
     if not (package / SSH_SIGNER).exists():
         return []
-    same = ssh.is_same_key((package / SSH_SIGNER).read_text(errors="replace"), package / receiver.SIGNER)
+    same = ssh.is_allowed_signer_line_of_key(
+        (package / SSH_SIGNER).read_text(errors="replace"), package / receiver.SIGNER
+    )
     return [] if same else [f"{SSH_SIGNER}: not the key in {receiver.SIGNER}"]
 
 

@@ -99,7 +99,7 @@ def merkle_root_from_path(leaf, index, size, path):
     return hashlib.sha256(b"\x01" + pair).digest()
 
 
-def check_items(folder, listed, wrong):
+def check_items_and_merkle_root(folder, listed, wrong):
     """Compute the Merkle root from every item, compare counts and items. Returns sentences on what is proven."""
     tree, rows = json.loads((folder / MERKLE).read_text()), (folder / INCLUSION).read_bytes().splitlines()
     images, hashes, traits, size = {}, "", {}, len(rows)
@@ -137,7 +137,7 @@ def check_received_package(folder, is_signed=verified_by_openssl):
     if not wrong:
         proven.insert(0, f"{len(listed)} files are byte for byte those of the manifests, none is missing or added")
         try:
-            proven += check_items(folder, listed, wrong)
+            proven += check_items_and_merkle_root(folder, listed, wrong)
         except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
             wrong.append(f"metadata, {INCLUSION}, {MERKLE} or {PROVENANCE} is not as stylegate writes it: {error!r}")
     return proven, [*unproven, CLAIMED], wrong

@@ -78,7 +78,7 @@ def sign(key: PrivateKey, content: bytes) -> bytes:
     return key.sign(content, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
 
 
-def is_signed_file(key: Path, file: Path, signature: Path) -> bool:
+def is_file_signed_by_key(key: Path, file: Path, signature: Path) -> bool:
     """Whether the file `signature` holds a signature of `file` by the public key (PEM) in the file `key`."""
     try:
         return is_valid_signature(key, file.read_bytes(), signature.read_bytes())

@@ -82,7 +82,7 @@ def signing_certificate(config: Config) -> SigningCertificate:
     """
     path = Path(config.credentials).expanduser() if config.credentials else OWN
     if not config.credentials and not OWN.exists():
-        write_secret_once(OWN, new_test_certificate_pem())
+        write_secret_once(OWN, new_key_and_test_certificate_pem())
     what = f"credentials={config.credentials or files.display_path(OWN)}"
     command = shlex.split(config.credentials_command or "")
     try:
@@ -146,19 +146,19 @@ def private_key_pem(key: Any) -> bytes:
     return key.private_bytes(*form)
 
 
-def new_test_certificate_pem() -> bytes:
+def new_key_and_test_certificate_pem() -> bytes:
     """A new key and its certificate, by an authority whose key nobody keeps, as one PEM file. Its name says what it is.
 
     The profile is the one that C2PA asks for.
     """
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    leaf, authority = (build_untrusted_certificate(key, keys[1]) for key in keys)
+    leaf, authority = (build_test_certificate_for_key(key, keys[1]) for key in keys)
     return private_key_pem(keys[0]) + b"".join(
         one.public_bytes(serialization.Encoding.PEM) for one in (leaf, authority)
     )
 
 
-def build_untrusted_certificate(key: Any, issuer_key: Any) -> x509.Certificate:
+def build_test_certificate_for_key(key: Any, issuer_key: Any) -> x509.Certificate:
     """A certificate for `key`, signed by `issuer_key`, whose name says that it vouches for nobody.
 
     It is valid from today. If both keys are the same object, it is the certificate of the authority itself.

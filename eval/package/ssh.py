@@ -27,7 +27,7 @@ def allowed_signer_line(key: PrivateKey) -> str:
     return f'{IDENTITY} namespaces="{NAMESPACE.decode()}" {openssh_public_key(key).decode()}\n'
 
 
-def is_same_key(line: str, signer: Path) -> bool:
+def is_allowed_signer_line_of_key(line: str, signer: Path) -> bool:
     """Whether a line of allowed signers, as `allowed_signer_line` writes it, names the public key (PEM) in a file."""
     try:
         public = serialization.load_pem_public_key(signer.read_bytes())

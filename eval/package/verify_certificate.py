@@ -11,8 +11,14 @@ from pathlib import Path
 
 CERTIFICATE, INCLUSION = "data/certificate.json", "proof/inclusion.jsonl"
 REVIEWERS = runpy.run_path(str(Path(__file__).with_name("verify_reviewers.py")))  # it lies beside this file
-known_rejects_in_words, missed_by_reviewer = REVIEWERS["known_rejects_in_words"], REVIEWERS["missed_by_reviewer"]
-bound_on_miss_rate, fewest_noticed_rejects = REVIEWERS["bound_on_miss_rate"], REVIEWERS["fewest_noticed_rejects"]
+known_rejects_in_words, num_known_rejects_missed_by_reviewer = (
+    REVIEWERS["known_rejects_in_words"],
+    REVIEWERS["num_known_rejects_missed_by_reviewer"],
+)
+bound_on_miss_rate, noticed_rejects_lower_bound = (
+    REVIEWERS["bound_on_miss_rate"],
+    REVIEWERS["noticed_rejects_lower_bound"],
+)
 is_reject, problems_with_audit_terms = REVIEWERS["is_reject"], REVIEWERS["problems_with_audit_terms"]
 
 
@@ -58,7 +64,11 @@ def recomputed_certificate_problems(found):
     answered = [(row["who"], row["sha256"]) for row in found.get("known_answers", [])]
     if set(known) & set(lot) or len(set(answered)) < len(answered):
         problems.append("a known reject is a picture of the lot, or was answered twice")
-    eyes = (bound_on_miss_rate(missed_by_reviewer(found), len(known), 0.2 * delta), 0.05 * delta) if known else None
+    eyes = (
+        (bound_on_miss_rate(num_known_rejects_missed_by_reviewer(found), len(known), 0.2 * delta), 0.05 * delta)
+        if known
+        else None
+    )
     if not abs(part.get("miss_rate", 0) - (eyes or (0,))[0]) <= 1e-5:  # NaN too
         problems.append("what the reviewers miss does not follow from their answers to known rejects")
     goal = 0.75 * delta if known else delta
@@ -115,12 +125,12 @@ def labels_until_proven(labels, size, alpha, delta, weights, design, eyes=None):
     for _, bad in labels:
         found += bad
         numbers.append(found)
-    if betting_wealth_reached_after_each_label(labels, size, bets, found, weights, design, 1 / delta)[-1:] == [True]:
+    if wealth_goal_reached_after_each_label(labels, size, bets, found, weights, design, 1 / delta)[-1:] == [True]:
         return None  # every number of rejects is ruled out: that proves nothing
     for already in sorted({0, *numbers}):
         rejects = math.floor(alpha * (size - already) + 1e-9) + already + 1
-        sure = betting_wealth_reached_after_each_label(
-            labels, size, bets, fewest_noticed_rejects(rejects, eyes), weights, design, 1 / delta
+        sure = wealth_goal_reached_after_each_label(
+            labels, size, bets, noticed_rejects_lower_bound(rejects, eyes), weights, design, 1 / delta
         )
         for count, number in enumerate(numbers, start=1):
             if number == already and sure[count - 1]:
@@ -128,7 +138,7 @@ def labels_until_proven(labels, size, alpha, delta, weights, design, eyes=None):
     return None
 
 
-def betting_wealth_reached_after_each_label(labels, size, alpha, rejects, weights, design, goal):
+def wealth_goal_reached_after_each_label(labels, size, alpha, rejects, weights, design, goal):
     """After each label, whether the wealth of a gambler against that number of rejects has ever reached the goal."""
     rates = (0.0, alpha / 3)  # without a design: the rates for which the two bets grow fastest
     bets = [min((alpha - rate) / (alpha * (1 - alpha)), 0.95) for rate in rates]

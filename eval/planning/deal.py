@@ -140,7 +140,7 @@ def do_one_round_of_swaps(table: PlanUnderRepair, sums: np.ndarray, held: np.nda
     )
     order = np.lexsort((random.random(len(first)), total))
     wanted = order[(total[order] < 0) | ((total[order] == 0) & (random.random(len(order)) < PLATEAU))]
-    wanted = wanted[indices_of_disjoint_swaps(wanted, first, second, new_sums)]
+    wanted = wanted[mask_of_disjoint_swaps(wanted, first, second, new_sums)]
     refused = set()
     for i in wanted[(moved[wanted] != 0).any(axis=1)]:  # these change limits, one after the other
         before, then = (
@@ -154,7 +154,7 @@ def do_one_round_of_swaps(table: PlanUnderRepair, sums: np.ndarray, held: np.nda
     rows[first[wanted]], rows[second[wanted]] = new[0][wanted], new[1][wanted]
 
 
-def indices_of_disjoint_swaps(
+def mask_of_disjoint_swaps(
     wanted: np.ndarray, first: np.ndarray, second: np.ndarray, sums: list[np.ndarray]
 ) -> np.ndarray:
     """The indices of proposed swaps that touch no row, and make no combination, that a swap before them does."""

@@ -296,31 +296,31 @@ def worth_of_all_combinations(problem: PlanConstraints, prices: DualPrices, firs
     """
     shape = [1, *(len(count) for count in problem.counts[1:])]
 
-    def cells_where_masks_hold(masks: dict[int, np.ndarray]) -> Any:
+    def index_of_cells_within_masks(masks: dict[int, np.ndarray]) -> Any:
         """An index of the cells whose values all masks hold."""
         held = {t: mask[first_value : first_value + 1] if t == 0 else mask for t, mask in masks.items()}
         return np.ix_(*(np.flatnonzero(held.get(t, np.ones(size, bool))) for t, size in enumerate(shape)))
 
-    def along_axis_of_trait(values: np.ndarray, trait: int) -> np.ndarray:
+    def values_reshaped_along_trait_axis(values: np.ndarray, trait: int) -> np.ndarray:
         """Values of one trait, as a grid that has only that axis."""
         part = values[first_value : first_value + 1] if trait == 0 else values
         return part.reshape([-1 if t == trait else 1 for t in range(len(shape))])
 
     grid = np.zeros(shape)
     for trait, of_values in enumerate(prices.of_values):
-        grid += along_axis_of_trait(of_values, trait)
+        grid += values_reshaped_along_trait_axis(of_values, trait)
     lines = iter(prices.of_limits)
     for limit in problem.limits:
-        grid[cells_where_masks_hold(limit.masks)] += next(lines) - next(lines)
+        grid[index_of_cells_within_masks(limit.masks)] += next(lines) - next(lines)
     given = problem.given[(problem.given != OPEN).any(axis=1)]
     for row in np.unique(given, axis=0):
         masks = {t: np.arange(len(problem.counts[t])) == value for t, value in enumerate(row) if value != OPEN}
-        grid[cells_where_masks_hold(masks)] -= next(lines)
+        grid[index_of_cells_within_masks(masks)] -= next(lines)
     for rule in problem.forbidden:
-        grid[cells_where_masks_hold(rule.masks)] = -np.inf
+        grid[index_of_cells_within_masks(rule.masks)] = -np.inf
     for rule in problem.tally_rules:
-        there = sum(along_axis_of_trait(mask.astype(np.int64), t) for t, mask in rule.counted.items())
-        grid[np.broadcast_to(there != along_axis_of_trait(rule.numbers, rule.trait), shape)] = -np.inf
+        there = sum(values_reshaped_along_trait_axis(mask.astype(np.int64), t) for t, mask in rule.counted.items())
+        grid[np.broadcast_to(there != values_reshaped_along_trait_axis(rule.numbers, rule.trait), shape)] = -np.inf
     return grid
 
 

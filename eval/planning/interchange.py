@@ -74,9 +74,11 @@ def import_collection(config: Config) -> int:
     for note in notes:
         print(f"note: {note}")
     if items:
-        for line in picture.counts_and_rarity_in_words(items, lambda pair: is_tally_pair(pair, tally), places):
+        for line in picture.counts_and_rarity_in_words(
+            items, lambda pair: is_tally_with_counted_trait(pair, tally), places
+        ):
             print(line)
-        for line in kept_items_in_words(source.name, places, config.keep_items):
+        for line in whether_items_are_kept_in_words(source.name, places, config.keep_items):
             print(line)
     if config.show:
         return 0
@@ -89,7 +91,7 @@ def import_collection(config: Config) -> int:
     return 0
 
 
-def is_tally_pair(pair: Mapping[str, str], tally: Mapping[str, Sequence[str]]) -> bool:
+def is_tally_with_counted_trait(pair: Mapping[str, str], tally: Mapping[str, Sequence[str]]) -> bool:
     """Whether one trait of the pair is the number of some traits of which the other is one."""
     return any(trait in pair and pair.keys() & set(parts) for trait, parts in tally.items())
 
@@ -104,7 +106,7 @@ def without_equal_items(
     return [items[number] for number in first.values()], [places[number] for number in first.values()]
 
 
-def kept_items_in_words(source: str, places: Sequence[str], keep_items: bool) -> list[str]:
+def whether_items_are_kept_in_words(source: str, places: Sequence[str], keep_items: bool) -> list[str]:
     """Lines that say which item of a collection becomes which slot, or that a plan makes other items of its values."""
     if keep_items:
         return [f"note: each item keeps its values: {places[0]} is slot 0, and {places[-1]} is slot {len(places) - 1}"]

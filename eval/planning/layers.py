@@ -41,7 +41,7 @@ def traits_content_of_layers(folder: Path) -> tuple[dict[str, Any], list[str]]:
             except (pictures.PictureError, OSError) as error:
                 unreadable.append(f"{shown} ({error})")
                 continue
-            value, weight = value_and_weight(path.stem)
+            value, weight = value_and_weight_in_file_name(path.stem)
             if not re.fullmatch(r"\d+(\.\d+)?", weight) or float(weight) <= 0:
                 problems.append(f"{shown}: {weight or 'nothing'} is no weight above 0")
             elif value in values:
@@ -74,7 +74,7 @@ def sort_key_of_layer_folder(name: str) -> tuple[float, str]:
     return (int(number[0]) if number else math.inf, name)
 
 
-def value_and_weight(stem: str) -> tuple[str, str]:
+def value_and_weight_in_file_name(stem: str) -> tuple[str, str]:
     """The value and its weight, as text, in the name of a layer's picture without its suffix; a weight of 1 may be left
     out.
     """

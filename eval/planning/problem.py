@@ -36,7 +36,7 @@ class CombinationLimit:
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class TallyRule:
+class TraitEqualsCountRule:
     """A trait whose value is the number of some traits that are not `none`."""
 
     place: str
@@ -66,13 +66,13 @@ class PlanConstraints:
     """The exact number of slots of each value of each trait."""
     forbidden: list[CombinationLimit]
     limits: list[CombinationLimit]
-    tally_rules: list[TallyRule]
+    tally_rules: list[TraitEqualsCountRule]
     given: np.ndarray
     """(slots, traits): the value that a slot must have, or OPEN. All are open before one-of-ones are placed."""
     excluded: np.ndarray
     """(n, traits): combinations that no slot may have."""
 
-    def row_of_traits(self, traits: Mapping[str, str]) -> list[int]:
+    def value_numbers_of_traits(self, traits: Mapping[str, str]) -> list[int]:
         """[traits] the numbers of the values of `traits` (trait -> value); OPEN for a trait or value
         that is not there.
         """
@@ -85,7 +85,7 @@ class PlanConstraints:
         """Whether a rule alone says that no slot has these `traits` (trait -> value) together: they are forbidden, or
         one is the number of values among which another counts.
         """
-        row = np.array([self.row_of_traits(traits)])
+        row = np.array([self.value_numbers_of_traits(traits)])
         never = [*self.forbidden, *(limit for limit in self.limits if limit.high == 0)]
         there = {self.traits.index(trait) for trait in traits}
         tallied = any(rule.trait in there and there & rule.counted.keys() for rule in self.tally_rules)
@@ -140,7 +140,7 @@ def make_plan_constraints(file: TraitsFile, size: int, excluded: Iterable[Mappin
         given=np.full((size, len(names)), OPEN, np.int32),
         excluded=np.zeros((0, len(names)), np.int32),
     )
-    rows = [problem.row_of_traits(traits) for traits in excluded]
+    rows = [problem.value_numbers_of_traits(traits) for traits in excluded]
     problem.excluded = np.array([row for row in rows if OPEN not in row], np.int32).reshape(-1, len(names))
     return problem
 
@@ -240,11 +240,11 @@ def forbidden_combinations(file: TraitsFile, names: list[list[str]]) -> list[Com
     return found
 
 
-def tally_rules_of(file: TraitsFile, names: list[list[str]]) -> list[TallyRule]:
+def tally_rules_of(file: TraitsFile, names: list[list[str]]) -> list[TraitEqualsCountRule]:
     """The rules.tally of a traits file; `names` are the values of each trait, those of one-of-ones among them."""
     traits = list(file.traits)
     return [
-        TallyRule(
+        TraitEqualsCountRule(
             place=f"rules.tally.{trait}",
             trait=traits.index(trait),
             numbers=np.array([int(value) for value in names[traits.index(trait)]], np.int64),

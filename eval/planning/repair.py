@@ -34,7 +34,7 @@ def plan_rows_with_slots_repaired(
         listing = ", ".join(map(str, fixed))
         raise DataError(f"slots that one-of-ones fix whole: {listing}", next_step="change them in the traits file.")
     problem = replace(problem, excluded=np.concatenate([problem.excluded, rows[list(broken)]]).astype(np.int32))
-    if len(broken) > 1 and (found := plan_rows_with_slots_redealt(problem, rows, broken, seed)) is not None:
+    if len(broken) > 1 and (found := plan_rows_with_slots_replanned(problem, rows, broken, seed)) is not None:
         return found
     found, left = rows.copy(), list(broken)
     while left:
@@ -47,7 +47,7 @@ def plan_rows_with_slots_repaired(
     return found
 
 
-def plan_rows_with_slots_redealt(
+def plan_rows_with_slots_replanned(
     problem: PlanConstraints, rows: NDArray[np.int32], free: Sequence[int], seed: int
 ) -> NDArray[np.int32] | None:
     """The rows with other combinations in the slots `free`; None if the dealing does not come to any."""
@@ -121,7 +121,7 @@ def repair_by_freeing_more_slots(
     freed = 0
     while freed < 2 * len(rest) + 1:
         free = sorted({*broken, *unfilled, *rest[:freed]})
-        if (found := plan_rows_with_slots_redealt(problem, rows, free, seed)) is not None:
+        if (found := plan_rows_with_slots_replanned(problem, rows, free, seed)) is not None:
             return found
         freed = max(FREED, 2 * freed)
     return solve_plan(problem, seed).astype(np.int32)

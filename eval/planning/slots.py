@@ -41,7 +41,7 @@ def slots_from_traits(
     )
     ones = place_one_of_ones(problem, file.one_of_ones, plan.seed, kept or {})
     for number, traits in (kept or {}).items():
-        problem.given[number] = problem.row_of_traits(traits)
+        problem.given[number] = problem.value_numbers_of_traits(traits)
     rows = solve_plan(problem, plan.seed)
     return [
         make_slot_from_traits(file, brand, plan, n, problem.traits_of_row(row), ones.get(n))
@@ -103,7 +103,7 @@ def repaired_slots(
     problem = make_plan_constraints(file, len(earlier), map(dict, excluded))
     kept = {slot.slot: slot.traits for slot in earlier}
     ones = place_one_of_ones(problem, file.one_of_ones, plan.seed, kept)
-    rows = np.array([problem.row_of_traits(slot.traits) for slot in earlier], np.int32)
+    rows = np.array([problem.value_numbers_of_traits(slot.traits) for slot in earlier], np.int32)
     counts = [np.bincount(rows[:, t][rows[:, t] != OPEN], minlength=len(c)) for t, c in enumerate(problem.counts)]
     if any((found != wanted).any() for found, wanted in zip(counts, problem.counts, strict=True)):
         raise DataError(
@@ -137,7 +137,7 @@ def place_one_of_ones(
             )
         placed[slot] = one
     for slot, one in placed.items():
-        problem.given[slot] = problem.row_of_traits(one.traits)
+        problem.given[slot] = problem.value_numbers_of_traits(one.traits)
     return placed
 
 
@@ -158,18 +158,18 @@ def traits_of_slots_to_keep(
     Slots with pictures (`drawn`) come first, also in the order of the answer.
     """
     problem = make_plan_constraints(file, plan.num_images, map(dict, excluded))
-    fixed = {one.slot: problem.row_of_traits(one.traits) for one in file.one_of_ones if one.slot is not None}
+    fixed = {one.slot: problem.value_numbers_of_traits(one.traits) for one in file.one_of_ones if one.slot is not None}
     whole = {tuple(row): slot for slot, row in fixed.items() if OPEN not in row}
-    waiting = [problem.row_of_traits(one.traits) for one in file.one_of_ones if one.slot is None]
+    waiting = [problem.value_numbers_of_traits(one.traits) for one in file.one_of_ones if one.slot is None]
     left = [count.copy() for count in problem.counts]  # what neither one-of-ones nor kept slots take
     for t, v in ((t, v) for row in (*fixed.values(), *waiting) for t, v in enumerate(row) if v != OPEN):
         left[t][v] -= 1
     highs = [limit.high for limit in problem.limits]
-    own = one_of_one_values(file)
+    own = values_only_in_one_of_ones(file)
     kept: dict[int, dict[str, str]] = {}
     seen = {tuple(row) for row in problem.excluded.tolist()}
     for slot in sorted(earlier, key=lambda slot: (slot.slot not in drawn, slot.slot)):
-        row = np.array(problem.row_of_traits(slot.traits), np.int32)
+        row = np.array(problem.value_numbers_of_traits(slot.traits), np.int32)
         if slot.slot >= problem.size or set(slot.traits) != set(problem.traits) or (row == OPEN).any():
             continue
         home = next((one for one in waiting if all(v in (OPEN, row[t]) for t, v in enumerate(one))), [OPEN] * len(row))
@@ -198,7 +198,7 @@ def traits_of_slots_to_keep(
     return kept
 
 
-def one_of_one_values(file: TraitsFile) -> set[tuple[str, str]]:
+def values_only_in_one_of_ones(file: TraitsFile) -> set[tuple[str, str]]:
     """(trait, value) of the values that exist for one-of-ones alone."""
     return {pair for one in file.one_of_ones for pair in one.traits.items() if pair[1] not in file.traits[pair[0]]}
 

@@ -4,7 +4,11 @@ import numpy as np
 
 from eval.planning import exact
 from eval.planning.deal import find_plan_by_random_swaps
-from eval.planning.feasible import entropy_margin_in_bits, fewest_count_changes, irreducible_conflicting_rules
+from eval.planning.feasible import (
+    fewest_count_changes,
+    irreducible_conflicting_rules,
+    spare_entropy_bits_for_distinct_slots,
+)
 from eval.planning.problem import PlanConstraints
 from stylegate.errors import DataError
 
@@ -18,7 +22,7 @@ def solve_plan(problem: PlanConstraints, seed: int) -> np.ndarray:
 
     Raises DataError where no such plan exists, with the rules that conflict and the nearest counts that do not.
     """
-    room = entropy_margin_if_feasible(problem)
+    room = require_feasible_and_return_spare_bits(problem)
     for start in range(DEALS):
         if (rows := find_plan_by_random_swaps(problem, np.random.default_rng([seed, start]))) is not None:
             return rows
@@ -42,8 +46,8 @@ def solve_plan(problem: PlanConstraints, seed: int) -> np.ndarray:
     )
 
 
-def entropy_margin_if_feasible(problem: PlanConstraints) -> float:
-    """The bits of room of a plan (feasible.entropy_margin_in_bits), if counts and rules do not exclude each other.
+def require_feasible_and_return_spare_bits(problem: PlanConstraints) -> float:
+    """The bits of room of a plan (feasible.spare_entropy_bits_for_distinct_slots), if counts and rules do not exclude each other.
 
     Raises DataError where they do, with the rules that conflict and the nearest counts that do not.
     """
@@ -57,7 +61,7 @@ def entropy_margin_if_feasible(problem: PlanConstraints) -> float:
             conflict,
             feasible_counts_next_step(problem, changes),
         )
-    room = entropy_margin_in_bits(problem)
+    room = spare_entropy_bits_for_distinct_slots(problem)
     if room < 0:
         raise DataError(
             f"{problem.size} slots cannot all be different: their traits hold {np.log2(problem.size) + room:.2f} bits, "

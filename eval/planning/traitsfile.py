@@ -21,13 +21,13 @@ def read_traits_file(path: Path) -> TraitsFile:
     if path.is_file() and path.stat().st_size > MAX_BYTES:
         raise DataError(f"{files.display_path(path)} has more than {MAX_BYTES // 1_000_000} MB: no traits file")
     data = with_numbers_as_weights_or_counts(files.read_yaml(path, "traits file", words=True))
-    content, problems, left = valid_part_and_problems(data)
+    content, problems, left = valid_traits_part_and_problems(data)
     if isinstance(data.get("prompt"), str) and isinstance(data.get("traits"), dict):
         problems += prompt_template_problems(data["prompt"], {"trigger", *data["traits"]})
     if content:
         written = {trait: set(values) for trait, values in data["traits"].items() if isinstance(values, dict)}
         problems += [
-            with_entry_numbers_of_file(problem, left)
+            problem_with_entry_numbers_of_file(problem, left)
             for problem in contradictions_between_traits_file_parts(content, written)
         ]
     if problems or content is None:
@@ -48,7 +48,8 @@ def with_numbers_as_weights_or_counts(data: dict[str, Any]) -> dict[str, Any]:
         return data
     written = {
         trait: {
-            value: number_as_weight_or_count(value_as_mapping(str(value), spec), key) for value, spec in values.items()
+            value: mapping_with_number_key_renamed(value_as_mapping(str(value), spec), key)
+            for value, spec in values.items()
         }
         if isinstance(values, dict) and len(values) <= MAX_VALUES
         else values
@@ -57,13 +58,13 @@ def with_numbers_as_weights_or_counts(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"traits": written}
 
 
-def number_as_weight_or_count(spec: dict[str, Any], key: str) -> dict[str, Any]:
+def mapping_with_number_key_renamed(spec: dict[str, Any], key: str) -> dict[str, Any]:
     """A value's mapping in which the key `number` is called `key`, weight or count; what is None becomes ""."""
     named = {key if word == "number" else word: written for word, written in spec.items()}
     return {word: "" if written is None else written for word, written in named.items()}  # `crown: ` is no weight
 
 
-def valid_part_and_problems(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str], dict[str, list[int]]]:
+def valid_traits_part_and_problems(data: dict[str, Any]) -> tuple[TraitsFile | None, list[str], dict[str, list[int]]]:
     """The traits file as far as it is valid, and its problems: what is wrong is taken out so that the rest is checked
     too.
 
@@ -123,7 +124,7 @@ def without_entry(data: Any, place: tuple[int | str, ...]) -> Any:
     return {key: value for key, value in data.items() if key != first}
 
 
-def with_entry_numbers_of_file(problem: str, left: dict[str, list[int]]) -> str:
+def problem_with_entry_numbers_of_file(problem: str, left: dict[str, list[int]]) -> str:
     """A problem in which the entries of lists have the numbers that they have in the file."""
     for name, numbers in left.items():
         pattern = rf"\b{re.escape(name)}\[(\d+)\]"

@@ -48,7 +48,7 @@ def read_policy(name: str) -> Policy:
         content = PolicyFile.model_validate(data)
     except ValidationError as error:
         problems += records.validation_problems(error)
-    problems += problems_between_checks(valid_checks(data.get("checks")), all_given=content is not None)
+    problems += problems_between_checks(checks_valid_on_their_own(data.get("checks")), all_given=content is not None)
     if problems or content is None:
         raise DataError(
             f"policy {files.display_path(path)}:", problems, "stylegate gate explain=true prints a policy in force."
@@ -89,7 +89,7 @@ def key_paths_of_empty_values(data: Any, place: tuple[int | str, ...] = ()) -> I
         yield from key_paths_of_empty_values(value, (*place, key))
 
 
-def valid_checks(listed: Any) -> dict[str, PolicyCheck]:
+def checks_valid_on_their_own(listed: Any) -> dict[str, PolicyCheck]:
     """The checks that are valid on their own, by score, of `listed`, the `checks` of a policy file; the others are left
     out.
     """
@@ -132,7 +132,7 @@ def problems_of_ineffective_thresholds(score: str, check: PolicyCheck) -> list[s
     return [
         f"checks.{score}.{name}: never acts, since what is below it is below {worse} already; write a higher number"
         for (worse, above), (name, line) in pairwise(lines)
-        if LINES[name] != "warn" and line.is_always_below(above)
+        if LINES[name] != "warn" and line.is_always_below_other_line(above)
     ]
 
 

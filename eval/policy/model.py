@@ -173,7 +173,7 @@ class Threshold(ImmutablePolicyPart):
         """Whether the line depends on the references."""
         return self.number is None
 
-    def is_always_below(self, other: "Threshold") -> bool:
+    def is_always_below_other_line(self, other: "Threshold") -> bool:
         """Whether this line is below the other one, and never above it, whatever the references are. Lines of different
         forms are not compared, and equal ones are one line.
         """

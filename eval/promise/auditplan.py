@@ -8,7 +8,7 @@ from pydantic import Field
 
 from eval.policy.model import Policy, Promise, confidence_percent_rounded_down, percentage_rounded_up
 from eval.promise import audit, eyes, labels
-from eval.promise.eyes import KnownRejectTest
+from eval.promise.eyes import KnownRejectResultOfReviewer
 from eval.promise.labels import Label, Purpose, Sha256, labels_before_first_gap
 from eval.promise.ranked import RankedAuditDesign, ranked_bettor, sampling_weights, weighted_order
 from stylegate import files
@@ -125,19 +125,26 @@ class AuditPlan:
             trait_promise_in_words(self.promise) if self.purpose == "traits" else self.promise.promise_sentence_part()
         )
 
-    def proof_attempts(self, given: Sequence[Label], answers: Sequence[Label] = ()) -> list[AuditAttempt]:
+    def audit_attempts_for_lot_shares(
+        self, given: Sequence[Label], answers: Sequence[Label] = ()
+    ) -> list[AuditAttempt]:
         """What is proven after these labels about each part of the lot, one AuditAttempt each; labels in the plan's
         order. `answers` is what was said of the known rejects.
         """
         ladder = self.promise.ladder
         spends = audit.delta_per_attempt(self.promise.delta, self.earlier + len(ladder))[self.earlier :]
-        tests = eyes.known_reject_tests(self.known_rejects, given, answers).values() if self.known_rejects else None
+        tests = (
+            eyes.known_reject_results_by_reviewer(self.known_rejects, given, answers).values()
+            if self.known_rejects
+            else None
+        )
         return [
-            self.attempt_on_best_share(share, delta, given, tests) for share, delta in zip(ladder, spends, strict=True)
+            self.audit_attempt_on_best_pictures(share, delta, given, tests)
+            for share, delta in zip(ladder, spends, strict=True)
         ]
 
-    def attempt_on_best_share(
-        self, share: float, delta: float, given: Sequence[Label], tests: Collection[KnownRejectTest] | None
+    def audit_attempt_on_best_pictures(
+        self, share: float, delta: float, given: Sequence[Label], tests: Collection[KnownRejectResultOfReviewer] | None
     ) -> AuditAttempt:
         """What these labels prove about the best `share` (0 to 1) of the lot, spending `delta`. `tests` say what each
         reviewer missed of the known rejects; None: the reviewers are taken to be right.
@@ -174,7 +181,7 @@ class AuditPlan:
         """Labels until the whole lot is proven if no reject is found and no known reject is missed; None for never."""
         given = [Label(sha256=sha256, verdict="accept", who="nobody", why="") for sha256 in self.labelling_order]
         answers = [Label(sha256=sha256, verdict="reject", who="nobody", why="") for sha256 in self.known_rejects]
-        return self.proof_attempts(given, answers)[0].proven_after
+        return self.audit_attempts_for_lot_shares(given, answers)[0].proven_after
 
 
 def trait_promise_in_words(promise: Promise) -> str:
@@ -193,10 +200,10 @@ def audit_plan_of_lot(
     that it has. Otherwise it is a new plan with `design`, which counts the attempts of all earlier audits in the folder
     as spent. `trusts_reviewers`: an audit with known rejects is not gone on with; the new one keeps its order.
     """
-    return begun_plan_or_new(out, AuditPlan(lot, policy.promise, 0, policy.sha256, design), trusts_reviewers)
+    return begun_audit_plan_or_new_one(out, AuditPlan(lot, policy.promise, 0, policy.sha256, design), trusts_reviewers)
 
 
-def begun_plan_or_new(out: Path, new: AuditPlan, trusts_reviewers: bool = False) -> AuditPlan:
+def begun_audit_plan_or_new_one(out: Path, new: AuditPlan, trusts_reviewers: bool = False) -> AuditPlan:
     """The plan that was begun with the lot, promise and purpose of `new`; else `new`, after the attempts of all earlier
     audits of that purpose. Nothing is written. `trusts_reviewers` is as above.
     """
@@ -213,13 +220,13 @@ def begun_plan_or_new(out: Path, new: AuditPlan, trusts_reviewers: bool = False)
 
 def read_audit_terms(out: Path, purpose: Purpose = "audit") -> list[AuditTerms]:
     """The terms of every audit in the folder of a lot, in the order in which they were begun."""
-    return labels.read_terms(out, purpose, AuditTerms)
+    return labels.read_audit_or_calibration_terms(out, purpose, AuditTerms)
 
 
 def write_audit_terms(out: Path, plan: AuditPlan) -> None:
     """Write down the lot, its terms and what they may spend of delta, once, before the first picture is shown."""
     if plan.terms not in read_audit_terms(out, plan.purpose):
-        labels.append_terms(out, plan.purpose, plan.terms)
+        labels.append_audit_or_calibration_terms(out, plan.purpose, plan.terms)
 
 
 def index_of_first_proven_attempt(attempts: Sequence[AuditAttempt]) -> int | None:

@@ -130,7 +130,7 @@ class CalibrationPlan:
     policy_sha256: str = ""
 
     @property
-    def pool_and_policy_digest(self) -> str:
+    def digest_of_pool_and_policy(self) -> str:
         """Digest of pool and policy. Labels count only for this pair, because another policy may define rejects
         differently.
         """
@@ -152,14 +152,18 @@ def begin_or_resume_calibration(out: Path, pool: dict[str, float], policy: Polic
     """
     plan = CalibrationPlan(pool, min(count, len(pool)), policy.sha256)
     terms = CalibrationTerms(pool=files.canonical_sha256(sorted(pool)), policy_sha256=policy.sha256, count=plan.count)
-    begun = [other for other in labels.read_terms(out, "calibrate", CalibrationTerms) if other.pool == terms.pool]
+    begun = [
+        other
+        for other in labels.read_audit_or_calibration_terms(out, "calibrate", CalibrationTerms)
+        if other.pool == terms.pool
+    ]
     if any(other.count != plan.count for other in begun):
         raise ConfigError(
             f"this calibration began with promise.num_labels={begun[0].count}, it cannot become {plan.count}",
             next_step="go on with that number; another batch can have another.",
         )
     if terms not in begun:
-        labels.append_terms(out, "calibrate", terms)
+        labels.append_audit_or_calibration_terms(out, "calibrate", terms)
     return plan
 
 
@@ -180,7 +184,7 @@ def calibration_digests_by_input(
         "prompts and traits": files.canonical_sha256([traits, made["data_sha256"]]),
         "encoder and preprocessing": encoder_digest(encoder_name(config)),
         "scores": SCORES_VERSION,
-        "aesthetic head": files.sha256(head) if head else digest_of_score_labels(config),
+        "aesthetic head": files.sha256(head) if head else sha256_of_score_labels_file(config),
         "references": files.canonical_sha256(sorted(sha256_by_name(compared.references).values())),
         "training pictures": files.canonical_sha256(sorted(sha256_by_name(compared.training).values())),
         "background": compared.background,
@@ -190,7 +194,7 @@ def calibration_digests_by_input(
     }
 
 
-def digest_of_score_labels(config: Config) -> str | None:
+def sha256_of_score_labels_file(config: Config) -> str | None:
     """sha256 of the file that score.labels names; None if it names none."""
     return files.sha256(require_file(config.score.labels, "score.labels")) if config.score.labels else None
 

@@ -128,7 +128,7 @@ class Certificate(Record):
         """
         if not self.known_rejects:
             return TAKEN_TO_BE_RIGHT
-        tests = eyes.known_reject_tests(self.known_rejects, self.labels, self.known_answers)
+        tests = eyes.known_reject_results_by_reviewer(self.known_rejects, self.labels, self.known_answers)
         missed = ", ".join(
             f"{who} did not see {test.missed} of {test.shown} known rejects" for who, test in tests.items()
         )
@@ -188,12 +188,12 @@ def read_certificate(path: Path) -> Certificate:
             next_step=step,
         )
     found = Certificate.read(path, what, step)
-    if problems := promise_certificate_inconsistencies(found):
+    if problems := certificate_proof_problems(found):
         raise DataError(f"{files.display_path(path)} does not hold:", problems, step)
     return found
 
 
-def promise_certificate_inconsistencies(found: Certificate) -> list[str]:
+def certificate_proof_problems(found: Certificate) -> list[str]:
     """Sentences on what in a certificate does not follow from its own lot, labels and terms; an empty list if all
     does.
     """
@@ -223,7 +223,7 @@ def promise_certificate_inconsistencies(found: Certificate) -> list[str]:
         return [*problems, "the labels are not of the first pictures of the lot's random order"]
     if found.says != plan.promise_in_words():
         problems.append("it says something else than its terms")
-    if plan.proof_attempts(found.labels, found.known_answers) != found.attempts:
+    if plan.audit_attempts_for_lot_shares(found.labels, found.known_answers) != found.attempts:
         problems.append("the attempts do not follow from the labels")
     elif found.proven >= len(found.attempts) or found.proven_attempt().proven_after is None:
         problems.append("the attempt that it calls proven is not")

@@ -28,7 +28,7 @@ def disagreements(out: Path, purpose: Purpose, policy: Policy) -> list[Disagreem
 
     A reviewer who changed a label agrees or disagrees by the last one. "unsure" counts as a reject.
     """
-    given = decision_labels_under_policy(out, purpose, policy)
+    given = labels_that_count_under_policy(out, purpose, policy)
     opinions: dict[str, list[StoredLabel]] = {}
     for label in last_label_per_reviewer_and_picture(given):
         opinions.setdefault(label.sha256, []).append(label)
@@ -43,7 +43,7 @@ def disagreements(out: Path, purpose: Purpose, policy: Policy) -> list[Disagreem
 def agreement_of_reviewers(out: Path, purpose: Purpose, policy: Policy) -> agreement.AgreementCoefficients:
     """How far the reviewers agree about the pictures that several of them labelled for `purpose` under `policy`."""
     table: dict[str, dict[str, str]] = {}
-    for label in last_label_per_reviewer_and_picture(decision_labels_under_policy(out, purpose, policy)):
+    for label in last_label_per_reviewer_and_picture(labels_that_count_under_policy(out, purpose, policy)):
         table.setdefault(label.who, {})[label.sha256] = "reject" if label.is_reject else "accept"
     return agreement.measure_agreement(table)
 
@@ -57,7 +57,7 @@ def self_agreement_by_reviewer(
         for label in labels.read_stored_labels(out, purpose)
         if label.policy_sha256 == policy.sha256 and not label.withdrawn
     ]
-    first = {(label.who, label.sha256): label for label in given if label.counts_as_decision}
+    first = {(label.who, label.sha256): label for label in given if label.counts_as_verdict_on_picture}
     again = [label for label in given if label.asked_for == "repeat" and (label.who, label.sha256) in first]
     tables: dict[str, dict[str, dict[str, str]]] = {}
     for label in again:
@@ -79,10 +79,10 @@ def notes_on_disagreements(out: Path, policy: Policy) -> list[str]:
     ]
 
 
-def decision_labels_under_policy(out: Path, purpose: Purpose, policy: Policy) -> list[StoredLabel]:
+def labels_that_count_under_policy(out: Path, purpose: Purpose, policy: Policy) -> list[StoredLabel]:
     """The labels for `purpose` that were given under `policy` and say something about their pictures, in order."""
     given = labels.read_stored_labels(out, purpose)
-    return [label for label in given if label.policy_sha256 == policy.sha256 and label.counts_as_decision]
+    return [label for label in given if label.policy_sha256 == policy.sha256 and label.counts_as_verdict_on_picture]
 
 
 def last_label_per_reviewer_and_picture(given: Iterable[StoredLabel]) -> list[StoredLabel]:

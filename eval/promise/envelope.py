@@ -54,7 +54,7 @@ def hypergeometric_tail_columns(size: int, count: int, most: int, places: NDArra
         yield np.minimum(below, 1.0)
 
 
-def most_labelled_rejects_with_bound(alpha: float, count: int) -> int:
+def max_labelled_rejects_covered_by_bounds(alpha: float, count: int) -> int:
     """The largest number of labelled rejects for which a bound is computed: 1.5 alpha `count` + 5, at most `count`.
 
     It is fixed in advance, because a band that covers more rejects is wider everywhere. Beyond it the bound is 1.
@@ -110,7 +110,7 @@ def reject_share_bounds_at_thresholds(
         return np.ones(len(thresholds))
     reach = np.array(
         unlabelled_reject_bounds(
-            len(scores), int(labelled.sum()), delta, most_labelled_rejects_with_bound(alpha, int(labelled.sum()))
+            len(scores), int(labelled.sum()), delta, max_labelled_rejects_covered_by_bounds(alpha, int(labelled.sum()))
         )
     )
 

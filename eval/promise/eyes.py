@@ -34,7 +34,7 @@ SHARES = DeltaSplit()
 
 
 @dataclass(frozen=True, slots=True)
-class KnownRejectTest:
+class KnownRejectResultOfReviewer:
     """What known rejects say of a reviewer: how many were shown, and how many of them were accepted."""
 
     shown: int
@@ -66,9 +66,9 @@ def fewest_rejects_noticed(rejects: int, miss_rate: float, delta: float) -> int:
     return int(binom.ppf(delta, rejects, 1 - miss_rate)) if miss_rate < 1 else 0
 
 
-def known_reject_tests(
+def known_reject_results_by_reviewer(
     known: Collection[str], given: Sequence[Label], answers: Sequence[Label]
-) -> dict[str, KnownRejectTest]:
+) -> dict[str, KnownRejectResultOfReviewer]:
     """What known rejects say of each reviewer, in the order of their first labels of the lot, `given`.
 
     `known` are all known rejects (sha256), `answers` what was said of them. One that a reviewer has not answered yet
@@ -78,10 +78,10 @@ def known_reject_tests(
     for answer in answers:
         if answer.is_reject and answer.who in seen and answer.sha256 in known:
             seen[answer.who].add(answer.sha256)
-    return {who: KnownRejectTest(len(known), len(known) - len(found)) for who, found in seen.items()}
+    return {who: KnownRejectResultOfReviewer(len(known), len(known) - len(found)) for who, found in seen.items()}
 
 
-def bound_on_miss_rate(tests: Collection[KnownRejectTest], delta: float) -> float:
+def bound_on_miss_rate(tests: Collection[KnownRejectResultOfReviewer], delta: float) -> float:
     """Upper bound, 0 to 1, on the chance that any of these reviewers misses a reject, with confidence 1 - delta.
 
     The first one may spend a half of delta, the second a fourth, and so on. It is 1 without a reviewer.

@@ -96,7 +96,7 @@ def spoilt_picture_file_bytes(path: Path, seed: str) -> bytes | None:
     return sink.getvalue()
 
 
-def neutral_picture_path(out: Path, sha256: str, like: Path) -> Path:
+def audit_picture_path_by_sha256(out: Path, sha256: str, like: Path) -> Path:
     """The path in the folder `out` at which an audit shows a picture, known reject or not: the first 16 digits of its
     sha256, with the suffix of `like`.
     """
@@ -116,7 +116,7 @@ def plan_with_known_rejects(lot: Lot, plan: AuditPlan, wanted: int) -> tuple[Aud
         return plan, "the reviewers are taken to be right, since promise.known_rejects is 0"
     paths = {lot.sha256[name]: path for name, path in lot.files}
     if begun:
-        write_known_rejects(lot.out, plan.known_rejects.items(), paths, plan.order_seed)
+        restore_missing_known_reject_files(lot.out, plan.known_rejects.items(), paths, plan.order_seed)
     else:
         planned = plan_with_num_known_rejects(lot.out, plan, wanted, paths)
         if planned is None:
@@ -140,19 +140,21 @@ def plan_with_num_known_rejects(out: Path, plan: AuditPlan, wanted: int, paths: 
         sha256 = hashlib.sha256(content).hexdigest() if content else ""
         if content and sha256 not in (*plan.lot, *made):
             made[sha256] = source
-            files.write_atomically(neutral_picture_path(out, sha256, paths[source]), content)
+            files.write_atomically(audit_picture_path_by_sha256(out, sha256, paths[source]), content)
         if len(made) == wanted:
             return replace(plan, known_rejects=made)
     return None
 
 
-def write_known_rejects(out: Path, known: Iterable[tuple[str, str]], paths: dict[str, Path], seed: str) -> None:
+def restore_missing_known_reject_files(
+    out: Path, known: Iterable[tuple[str, str]], paths: dict[str, Path], seed: str
+) -> None:
     """Write the files of known rejects (sha256, sha256 of the original) again that are gone.
 
     One that cannot be made as it was is left out, and not shown any more.
     """
     for sha256, source in known:
-        path = neutral_picture_path(out, sha256, paths[source])
+        path = audit_picture_path_by_sha256(out, sha256, paths[source])
         content = None if path.exists() else spoilt_picture_file_bytes(paths[source], f"{seed}:{source}")
         if content and hashlib.sha256(content).hexdigest() == sha256:
             files.write_atomically(path, content)

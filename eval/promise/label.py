@@ -71,13 +71,13 @@ class StoredLabel(Label):
     """The person took the label back later; it counts for nothing."""
 
     @property
-    def counts_as_decision(self) -> bool:
+    def counts_as_verdict_on_picture(self) -> bool:
         """Whether the label says something about the picture: it was not taken back, and was not asked for to measure
         the person.
         """
         return not self.withdrawn and self.asked_for not in MEASURES_REVIEWER
 
-    def content_without_identity(self) -> dict[str, object]:
+    def content_without_id_and_time(self) -> dict[str, object]:
         """What was said, as JSON data: without the label's id, time and whether it was taken back."""
         return {name: value for name, value in self.content().items() if name not in ("id", "time", "withdrawn")}
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from eval.policy.model import Policy
 from eval.promise import store
 from eval.promise.label import Label, LabelName, Purpose, Sha256, StoredLabel, Undo
-from eval.promise.older import NewStoreRow, label_content
+from eval.promise.older import NewLabelStoreRow, label_content
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.records import Record, validation_problems
@@ -36,7 +36,7 @@ def read_stored_labels(out: Path, purpose: Purpose) -> list[StoredLabel]:
 
     Raises DataError for a damaged store.
     """
-    return stored_labels(store.read_all_rows(out), purpose, out)
+    return labels_for_purpose_from_rows(store.read_all_label_store_rows(out), purpose, out)
 
 
 def digests_labelled_as_evidence(out: Path) -> set[str]:
@@ -48,7 +48,7 @@ def digests_labelled_as_evidence(out: Path) -> set[str]:
     }
 
 
-def stored_labels(rows: Iterable[store.StoredRow], purpose: Purpose, out: Path) -> list[StoredLabel]:
+def labels_for_purpose_from_rows(rows: Iterable[store.LabelStoreRow], purpose: Purpose, out: Path) -> list[StoredLabel]:
     """The labels for `purpose` among the rows of the store of the folder `out`, in order."""
     rows = [row for row in rows if row.purpose == purpose]
     withdrawn = ids_taken_back(rows)
@@ -59,7 +59,7 @@ def stored_labels(rows: Iterable[store.StoredRow], purpose: Purpose, out: Path) 
     ]
 
 
-def ids_taken_back(rows: Iterable[store.StoredRow]) -> set[str]:
+def ids_taken_back(rows: Iterable[store.LabelStoreRow]) -> set[str]:
     """The ids of the rows that do not count, since a later undo that counts itself takes them back."""
     found: set[str] = set()
     for row in reversed([row for row in rows if row.kind == "undo"]):
@@ -68,17 +68,17 @@ def ids_taken_back(rows: Iterable[store.StoredRow]) -> set[str]:
     return found
 
 
-def read_terms(out: Path, purpose: Purpose, kind: type[Terms]) -> list[Terms]:
+def read_audit_or_calibration_terms(out: Path, purpose: Purpose, kind: type[Terms]) -> list[Terms]:
     """The terms of type `kind` for `purpose`, which were written down before the first label, in the order given.
 
     Raises DataError for a damaged store, or for terms that are not of that type.
     """
-    rows = store.read_all_rows(out)
+    rows = store.read_all_label_store_rows(out)
     return [parse_row_content(row, kind, out) for row in rows if row.purpose == purpose and row.kind == "terms"]
 
 
 def parse_row_content(
-    row: store.StoredRow, kind: type[Terms], out: Path, more: Mapping[str, object] | None = None
+    row: store.LabelStoreRow, kind: type[Terms], out: Path, more: Mapping[str, object] | None = None
 ) -> Terms:
     """The record that a row of the store of the folder `out` holds, with the fields `more`. Raises DataError."""
     try:
@@ -100,7 +100,7 @@ def valid_labels_by_sha256(out: Path, purpose: Purpose, policy: Policy, under: s
     """
     found: dict[str, StoredLabel] = {}
     for label in read_stored_labels(out, purpose):
-        if label.counts_as_decision and label.policy_sha256 == policy.sha256 and label.under == under:
+        if label.counts_as_verdict_on_picture and label.policy_sha256 == policy.sha256 and label.under == under:
             found.pop(label.sha256, None)
             found[label.sha256] = label
     return found
@@ -114,9 +114,11 @@ def reject_labels_under_other_policies(out: Path, policy: Policy) -> dict[str, S
     """
     found: dict[str, StoredLabel] = {}
     seen: set[str] = set()
-    rows = store.read_all_rows(out)
+    rows = store.read_all_label_store_rows(out)
     for purpose in PURPOSES:
-        deciding = [label for label in stored_labels(rows, purpose, out) if label.counts_as_decision]
+        deciding = [
+            label for label in labels_for_purpose_from_rows(rows, purpose, out) if label.counts_as_verdict_on_picture
+        ]
         firm = (label for label in deciding if purpose != "review" or label.verdict != "unsure")
         last = {(label.sha256, label.policy_sha256): label for label in firm}
         for (sha256, under), label in last.items():
@@ -129,7 +131,7 @@ def reject_labels_under_other_policies(out: Path, policy: Policy) -> dict[str, S
 
 def notes_on_labels_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> list[str]:
     """A sentence about labels that do not count, since they were given under another policy or guideline."""
-    given = [label for label in read_stored_labels(out, purpose) if label.counts_as_decision]
+    given = [label for label in read_stored_labels(out, purpose) if label.counts_as_verdict_on_picture]
     others = {label.sha256 for label in given if label.policy_sha256 != policy.sha256}
     others -= {label.sha256 for label in given if label.policy_sha256 == policy.sha256}
     if not others:
@@ -158,12 +160,20 @@ def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) ->
     """
     new = list(labels)
 
-    def refuse_reversal_of_rejects(rows: list[store.StoredRow]) -> None:
+    def refuse_reversal_of_rejects(rows: list[store.LabelStoreRow]) -> None:
         """Raises DataError if a new label calls a picture good whose label that counts in `rows` is a reject."""
-        stored = stored_labels(rows, purpose, out)
+        stored = labels_for_purpose_from_rows(rows, purpose, out)
         known = {label.id for label in stored}
-        rejects = {label_subject_key(label): label for label in stored if label.counts_as_decision and label.is_reject}
-        good = [label for label in new if label.counts_as_decision and not label.is_reject and label.id not in known]
+        rejects = {
+            label_subject_key(label): label
+            for label in stored
+            if label.counts_as_verdict_on_picture and label.is_reject
+        }
+        good = [
+            label
+            for label in new
+            if label.counts_as_verdict_on_picture and not label.is_reject and label.id not in known
+        ]
         turned = [(label, rejects[label_subject_key(label)]) for label in good if label_subject_key(label) in rejects]
         if turned:
             raise DataError(
@@ -171,9 +181,9 @@ def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) ->
                 [f"{now.sha256[:12]}...: {was.verdict} ({was.who}), now accept ({now.who})" for now, was in turned],
             )
 
-    rows = store.append_rows(
+    rows = store.append_label_store_rows(
         out,
-        [NewStoreRow(purpose, "label", label_content(label), label.id) for label in new],
+        [NewLabelStoreRow(purpose, "label", label_content(label), label.id) for label in new],
         None if purpose == "review" else refuse_reversal_of_rejects,
     )
     return [parse_row_content(row, StoredLabel, out, {"id": row.id, "time": row.time}) for row in rows]
@@ -184,12 +194,12 @@ def label_subject_key(label: StoredLabel) -> tuple[str, str, str]:
     return label.sha256, label.policy_sha256, label.under
 
 
-def append_terms(out: Path, purpose: Purpose, terms: Record) -> None:
+def append_audit_or_calibration_terms(out: Path, purpose: Purpose, terms: Record) -> None:
     """Write down the terms of an audit or a calibration, before the first picture is shown."""
-    store.append_rows(out, [NewStoreRow(purpose, "terms", terms.content())])
+    store.append_label_store_rows(out, [NewLabelStoreRow(purpose, "terms", terms.content())])
 
 
-def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id: str = "") -> store.StoredRow:
+def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id: str = "") -> store.LabelStoreRow:
     """Take a label back, or an earlier undo: store the row that says so. Returns it; if it was stored before, that one.
 
     `takes_back` is the id of the row that counts no more; `undo_id` is the id of the new row, a UUID that whoever asks
@@ -198,7 +208,7 @@ def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id:
     when to stop. Raises DataError for one that must stay, and where no row for the purpose has the id.
     """
 
-    def check_undo_is_not_late(rows: list[store.StoredRow]) -> None:
+    def check_undo_is_not_late(rows: list[store.LabelStoreRow]) -> None:
         """Raises DataError if `rows` lack the row that is taken back, or, but for a review, one came after it."""
         target = next((row for row in rows if row.id == takes_back and row.kind != "terms"), None)
         if target is None:
@@ -210,7 +220,9 @@ def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id:
             )
 
     undo = Undo(takes_back=takes_back, who=who)
-    return store.append_rows(out, [NewStoreRow(purpose, "undo", undo.content(), undo_id)], check_undo_is_not_late)[0]
+    return store.append_label_store_rows(
+        out, [NewLabelStoreRow(purpose, "undo", undo.content(), undo_id)], check_undo_is_not_late
+    )[0]
 
 
 def label_with_policy(label: Label, policy: Policy, **more: object) -> StoredLabel:

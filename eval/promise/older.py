@@ -20,7 +20,7 @@ OLDER_FILES: dict[Purpose, str] = {
 }
 
 
-class NewStoreRow(NamedTuple):
+class NewLabelStoreRow(NamedTuple):
     """The content of a row that is to be added to labels.sqlite; time, number and hash are added when it is stored."""
 
     purpose: Purpose
@@ -29,18 +29,18 @@ class NewStoreRow(NamedTuple):
     id: str = ""  # a UUID; empty for one that the store chooses
 
 
-def rows_of_older_files(out: Path) -> list[NewStoreRow]:
+def rows_of_older_label_files(out: Path) -> list[NewLabelStoreRow]:
     """The rows that the files of older versions in the folder `out` hold, in order.
 
     The id of each follows from the file's name, the line and its number. Raises DataError with every problem of a
     damaged file.
     """
-    return [entry for purpose, name in OLDER_FILES.items() for entry in rows_of_older_file(out / name, purpose)]
+    return [entry for purpose, name in OLDER_FILES.items() for entry in rows_of_older_label_file(out / name, purpose)]
 
 
-def rows_of_older_file(path: Path, purpose: Purpose) -> list[NewStoreRow]:
+def rows_of_older_label_file(path: Path, purpose: Purpose) -> list[NewLabelStoreRow]:
     """The rows of one file. A line that says `withdrawn` becomes an undo of each label of that picture before it."""
-    found: list[NewStoreRow] = []
+    found: list[NewLabelStoreRow] = []
     counting: dict[tuple[str, str, str], list[str]] = defaultdict(list)  # ids of the labels that count, of a picture
     problems = []
     try:
@@ -54,7 +54,7 @@ def rows_of_older_file(path: Path, purpose: Purpose) -> list[NewStoreRow]:
             problems.append(f"row {number}: {error}")
             continue
         if "sha256" not in row:
-            found.append(NewStoreRow(purpose, "terms", row, own_id))
+            found.append(NewLabelStoreRow(purpose, "terms", row, own_id))
             continue
         try:
             label = StoredLabel.model_validate({"why": ""} | row)
@@ -65,10 +65,12 @@ def rows_of_older_file(path: Path, purpose: Purpose) -> list[NewStoreRow]:
         if label.withdrawn:
             for taken in same_picture:
                 undo = Undo(takes_back=taken, who=label.who)
-                found.append(NewStoreRow(purpose, "undo", undo.content(), uuid_from_content(own_id, number, taken)))
+                found.append(
+                    NewLabelStoreRow(purpose, "undo", undo.content(), uuid_from_content(own_id, number, taken))
+                )
             same_picture.clear()
         else:
-            found.append(NewStoreRow(purpose, "label", label_content(label), own_id))
+            found.append(NewLabelStoreRow(purpose, "label", label_content(label), own_id))
             same_picture.append(own_id)
     if problems:
         raise DataError(
@@ -81,7 +83,7 @@ def rows_of_older_file(path: Path, purpose: Purpose) -> list[NewStoreRow]:
 
 def label_content(label: StoredLabel) -> dict[str, Any]:
     """The content of a label's row: what was said. Its id and its time are columns of their own."""
-    return {"why": label.why} | label.content_without_identity()
+    return {"why": label.why} | label.content_without_id_and_time()
 
 
 def uuid_from_content(*parts: object) -> str:

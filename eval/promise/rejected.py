@@ -24,7 +24,7 @@ DELTA = 0.05  # the interval is wrong with this chance at most
 
 
 @dataclass(frozen=True, slots=True)
-class FalseRejects:
+class FalseRejectEstimate:
     """What labels of a random sample say of the good pictures among those that the gate rejects."""
 
     rejected: int  # pictures that the gate rejects by a score
@@ -100,7 +100,7 @@ def labelling_order_of_rejected_pictures(pictures: Iterable[str], policy: Policy
     return labels.shuffled_pictures("rejected", pictures, policy.sha256)
 
 
-def false_rejects(out: Path, verdicts: list[Verdict], policy: Policy) -> FalseRejects | None:
+def estimate_false_rejects(out: Path, verdicts: list[Verdict], policy: Policy) -> FalseRejectEstimate | None:
     """How many good pictures are among those that the gate rejects by a score, by the labels in the folder of a lot;
     None without a label of this very sample.
     """
@@ -112,4 +112,4 @@ def false_rejects(out: Path, verdicts: list[Verdict], policy: Policy) -> FalseRe
     if not given:
         return None
     accepted = sum(verdict.verdict == "accept" for verdict in verdicts)
-    return FalseRejects(len(pictures), len(given), sum(not label.is_reject for label in given), accepted)
+    return FalseRejectEstimate(len(pictures), len(given), sum(not label.is_reject for label in given), accepted)

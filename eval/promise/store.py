@@ -4,7 +4,7 @@ Rows are only ever added, and each one holds the hash of the row before it: whoe
 breaks the chain, and reading says where. Whoever writes the whole file anew can make a chain that holds; therefore the
 gate's record and the package name the hash of the last row (`last_row_hash_by_purpose`).
 
-A row is there whole once `append_rows` returns, and stays whatever happens to the process or the machine (SQLite,
+A row is there whole once `append_label_store_rows` returns, and stays whatever happens to the process or the machine (SQLite,
 write-ahead log, synchronous=FULL). Any number of processes may read and append at the same time.
 """
 
@@ -25,7 +25,7 @@ from typing import NamedTuple, get_args
 import rfc8785
 
 from eval.promise.label import Purpose
-from eval.promise.older import OLDER_FILES, NewStoreRow, rows_of_older_files
+from eval.promise.older import OLDER_FILES, NewLabelStoreRow, rows_of_older_label_files
 from stylegate import files
 from stylegate.errors import DataError, SurroundingsError
 
@@ -38,11 +38,13 @@ SCHEMA = (
     "CREATE TRIGGER no_update BEFORE UPDATE ON row BEGIN SELECT RAISE(ABORT, 'rows are only ever added'); END",
     "CREATE TRIGGER no_delete BEFORE DELETE ON row BEGIN SELECT RAISE(ABORT, 'rows are only ever added'); END",
 )
-_ROWS_OF_ONE_MOMENT: ContextVar[dict[Path, list["StoredRow"]] | None] = ContextVar("rows of one moment", default=None)
+_ROWS_OF_ONE_MOMENT: ContextVar[dict[Path, list["LabelStoreRow"]] | None] = ContextVar(
+    "rows of one moment", default=None
+)
 RESTORE = "restore the file from a copy, or move it away: labels that are in a CSV file can be given again."
 
 
-class StoredRow(NamedTuple):
+class LabelStoreRow(NamedTuple):
     """A row of labels.sqlite: a label, an undo, or the terms of an audit or calibration; chained to the row before by
     its hash.
     """
@@ -63,7 +65,7 @@ class StoredRow(NamedTuple):
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def read_all_rows(out: Path) -> list[StoredRow]:
+def read_all_label_store_rows(out: Path) -> list[LabelStoreRow]:
     """Every row about the pictures of the lot in the folder `out`, in the order given. Writes nothing, but for what
     files of older versions hold, which are taken in first where the folder can be written to.
 
@@ -72,26 +74,26 @@ def read_all_rows(out: Path) -> list[StoredRow]:
     held = _ROWS_OF_ONE_MOMENT.get()
     if held is not None and out in held:
         return held[out]
-    rows: list[StoredRow] = []
-    if (out / STORE).exists() or has_older_files(out):
-        with open_store(out) as connection, transaction(connection, "DEFERRED"):
-            rows = verified_rows(connection, out)
+    rows: list[LabelStoreRow] = []
+    if (out / STORE).exists() or has_older_label_files(out):
+        with open_label_store(out) as connection, transaction(connection, "DEFERRED"):
+            rows = verified_label_store_rows(connection, out)
     if held is not None:
         held[out] = rows
     return rows
 
 
-def number_of_store_rows(out: Path) -> int:
+def num_label_store_rows(out: Path) -> int:
     """How many rows the store has: it has changed since it was last read if there are more."""
     if not (out / STORE).exists():
         return 0
-    with open_store(out) as connection:
+    with open_label_store(out) as connection:
         return connection.execute("SELECT coalesce(max(number), 0) FROM row").fetchone()[0]
 
 
 @contextlib.contextmanager
-def frozen_store_reads() -> Iterator[None]:
-    """Inside, every `read_all_rows` of a folder in this thread gives the rows that the first one gave, unless this
+def frozen_label_store_reads() -> Iterator[None]:
+    """Inside, every `read_all_label_store_rows` of a folder in this thread gives the rows that the first one gave, unless this
     thread adds some: what is judged by them, and the hash that names them, are of one moment, whoever adds rows.
     """
     token = _ROWS_OF_ONE_MOMENT.set({})
@@ -105,18 +107,18 @@ def last_row_hash_by_purpose(out: Path) -> dict[Purpose, str | None]:
     """For each purpose the hash of its last row; None for no row. It changes with every row of that purpose, and with
     no row of another one; it vouches for all rows before it.
     """
-    last = {row.purpose: row.hash for row in read_all_rows(out)}
+    last = {row.purpose: row.hash for row in read_all_label_store_rows(out)}
     return {purpose: last.get(purpose) for purpose in get_args(Purpose)}
 
 
-def evidence_key_of_purpose(purpose: Purpose) -> str:
+def gate_evidence_key_for_label_purpose(purpose: Purpose) -> str:
     """The key under which gate.json's `evidence` has the last row's hash of the labels for a purpose."""
     return f"{purpose} labels"
 
 
-def append_rows(
-    out: Path, entries: Sequence[NewStoreRow], check: Callable[[list[StoredRow]], None] | None = None
-) -> list[StoredRow]:
+def append_label_store_rows(
+    out: Path, entries: Sequence[NewLabelStoreRow], check: Callable[[list[LabelStoreRow]], None] | None = None
+) -> list[LabelStoreRow]:
     """Add rows, all or none; they are on the disk when this returns. Returns them as they are stored.
 
     An entry whose id is there already with the same content is the same row and is not added again. `check` is called
@@ -128,38 +130,38 @@ def append_rows(
         return []
     if (held := _ROWS_OF_ONE_MOMENT.get()) is not None:
         held.pop(out, None)
-    with open_store(out, to_write=True) as connection, transaction(connection, "IMMEDIATE"):
-        if check is not None and any(row_with_id(connection, entry.id) is None for entry in entries):
+    with open_label_store(out, to_write=True) as connection, transaction(connection, "IMMEDIATE"):
+        if check is not None and any(label_store_row_with_id(connection, entry.id) is None for entry in entries):
             query = f"SELECT {COLUMNS} FROM row WHERE purpose = ? ORDER BY number"
-            check([StoredRow._make(row) for row in connection.execute(query, (entries[0].purpose,))])
-        return [append_row(connection, entry) for entry in entries]
+            check([LabelStoreRow._make(row) for row in connection.execute(query, (entries[0].purpose,))])
+        return [append_label_store_row(connection, entry) for entry in entries]
 
 
-def append_row(connection: sqlite3.Connection, entry: NewStoreRow) -> StoredRow:
+def append_label_store_row(connection: sqlite3.Connection, entry: NewLabelStoreRow) -> LabelStoreRow:
     """The row of an entry, added in the transaction that is open unless its id is there already."""
     content = rfc8785.dumps(entry.content).decode()
-    if (same := row_with_id(connection, entry.id)) is not None:
+    if (same := label_store_row_with_id(connection, entry.id)) is not None:
         if (same.purpose, same.kind, same.content) != (entry.purpose, entry.kind, content):
             raise DataError(f"the id {entry.id} is of row {same.number}, which says something else")
         return same
     last = connection.execute("SELECT number, hash FROM row ORDER BY number DESC LIMIT 1").fetchone() or (0, "")
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     row_id = entry.id or str(uuid.uuid4())
-    row = StoredRow(last[0] + 1, row_id, now, entry.purpose, entry.kind, content, last[1], "")
+    row = LabelStoreRow(last[0] + 1, row_id, now, entry.purpose, entry.kind, content, last[1], "")
     row = row._replace(hash=row.computed_hash())
     connection.execute(f"INSERT INTO row ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
     return row
 
 
-def row_with_id(connection: sqlite3.Connection, row_id: str) -> StoredRow | None:
+def label_store_row_with_id(connection: sqlite3.Connection, row_id: str) -> LabelStoreRow | None:
     """The row that has this id; None if there is none, and for an empty id."""
     found = connection.execute(f"SELECT {COLUMNS} FROM row WHERE id = ?", (row_id,)).fetchone() if row_id else None
-    return StoredRow._make(found) if found else None
+    return LabelStoreRow._make(found) if found else None
 
 
-def verified_rows(connection: sqlite3.Connection, out: Path) -> list[StoredRow]:
+def verified_label_store_rows(connection: sqlite3.Connection, out: Path) -> list[LabelStoreRow]:
     """Every row, in order. Raises DataError naming the first row that is not as it was written, or not in its place."""
-    rows = [StoredRow._make(row) for row in connection.execute(f"SELECT {COLUMNS} FROM row ORDER BY number")]
+    rows = [LabelStoreRow._make(row) for row in connection.execute(f"SELECT {COLUMNS} FROM row ORDER BY number")]
     previous, problem = "", ""
     for number, row in enumerate(rows, start=1):
         if row.number != number or row.previous != previous:
@@ -192,7 +194,7 @@ def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_store(out: Path, to_write: bool = False) -> Iterator[sqlite3.Connection]:
+def open_label_store(out: Path, to_write: bool = False) -> Iterator[sqlite3.Connection]:
     """A context with a connection to labels.sqlite of the folder `out`, which is made where there is none.
 
     What files of older versions hold is taken in. In a folder that cannot be written to, the connection is to a copy in
@@ -205,7 +207,7 @@ def open_store(out: Path, to_write: bool = False) -> Iterator[sqlite3.Connection
             connection = connection_to_in_memory_copy(path)
         else:
             if not path.exists():
-                make_store(path)
+                make_label_store(path)
             connection = connect_to_existing_file(path)
         with contextlib.closing(connection):
             found = {
@@ -215,8 +217,8 @@ def open_store(out: Path, to_write: bool = False) -> Iterator[sqlite3.Connection
                 raise DataError(
                     f"{files.display_path(path)} has not the tables that it was made with", next_step=RESTORE
                 )
-            if has_older_files(out):
-                import_older_files(out, connection)
+            if has_older_label_files(out):
+                import_older_label_files(out, connection)
             yield connection
     except sqlite3.OperationalError as error:
         step = "make room, or change the permission; then run the same command again: what was stored is kept."
@@ -233,7 +235,7 @@ def connect_to_existing_file(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def make_store(path: Path) -> None:
+def make_label_store(path: Path) -> None:
     """Make an empty store, whole or not at all; one that another process has made meanwhile stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -268,20 +270,20 @@ def connection_to_in_memory_copy(path: Path) -> sqlite3.Connection:
     return memory
 
 
-def has_older_files(out: Path) -> bool:
+def has_older_label_files(out: Path) -> bool:
     """Whether the folder has files of labels as older versions wrote them."""
     return any((out / name).exists() for name in OLDER_FILES.values())
 
 
-def import_older_files(out: Path, connection: sqlite3.Connection) -> None:
+def import_older_label_files(out: Path, connection: sqlite3.Connection) -> None:
     """Take in the rows of decisions.jsonl, calibration.jsonl and audit.jsonl, all or none, then rename the files.
 
     Their rows have ids that follow from the file, so that after a kill before the renaming none is taken in twice.
     In a folder that cannot be written to the files stay.
     """
     with transaction(connection, "IMMEDIATE"):
-        for entry in rows_of_older_files(out):
-            append_row(connection, entry)
+        for entry in rows_of_older_label_files(out):
+            append_label_store_row(connection, entry)
     if not os.access(out, os.W_OK):
         return
     for name in OLDER_FILES.values():

@@ -23,8 +23,8 @@ from eval.promise.labels import (
     Label,
     Purpose,
     StoredLabel,
+    labels_for_purpose_from_rows,
     read_stored_labels,
-    stored_labels,
     valid_labels_by_sha256,
 )
 from stylegate import files, tables
@@ -111,8 +111,8 @@ def read_worksheet_answers(
             f"decisions={path} needs a first line `sha256,verdict,who,why`, then a line a picture",
             next_step="`file` may stand instead of `sha256`.",
         )
-    named, elsewhere_given = PictureNameLookup(pictures), rows_of_other_purposes(out, purpose)
-    under_others = rows_of_other_policies(out, purpose, policy) if purpose != "review" else set()
+    named, elsewhere_given = PictureNameLookup(pictures), other_purpose_by_stored_label_key(out, purpose)
+    under_others = stored_label_keys_of_other_policies(out, purpose, policy) if purpose != "review" else set()
     found: dict[str, WorksheetAnswer] = {}
     problems, elsewhere, other_policy = [], 0, 0
     for number, row in table.rows:
@@ -176,7 +176,7 @@ def read_worksheet_answers(
     return list(found.values())
 
 
-def trait_and_value_shown(text: str, values: Mapping[str, Collection[str]]) -> tuple[str, str]:
+def parse_trait_and_value_shown(text: str, values: Mapping[str, Collection[str]]) -> tuple[str, str]:
     """The trait and the value that the column `shows` names, "Hat: none" or only a value of one of the traits alone.
 
     `values` has the values of each trait that may be named. Raises ValueError with what is wrong, and what may stand
@@ -199,27 +199,27 @@ def trait_and_value_shown(text: str, values: Mapping[str, Collection[str]]) -> t
     raise ValueError(f"{trait}: {value}, which is no value of the plan; {trait} has {', '.join(known[:LISTED])}{more}")
 
 
-def sha256_verdict_who_why(label: Label) -> tuple[str, str, str, str]:
-    """(sha256, verdict, who, why) of a label, to compare it with `sha256_verdict_who_why_of_row`."""
+def comparison_key_of_label(label: Label) -> tuple[str, str, str, str]:
+    """(sha256, verdict, who, why) of a label, to compare it with `comparison_key_of_worksheet_row`."""
     return label.sha256, label.verdict, label.who, label.why
 
 
-def rows_of_other_purposes(out: Path, purpose: Purpose) -> dict[tuple[str, ...], str]:
+def other_purpose_by_stored_label_key(out: Path, purpose: Purpose) -> dict[tuple[str, ...], str]:
     """For each label that was stored for another purpose: its row (sha256, verdict, who, why) -> that purpose."""
-    rows = store.read_all_rows(out)
+    rows = store.read_all_label_store_rows(out)
     return {
-        sha256_verdict_who_why(label): name
+        comparison_key_of_label(label): name
         for name in PURPOSES
         if name != purpose
-        for label in stored_labels(rows, name, out)
+        for label in labels_for_purpose_from_rows(rows, name, out)
     }
 
 
-def rows_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> set[tuple[str, ...]]:
+def stored_label_keys_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> set[tuple[str, ...]]:
     """Rows (sha256, verdict, who, why) that were given as labels under another policy, and not under this one."""
     labels = read_stored_labels(out, purpose)
-    others = {sha256_verdict_who_why(label) for label in labels if label.policy_sha256 != policy.sha256}
-    return others - {sha256_verdict_who_why(label) for label in labels if label.policy_sha256 == policy.sha256}
+    others = {comparison_key_of_label(label) for label in labels if label.policy_sha256 != policy.sha256}
+    return others - {comparison_key_of_label(label) for label in labels if label.policy_sha256 == policy.sha256}
 
 
 def worksheet_questions(lot: Lot, pictures: Iterable[str]) -> list[WorksheetQuestion]:
@@ -239,9 +239,9 @@ def write_worksheet(
     or they were asked for under another policy) is renamed, and a note says so.
     """
     table = tables.read_table(path) if path.exists() else tables.Table([], [], [])
-    stored = {sha256_verdict_who_why(label) for label in read_stored_labels(path.parent, purpose)}
+    stored = {comparison_key_of_label(label) for label in read_stored_labels(path.parent, purpose)}
     written, named = rows_with_answers(table), PictureNameLookup(pictures)
-    waiting = [row for row in written if sha256_verdict_who_why_of_row(row, named) not in stored]
+    waiting = [row for row in written if comparison_key_of_worksheet_row(row, named) not in stored]
     if table.problems or not all(row_has_purpose_and_policy(row, purpose, policy) for row in waiting):
         aside = unused_sibling_path(path)
         path.rename(aside)
@@ -249,7 +249,7 @@ def write_worksheet(
         written = waiting = []
     rows = {q.sha256 or q.file: question_as_row(q, purpose, policy) for q in questions}
     for row in written:
-        sha256, verdict, _, why = label = sha256_verdict_who_why_of_row(row, named)
+        sha256, verdict, _, why = label = comparison_key_of_worksheet_row(row, named)
         unsettled = label not in stored or (verdict == "unsure" and row_has_purpose_and_policy(row, purpose, policy))
         if unsettled and (sha256 in rows or (label not in stored and (verdict or why))):
             rows[sha256 or row.get("file", "")] = row
@@ -271,8 +271,8 @@ def remove_worksheet(path: Path, purpose: Purpose, pictures: Mapping[str, str]) 
     if not path.exists():
         return
     table, named = tables.read_table(path), PictureNameLookup(pictures)
-    stored = {sha256_verdict_who_why(label) for label in read_stored_labels(path.parent, purpose)}
-    waiting = [row for row in rows_with_answers(table) if sha256_verdict_who_why_of_row(row, named) not in stored]
+    stored = {comparison_key_of_label(label) for label in read_stored_labels(path.parent, purpose)}
+    waiting = [row for row in rows_with_answers(table) if comparison_key_of_worksheet_row(row, named) not in stored]
     if not table.problems and not waiting:
         path.unlink()
         return
@@ -301,7 +301,7 @@ def row_has_purpose_and_policy(row: Mapping[str, str], purpose: Purpose, policy:
     return stated[0] in ("", purpose) and stated[1] in ("", policy.sha256)
 
 
-def sha256_verdict_who_why_of_row(row: Mapping[str, str], named: PictureNameLookup) -> tuple[str, str, str, str]:
+def comparison_key_of_worksheet_row(row: Mapping[str, str], named: PictureNameLookup) -> tuple[str, str, str, str]:
     """(sha256, verdict, who, why) of a worksheet's row, as they are stored; the sha256 is "" if it is not known."""
     sha256 = row.get("sha256", "").strip().lower()
     sha256 = sha256 or named.digest_or_problem_of_picture(unescape_formula_cell(row.get("file", "")))[0]
@@ -328,7 +328,7 @@ def unescape_formula_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
 
 
-def stored_and_given_labels(
+def stored_labels_and_worksheet_labels(
     path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy, under: str = ""
 ) -> tuple[dict[str, StoredLabel], dict[str, Label]]:
     """Two mappings by sha256: the stored labels that count under `policy`, and the labels of the table `path`, those

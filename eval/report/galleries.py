@@ -60,7 +60,7 @@ def description_of_check(check: str) -> str:
     return SCORES[check].description if check in SCORES else OTHER_CHECKS.get(check, "")
 
 
-def reason_table(causes: Mapping[str, Mapping[str, int]], drawn: bool) -> list[dict[str, Any]]:
+def reason_table_rows(causes: Mapping[str, Mapping[str, int]], drawn: bool) -> list[dict[str, Any]]:
     """A row for each check that held pictures back or warned of them: its words, how many by consequence and, for
     pictures that were `drawn` here, what helps.
 
@@ -83,7 +83,7 @@ def reason_table(causes: Mapping[str, Mapping[str, int]], drawn: bool) -> list[d
     ]
 
 
-def gallery_of_verdict(
+def verdict_gallery_data(
     verdict_kind: str,
     verdicts: Sequence[Verdict],
     lot: Lot,
@@ -156,7 +156,7 @@ def score_and_threshold_texts_that_differ(score: float, threshold: float) -> tup
     return texts
 
 
-def reference_strip(compared: ComparisonPictures, thumbnails: ReportThumbnails) -> dict[str, Any] | None:
+def reference_strip_data(compared: ComparisonPictures, thumbnails: ReportThumbnails) -> dict[str, Any] | None:
     """The page's strip of references, whose thumbnails are written: up to REFERENCES_SHOWN, evenly chosen from all;
     None if there are none.
     """
@@ -174,7 +174,7 @@ def reference_strip(compared: ComparisonPictures, thumbnails: ReportThumbnails) 
     return {"total": len(references), "pictures": figures} if figures else None
 
 
-def copies_beside_originals(
+def copies_and_originals_data(
     verdicts: Sequence[Verdict],
     rows: Sequence[dict],
     lot: Lot,

@@ -14,7 +14,7 @@ import numpy as np
 from eval.judging.judged import JudgedLot
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
-from eval.lot.cost import cost_per_accepted, seconds_by_stage
+from eval.lot.cost import cost_per_accepted, read_compute_seconds_by_stage
 from eval.lot.lot import Lot
 from eval.lot.record import BatchRecord
 from eval.measuring.scores import LotScores
@@ -108,7 +108,7 @@ def gate_metrics(lot: Lot, outcome: GateRecord, price: float | None = None) -> d
         found["gate/yield"] = slots.accepted / slots.wanted
     if outcome.promise.bound is not None:
         found["promise/bound"], found["promise/labels"] = outcome.promise.bound, float(outcome.promise.labels)
-    if counts.accept and (seconds := seconds_by_stage(lot.out)):
+    if counts.accept and (seconds := read_compute_seconds_by_stage(lot.out)):
         found["cost/seconds_per_accepted"] = sum(seconds.values()) / counts.accept
         cost = cost_per_accepted(seconds, counts.accept, price)
         found |= {f"cost/{stage}_seconds_per_accepted": spent for stage, spent in cost.seconds_per_accepted.items()}

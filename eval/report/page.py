@@ -13,7 +13,7 @@ from eval.judging.advice import next_step_in_words, note_if_only_observed, warni
 from eval.judging.judged import JudgedLot
 from eval.judging.record import NOT_ASKED_FOR, GateRecord, PromiseState
 from eval.learning import LEARNT
-from eval.lot.cost import cost_in_words, seconds_by_stage
+from eval.lot.cost import cost_in_words, read_compute_seconds_by_stage
 from eval.lot.lot import Lot
 from eval.lot.words import arguments_naming_lot
 from eval.measuring.encodername import encoder_name_without_folders
@@ -24,10 +24,10 @@ from eval.report.charts import score_histograms, slider_curve_svg
 from eval.report.galleries import (
     SECTIONS,
     WORDS,
-    copies_beside_originals,
-    gallery_of_verdict,
-    reason_table,
-    reference_strip,
+    copies_and_originals_data,
+    reason_table_rows,
+    reference_strip_data,
+    verdict_gallery_data,
 )
 from eval.report.summaries import junit_xml, left_out_checks_in_words, markdown_summary
 from eval.report.thumbnails import SIDE, ReportThumbnails
@@ -72,7 +72,7 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
     """The page as HTML; the pictures that it shows are written to `folder`."""
     lot, outcome, verdicts, compared = judged.lot, judged.outcome, judged.verdicts, judged.comparison
     left_out = left_out_checks_in_words(outcome.left_out)
-    slider_part = slider_section(judged, proof_known_for_slider(judged))
+    slider_part = slider_section_data(judged, slider_threshold_proof(judged))
     last_positions = slider_part["last_positions"] if slider_part else {}
     return page_template(Path(__file__).parent, "report.html.j2").render(
         title=lot.out.name,
@@ -82,22 +82,24 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
         words=WORDS,
         promise=promise_heading_and_text(outcome.promise, judged.policy),
         rules=outcome.batch,
-        cost=cost_in_words(seconds_by_stage(lot.out), outcome.counts.accept, config.hardware.price_per_hour),
+        cost=cost_in_words(
+            read_compute_seconds_by_stage(lot.out), outcome.counts.accept, config.hardware.price_per_hour
+        ),
         next_step=next_step_in_words(outcome, verdicts, ""),
         review_command=review_command(config, lot),
         learnt=(lot.out / LEARNT / "report" / "index.html").is_file(),
-        reasons=reason_table(outcome.why, lot.record is not None),
+        reasons=reason_table_rows(outcome.why, lot.record is not None),
         warning=warning_without_references(outcome),
         notes=outcome.notes + ([f"Checks that were left out: {left_out}."] if left_out else []),
         slider=slider_part,
         training=copy_samples_and_loss_curve(lot, folder),
         plots=score_histograms(judged.scores, outcome.thresholds),
-        references=reference_strip(compared, thumbnails),
+        references=reference_strip_data(compared, thumbnails),
         readability=outcome.readability.readability_in_words() if outcome.readability else "",
-        copies=copies_beside_originals(verdicts, judged.scores.rows, lot, compared, thumbnails),
-        galleries=[gallery_of_verdict(kind, verdicts, lot, thumbnails, last_positions) for kind in SECTIONS],
+        copies=copies_and_originals_data(verdicts, judged.scores.rows, lot, compared, thumbnails),
+        galleries=[verdict_gallery_data(kind, verdicts, lot, thumbnails, last_positions) for kind in SECTIONS],
         rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",
-        facts=evidence_rows(lot, outcome),
+        facts=names_and_digests_behind_verdicts(lot, outcome),
     )
 
 
@@ -147,7 +149,7 @@ def certified_promise_in_words(promise: PromiseState, policy: Policy) -> str:
     return f"At most {share} of the exported pictures are rejects ({by})"
 
 
-class ProofKnownForSlider(NamedTuple):
+class SliderThresholdProof(NamedTuple):
     """What is known about the threshold that the slider moves."""
 
     in_force: float | None  # where it lies; None where there is none yet
@@ -156,20 +158,20 @@ class ProofKnownForSlider(NamedTuple):
     without_bound: tuple[str, str]  # texts where no bound is known: at the threshold in force, and elsewhere
 
 
-def proof_known_for_slider(judged: JudgedLot) -> ProofKnownForSlider:
+def slider_threshold_proof(judged: JudgedLot) -> SliderThresholdProof:
     """What the labels, the calibration and the certificate say about the threshold that the slider moves."""
     promise, policy, line = judged.outcome.promise, judged.policy, judged.line
     texts = (slider.NO_LABELS, slider.NO_LABELS)
     if promise.state == "certified":
         texts = (f"{certified_promise_in_words(promise, policy)}.", slider.ELSEWHERE)
     if line is None:
-        return ProofKnownForSlider(0.0, {}, None, texts)
+        return SliderThresholdProof(0.0, {}, None, texts)
     if line.state == "stale" and promise.state != "certified":
         texts = (slider.STALE, slider.STALE)
-    return ProofKnownForSlider(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
+    return SliderThresholdProof(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
 
 
-def slider_section(judged: JudgedLot, evidence: ProofKnownForSlider) -> dict[str, Any] | None:
+def slider_section_data(judged: JudgedLot, evidence: SliderThresholdProof) -> dict[str, Any] | None:
     """The slider: its data and charts, and by file the last position that accepts it; None if there is no slider."""
     verdicts, rows, policy = judged.verdicts, judged.scores.rows, judged.policy
     score, promise, calibration = policy.calibrated_score, policy.promise, evidence.calibration
@@ -220,7 +222,7 @@ def copy_samples_and_loss_curve(lot: Lot, folder: Path) -> dict[str, Any] | None
     return {"grid": "samples.png", "curve": curve}
 
 
-def evidence_rows(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
+def names_and_digests_behind_verdicts(lot: Lot, outcome: GateRecord) -> list[tuple[str, str]]:
     """The rows under the page's last heading: what the verdicts rest on. No path of the machine, no time."""
     made, references = lot.record.facts if lot.record else None, outcome.references
     facts = [

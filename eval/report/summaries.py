@@ -86,7 +86,7 @@ def junit_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[JUn
     cases = []
     for check in [*of_policy, *sorted(found.keys() - set(of_policy))]:
         failed = any(reason.verdict in FAILING.get(ExitCode(code), ()) for reason, _ in found[check])
-        cases.append(JUnitCase(f"check.{check}", reasons_with_files_as_text(found[check]), failed))
+        cases.append(JUnitCase(f"check.{check}", reason_and_file_lines_of_check(found[check]), failed))
     for line in outcome.left_out:
         check, _, cause = line.partition(": ")
         cases.append(JUnitCase(f"check.{check}", escaped_on_one_line(cause), skipped=True))
@@ -101,7 +101,7 @@ def junit_cases_of(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[JUn
     return cases
 
 
-def reasons_with_files_as_text(found: Sequence[tuple[Reason, str]]) -> str:
+def reason_and_file_lines_of_check(found: Sequence[tuple[Reason, str]]) -> str:
     """Reasons of one check with the files that have them, one on a line, the worst first; at most MAX_NAMED.
 
     The worst consequence comes first; of equal ones, the lowest score.

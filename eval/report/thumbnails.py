@@ -44,7 +44,7 @@ class ReportThumbnails:
         None if the file is no picture, or does not hold the bytes of that digest any more.
         """
         name = f"{FOLDER}/{sha256[:DIGITS]}.png"
-        if name not in self.digests and not self.link_from_previous_report(name):
+        if name not in self.digests and not self.hard_link_previous_thumbnail(name):
             content = self.thumbnail_png_or_none(path, sha256)
             if content is None:
                 return None
@@ -59,7 +59,7 @@ class ReportThumbnails:
             names = dict(zip(by_sha256, pool.map(self.add_thumbnail, by_sha256.values(), by_sha256), strict=True))
         return [names[sha256] or self.add_thumbnail(path, sha256) for path, sha256 in judged]
 
-    def link_from_previous_report(self, name: str) -> bool:
+    def hard_link_previous_thumbnail(self, name: str) -> bool:
         """Take the thumbnail of that name over from the previous report; False if it is not there or was changed.
 
         It becomes a second name (hard link) of the same file: nothing is written, nor freed when the old report goes.

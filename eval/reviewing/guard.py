@@ -71,7 +71,7 @@ class RequestGuard:
             if body is None:
                 await refuse_request(send, 413, f"a request holds {MOST_BYTES} bytes at most")
             else:
-                await self.app(scope, receive_replaying_body(body, receive), with_security_headers(send))
+                await self.app(scope, receive_replaying_body(body, receive), send_adding_security_headers(send))
 
     def is_own_host_header(self, host: str) -> bool:
         """Whether a Host header is of this server: a name that somebody else points here is not."""
@@ -154,7 +154,7 @@ def receive_replaying_body(body: bytes, receive: Receive) -> Receive:
     return receive_body_first_then_rest
 
 
-def with_security_headers(send: Send) -> Send:
+def send_adding_security_headers(send: Send) -> Send:
     """An ASGI `send` that adds HEADERS to every response."""
 
     async def send_with_security_headers(message: Message) -> None:
@@ -175,5 +175,5 @@ async def send_response(send: Send, status: int, body: bytes, headers: dict[str,
     """Answer a request with status, headers and body, and with HEADERS."""
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     start = {"type": "http.response.start", "status": status, "headers": raw}
-    await with_security_headers(send)({**start, "headers": [*raw, (b"content-length", str(len(body)).encode())]})
+    await send_adding_security_headers(send)({**start, "headers": [*raw, (b"content-length", str(len(body)).encode())]})
     await send({"type": "http.response.body", "body": body})

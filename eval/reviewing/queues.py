@@ -137,7 +137,7 @@ def queue_of_pictures_in_review(judged: JudgedLot, next_words: str) -> ReviewQue
     for verdict in judged.verdicts:
         if can_be_decided_by_a_person(verdict):
             checks.setdefault(verdict.sha256, set()).update(checks_that_caused_review(verdict))
-            pictures.setdefault(verdict.sha256, review_picture_of(lot, verdict.file, paths[verdict.file]))
+            pictures.setdefault(verdict.sha256, review_picture_of_lot_file(lot, verdict.file, paths[verdict.file]))
     worst = sorted((v for v in judged.verdicts if can_serve_as_known_reject(v)), key=margin_or_minus_infinity)[
         :KNOWN_REJECTS
     ]
@@ -148,7 +148,9 @@ def queue_of_pictures_in_review(judged: JudgedLot, next_words: str) -> ReviewQue
         pictures=pictures,
         checks={sha256: sorted(names) for sha256, names in checks.items()},
         board=references_to_show(judged.comparison),
-        known_rejects=[review_picture_of(lot, v.file, paths[v.file]) for v in worst if v.sha256 not in pictures],
+        known_rejects=[
+            review_picture_of_lot_file(lot, v.file, paths[v.file]) for v in worst if v.sha256 not in pictures
+        ],
         trait_values=planned_trait_values(lot, judged.comparison),
         next_words=next_words,
     )
@@ -186,7 +188,7 @@ def audit_or_calibration_queue(
         out=lot.out,
         title=lot.out.name,
         policy=policy,
-        pictures={sha256: review_picture_of(lot, names[sha256], paths[names[sha256]]) for sha256 in settled},
+        pictures={sha256: review_picture_of_lot_file(lot, names[sha256], paths[names[sha256]]) for sha256 in settled},
         checks={},
         board=references_to_show(compared),
         known_rejects=[],
@@ -214,7 +216,7 @@ def can_serve_as_known_reject(verdict: Verdict) -> bool:
     return verdict.verdict == "reject" and any(r.verdict == "reject" and r.score is not None for r in verdict.reasons)
 
 
-def review_picture_of(lot: Lot, name: str, path: Path) -> ReviewPicture:
+def review_picture_of_lot_file(lot: Lot, name: str, path: Path) -> ReviewPicture:
     """The picture `name` of the lot, with its prompt and planned traits if it has a slot."""
     slot = (lot.slots or {}).get(name)
     if slot is None:

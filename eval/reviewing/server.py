@@ -43,7 +43,7 @@ def review_application(session: ReviewSession, host: str = "127.0.0.1", token: s
         Route("/picture/{sha256:str}", picture_route),
         Route("/api/review", initial_page_data_route),
         Route("/api/save", save_answers_route, methods=["POST"]),
-        Route("/api/stream", stream_route, methods=["GET", "POST"]),
+        Route("/api/stream", picture_block_or_ranking_route, methods=["GET", "POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers={Exception: internal_error_response})
     app.state.session = session
@@ -96,7 +96,7 @@ async def save_answers_route(request: Request) -> Response:
         return problem_response(503, f"nothing was stored: {error}")
 
 
-async def stream_route(request: Request) -> Response:
+async def picture_block_or_ranking_route(request: Request) -> Response:
     """GET: the next block of pictures for a reviewer, with known rejects hidden among them.
 
     POST: given when pictures were shown and keys pressed, the pictures ordered by how likely the reviewer objected to
@@ -108,13 +108,15 @@ async def stream_route(request: Request) -> Response:
             who = NAME.validate_python(request.query_params.get("who", ""))
         except ValidationError:
             return problem_response(400, "who= needs a name of 1 to 80 characters")
-        return JSONResponse(stream.next_stream_block(session, who), headers={"cache-control": "no-store"})
+        return JSONResponse(
+            stream.next_picture_block_for_stream_mode(session, who), headers={"cache-control": "no-store"}
+        )
     try:
         given = stream.StreamPassesOfBlock.model_validate_json(await request.body())
     except ValidationError as error:
         return problem_response(400, "; ".join(validation_problems(error)[:5]))
     try:
-        return JSONResponse(await run_in_threadpool(stream.rank_stream_block, session, given))
+        return JSONResponse(await run_in_threadpool(stream.rank_pictures_by_key_presses, session, given))
     except (StylegateError, OSError, sqlite3.Error) as error:
         return problem_response(503, f"nothing was stored: {error}")
 

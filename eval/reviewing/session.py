@@ -89,21 +89,21 @@ class ReviewSession:
 
     def reload_stored_answers(self) -> None:
         """Read the stored answers again: another command may have added some."""
-        self.num_rows = store.number_of_store_rows(self.queue.out)
+        self.num_rows = store.num_label_store_rows(self.queue.out)
         found = labels.read_stored_labels(self.queue.out, self.queue.purpose)
         terms = self.queue.policy.sha256, self.queue.under
         self.given = {row.id: row for row in found if (row.policy_sha256, row.under) == terms}
         self.standing: dict[str, list[StoredLabel]] = {sha256: [] for sha256 in self.queue.pictures}  # not taken back
         self.measured: dict[str, set[str]] = {}  # reviewer -> what was shown to measure them: known rejects, repeats
         for row in self.given.values():
-            if row.counts_as_decision and row.sha256 in self.standing:
+            if row.counts_as_verdict_on_picture and row.sha256 in self.standing:
                 self.standing[row.sha256].append(row)
             elif row.asked_for in MEASURES_REVIEWER and row.asked_for != PASSING and not row.withdrawn:
                 self.measured.setdefault(row.who, set()).add(row.sha256)
 
     def read_what_others_added(self) -> None:
         """Read the stored answers again if another process has added rows, and tell the pages what changed."""
-        if store.number_of_store_rows(self.queue.out) == self.num_rows:
+        if store.num_label_store_rows(self.queue.out) == self.num_rows:
             return
         before = self.standing
         self.reload_stored_answers()
@@ -185,7 +185,7 @@ class ReviewSession:
                 self.read_what_others_added()
                 saved, refused = self._store_or_refuse_answers(given.answers)
             who = given.answers[0].who if given.answers else ""
-            return {"saved": saved, "refused": refused, **self.progress_since(given.since, who)}
+            return {"saved": saved, "refused": refused, **self.changes_since_and_whether_ended(given.since, who)}
 
     def _store_or_refuse_answers(self, answers: Sequence[LabelOrUndo]) -> tuple[list[str], list[dict[str, str]]]:
         """Check answers one after the other and store those that can be kept; returns the ids that are stored, and the
@@ -317,7 +317,7 @@ class ReviewSession:
         with self.lock:
             labels.append_labels(self.queue.out, self.queue.purpose, new)
 
-    def progress_since(self, since: int, who: str) -> dict[str, Any]:
+    def changes_since_and_whether_ended(self, since: int, who: str) -> dict[str, Any]:
         """The number of changes, of those after the first `since` which pictures the reviewer is not to be asked about
         any more, and whether the answers are enough.
         """
@@ -364,7 +364,7 @@ class ReviewSession:
                 "purpose": queue.purpose,
                 "order": order,
                 "pictures": {
-                    sha256: file_prompt_and_traits(picture)
+                    sha256: file_name_prompt_and_traits(picture)
                     | {"asked": queue.question_digest(sha256, REPEAT * (sha256 in repeats))}
                     | {"opinions": queue.opinions.get(sha256, [])}
                     for sha256, picture in shown.items()
@@ -377,7 +377,7 @@ class ReviewSession:
                     for row in asked[-HISTORY:]
                     if row.sha256 in shown
                 ],
-                **self.progress_since(len(self.changes), who),
+                **self.changes_since_and_whether_ended(len(self.changes), who),
             }
 
     def _remaining_fixed_order(self, who: str) -> list[str]:
@@ -406,6 +406,6 @@ class ReviewSession:
         return counts
 
 
-def file_prompt_and_traits(picture: ReviewPicture) -> dict[str, Any]:
+def file_name_prompt_and_traits(picture: ReviewPicture) -> dict[str, Any]:
     """File name, prompt and planned traits of a picture, as JSON data for the page."""
     return {"file": picture.file, "prompt": picture.prompt, "traits": picture.traits}

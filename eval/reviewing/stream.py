@@ -35,7 +35,7 @@ class PictureWithTimeShown(Record):
     """When it appeared, in milliseconds of the page's clock."""
 
 
-class StreamPass(Record):
+class PassTimesAndKeyPresses(Record):
     """One pass of a block of pictures: when each was shown, and when a key was pressed, in milliseconds."""
 
     shown: list[PictureWithTimeShown] = Field(min_length=1, max_length=200)
@@ -48,17 +48,19 @@ class StreamPassesOfBlock(Record):
     """The body of a request: all passes of one block so far."""
 
     who: Name
-    passes: list[StreamPass] = Field(min_length=1, max_length=10)
+    passes: list[PassTimesAndKeyPresses] = Field(min_length=1, max_length=10)
 
 
-class SuspicionEstimate(NamedTuple):
+class ObjectionProbabilitiesAndDelay(NamedTuple):
     """For each picture the probability that the reviewer objects to it, and the reviewer's mean delay."""
 
     probability: dict[str, float]  # by sha256: that the reviewer objects to the picture
     delay_s: float  # the reviewer's mean delay
 
 
-def suspicion_from_key_presses(passes: Sequence[StreamPass]) -> SuspicionEstimate:
+def objection_probabilities_from_key_presses(
+    passes: Sequence[PassTimesAndKeyPresses],
+) -> ObjectionProbabilitiesAndDelay:
     """The probability that each picture caused a press, by expectation maximisation over all passes.
 
     The delay of a press is normal; its mean and spread are estimated with the rest.
@@ -91,10 +93,10 @@ def suspicion_from_key_presses(passes: Sequence[StreamPass]) -> SuspicionEstimat
             variance = (DELAY_SPREAD_S**2 * 5 + weight @ (every - mean) ** 2) / (5 + total)
             spread = float(np.clip(np.sqrt(variance), 0.04, 0.3))
             mean = float(np.clip(mean, 0.15, 1.2))
-    return SuspicionEstimate({sha256: float(chance[number]) for sha256, number in index.items()}, mean)
+    return ObjectionProbabilitiesAndDelay({sha256: float(chance[number]) for sha256, number in index.items()}, mean)
 
 
-def next_stream_block(session: ReviewSession, who: str) -> dict[str, Any]:
+def next_picture_block_for_stream_mode(session: ReviewSession, who: str) -> dict[str, Any]:
     """{"order": sha256 of the next pictures that are open for the reviewer}, known rejects among them,
     in random order.
     """
@@ -110,12 +112,12 @@ def next_stream_block(session: ReviewSession, who: str) -> dict[str, Any]:
     return {"order": mixed}
 
 
-def rank_stream_block(session: ReviewSession, given: StreamPassesOfBlock) -> dict[str, Any]:
+def rank_pictures_by_key_presses(session: ReviewSession, given: StreamPassesOfBlock) -> dict[str, Any]:
     """The answer to a stream's page: "order" has the block's pictures, those first that the reviewer most likely
     objects to; "suspects" those of them that are likely enough; "known" and "seen" count the hidden known rejects and
     those that were noticed, which is stored for each of them; "delay_ms" is the mean delay of a press.
     """
-    found = suspicion_from_key_presses(given.passes)
+    found = objection_probabilities_from_key_presses(given.passes)
     known = {picture.sha256 for picture in session.queue.known_rejects} & found.probability.keys()
     ours = [sha256 for sha256 in found.probability if sha256 in session.queue.pictures]
     ours.sort(key=lambda sha256: -found.probability[sha256])

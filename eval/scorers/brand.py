@@ -222,12 +222,12 @@ def roc_area_and_lower_bound(own: NDArray, others: NDArray) -> tuple[float, floa
     area = float(below.sum() / (2 * m * n))
     middle = (m + n) / 2 - 1
 
-    def excess_over_lower_bound(low: float) -> float:
+    def residual_of_lower_bound_equation(low: float) -> float:
         """0 where `low` is the lower bound; above 0 where it is too low."""
         spread = low * (1 - low) * (1 + middle * ((1 - low) / (2 - low) + low / (1 + low))) / (m * n)
         return area - low - ONE_SIDED * np.sqrt(spread)
 
-    return area, float(brentq(excess_over_lower_bound, 0, min(area, 1 - 1e-9))) if area > 0 else 0.0  # type: ignore[arg-type]
+    return area, float(brentq(residual_of_lower_bound_equation, 0, min(area, 1 - 1e-9))) if area > 0 else 0.0  # type: ignore[arg-type]
 
 
 # The columns of scores.parquet (eval/scorers/__init__.py).

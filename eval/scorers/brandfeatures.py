@@ -98,15 +98,17 @@ def stroke_width_measures(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
         before = brightness
         for width in WIDTHS:
             half = width // 2
-            narrow = extreme_of_squares(first, brightness, width, half)
-            after = extreme_of_squares(second, narrow, width, width - 1 - half)
+            narrow = sliding_square_minimum_or_maximum(first, brightness, width, half)
+            after = sliding_square_minimum_or_maximum(second, narrow, width, width - 1 - half)
             change = (np.maximum(before, after) - np.minimum(before, after)).reshape(len(signatures), -1)
             before = after
             found += [change.mean(1, dtype=np.float32) / 255, (change > CHANGED).mean(1, dtype=np.float32)]
     return np.sqrt(np.stack(found, axis=1))
 
 
-def extreme_of_squares(extreme: np.ufunc, levels: NDArray[np.uint8], side: int, before: int) -> NDArray[np.uint8]:
+def sliding_square_minimum_or_maximum(
+    extreme: np.ufunc, levels: NDArray[np.uint8], side: int, before: int
+) -> NDArray[np.uint8]:
     """[n, h, w] the smallest or largest level (np.minimum, np.maximum) of the square of `side` pixels that begins
     `before` pixels above and left of each pixel. Beyond the border pictures [n, h, w] are mirrored.
     """

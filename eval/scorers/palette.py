@@ -26,7 +26,7 @@ TOGETHER = 32  # signatures at once, so that they stay in the processor's cache
 UNSEEN = 1e-5  # density of a colour that no reference shows
 
 
-def count_flat_colours(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def count_flat_pixels_by_colour(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n, CELLS^3] how many flat pixels of each picture have each colour; signatures are [n, 64, 64, 3]."""
     found = np.zeros((len(signatures), CELLS**3), np.float32)
     for start in range(0, len(signatures), TOGETHER):
@@ -67,10 +67,10 @@ def mean_log_density_of_unusual_half(counts: NDArray, usual: NDArray) -> NDArray
 
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] palette score of pictures with signatures [n, 64, 64, 3], from the references' signatures [r, 64, 64, 3]."""
-    usual = log_colour_density(count_flat_colours(references).sum(0))
+    usual = log_colour_density(count_flat_pixels_by_colour(references).sum(0))
     parts = [signatures[i : i + TOGETHER] for i in range(0, len(signatures), TOGETHER)]
     with ThreadPoolExecutor(CORES) as pool:
-        found = pool.map(lambda part: mean_log_density_of_unusual_half(count_flat_colours(part), usual), parts)
+        found = pool.map(lambda part: mean_log_density_of_unusual_half(count_flat_pixels_by_colour(part), usual), parts)
         return np.concatenate([np.zeros(0), *found]).astype(np.float32)
 
 
@@ -79,7 +79,7 @@ def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     A signature is a picture of 64 x 64 pixels: `references` are [r, 64, 64, 3].
     """
-    counts = count_flat_colours(references)
+    counts = count_flat_pixels_by_colour(references)
     total, out = counts.sum(0), np.empty(len(counts), np.float32)
     for i, own in enumerate(counts):
         shown = np.flatnonzero(own)  # the cells that the picture has; the rest weigh nothing

@@ -217,23 +217,23 @@ def log_odds_of_planned_traits(
             each[k, block] = reading.log_odds(
                 embeddings_and_patches_at(rows, block), [planned[i][trait] for i in block]
             )
-    whole = log_odds_that_all_hold(each)
+    whole = log_odds_that_all_traits_show(each)
     return np.where(np.isnan(whole), np.float32(NOTHING_ASKED), whole)
 
 
 def log_odds_of_references_traits(readable: Mapping[str, CalibratedTraitClassifier]) -> NDArray[np.float32]:
     """[r] log-odds that each reference shows the traits that are known of it, by readers that were not fitted on it."""
-    return log_odds_that_all_hold(np.stack([reading.own for reading in readable.values()]))
+    return log_odds_that_all_traits_show(np.stack([reading.own for reading in readable.values()]))
 
 
-def log_odds_that_all_hold(log_odds: NDArray) -> NDArray[np.float32]:
+def log_odds_that_all_traits_show(log_odds: NDArray) -> NDArray[np.float32]:
     """[n] log-odds that all traits are shown, from the log-odds of each trait [traits, n]; NaN means "not asked"."""
     asked = np.isfinite(log_odds)
     whole = -logsumexp(np.where(asked, -log_odds, -np.inf), axis=0)
     return np.where(asked.any(0), whole, np.nan).astype(np.float32)
 
 
-def seen_trait_values(
+def predicted_trait_values_of_pictures(
     rows: PictureEmbeddings, readable: Mapping[str, CalibratedTraitClassifier]
 ) -> list[dict[str, str]]:
     """[n] for each picture, by readable trait, the value that the trait's reader sees most, whatever was planned."""
@@ -303,7 +303,7 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
         return None
     planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]
     rows = PictureEmbeddings(pictures.embeddings, pictures.patches)
-    measured.detected = seen_trait_values(rows, measured.readings)
+    measured.detected = predicted_trait_values_of_pictures(rows, measured.readings)
     found = log_odds_of_planned_traits(rows, planned, measured.readings)
     in_lot, of_decided = measured.row_indexes_of_decided_pictures()
     for fold in range(CROSS_FITTING):  # pictures of the lot that the readers know are read by readers without them
@@ -313,7 +313,9 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
             found[out] = log_odds_of_planned_traits(
                 embeddings_and_patches_at(rows, out), [planned[i] for i in out], readings
             )
-            for i, seen in zip(out, seen_trait_values(embeddings_and_patches_at(rows, out), readings), strict=True):
+            for i, seen in zip(
+                out, predicted_trait_values_of_pictures(embeddings_and_patches_at(rows, out), readings), strict=True
+            ):
                 measured.detected[i] = seen
     return found
 

@@ -209,7 +209,7 @@ def mean_score_with_interval(embeddings: NDArray, references: NDArray) -> MeanWi
     return MeanWithInterval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0))
 
 
-def indexes_of_odd_references(leave_one_out_scores: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:
+def indexes_of_outlier_references(leave_one_out_scores: NDArray, foreign: NDArray | None) -> NDArray[np.int64]:
     """[k] indices of references that do not fit the others: a picture in another style, or a stray file.
 
     `leave_one_out_scores` are the references' leave-one-out scores, `foreign` the scores of foreign pictures. A
@@ -236,7 +236,7 @@ def references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     foreign = None if measured.known is None else score(measured.known, references.embeddings)
     if foreign is not None:
         measured.foreign["style"] = percentiles_0_to_100(foreign)
-    if len(odd := [references.names[i] for i in indexes_of_odd_references(own, foreign)]):
+    if len(odd := [references.names[i] for i in indexes_of_outlier_references(own, foreign)]):
         several = ": they may be of several styles, which one line judges badly"
         measured.notes.append(
             f"{len(odd)} of {len(own)} references do not look like the others ({', '.join(odd[:5])})"

@@ -40,7 +40,7 @@ def scores_in_spreads(
     return np.clip(found, FARTHEST, ABOVE)
 
 
-def scores_and_lowest_score(spreads: NDArray[np.float32]) -> NDArray[np.float32]:
+def append_lowest_score_as_column(spreads: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n, 8] the scores in spreads, and the lowest of them; NaN (not computed) becomes 0, the references' median."""
     known = np.nan_to_num(spreads)
     return np.c_[known, known.min(1)]
@@ -58,13 +58,13 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     of_decided = decided.scores.copy()
     in_lot, rows_in_lot = measured.row_indexes_of_decided_pictures()
     of_decided[rows_in_lot] = of_lot[in_lot]
-    blocks = [*brand_feature_blocks_of_pictures(measured, decided.features), scores_and_lowest_score(of_decided)]
+    blocks = [*brand_feature_blocks_of_pictures(measured, decided.features), append_lowest_score_as_column(of_decided)]
     scaling = fit_block_scaling(blocks)
 
     def rows_read_by_head(features: PictureFeatures, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n, k] what the head reads of n pictures: scaled blocks, the scores in spreads last."""
         found = scaling.scaled_rows(
-            [*brand_feature_blocks_of_pictures(measured, features), scores_and_lowest_score(spreads)]
+            [*brand_feature_blocks_of_pictures(measured, features), append_lowest_score_as_column(spreads)]
         )
         found[:, -blocks[-1].shape[1] :] *= SCORES_WEIGHT
         return found

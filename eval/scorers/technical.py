@@ -59,7 +59,7 @@ class ReducedAndMiddlePixels(NamedTuple):
 
 def reduced_and_middle_pixels(image: Image.Image) -> ReducedAndMiddlePixels:
     """The pixels of an RGB picture that the technical scores are measured on."""
-    whole, middle = reduced_to_whole_side(image), middle_part(image)
+    whole, middle = shrink_picture_for_measuring(image), middle_part(image)
     pixels = np.asarray(whole)
     return ReducedAndMiddlePixels(pixels, pixels if middle is whole else np.asarray(middle))
 
@@ -95,7 +95,7 @@ def technical_scores(views: Sequence[ReducedAndMiddlePixels]) -> NDArray[np.floa
     return out
 
 
-def reduced_to_whole_side(image: Image.Image) -> Image.Image:
+def shrink_picture_for_measuring(image: Image.Image) -> Image.Image:
     """The whole picture, made smaller by averaging blocks of pixels until no side has 1.5 times WHOLE_SIDE."""
     factor = max(1, round(max(image.size) / WHOLE_SIDE))
     return image.reduce(factor) if factor > 1 else image

@@ -108,7 +108,7 @@ class Family(Protocol):
         """
         ...
 
-    def base_metadata(self, models: LoadedBaseModel) -> dict[str, str]:
+    def lora_header_entries_about_base(self, models: LoadedBaseModel) -> dict[str, str]:
         """The entries about the base that go into a LoRA file's header: ModelSpec's architecture and implementation,
         and kohya's ss_ keys.
         """

@@ -57,7 +57,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
     patch = 2 * 2 ** (len(vae["block_out_channels"]) - 1)
     transformer: Any = pipelines.build_on_meta_device(FluxTransformer2DModel, config)
 
-    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def inputs_on_meta_device(batch: int, height: int, width: int) -> dict[str, Any]:
         count = (height // patch) * (width // patch)
         shapes = {
             "hidden_states": (batch, count, transformer.config.in_channels),
@@ -70,7 +70,9 @@ def weightless_model(folder: Path) -> WeightlessModel:
         shapes |= {"guidance": (batch,)} if transformer.config.guidance_embeds else {}
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return WeightlessModel(transformer, RESOLUTION, patch, transformer.config.in_channels / patch**2, meta_inputs)
+    return WeightlessModel(
+        transformer, RESOLUTION, patch, transformer.config.in_channels / patch**2, inputs_on_meta_device
+    )
 
 
 def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -109,7 +111,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
+def lora_header_entries_about_base(models: LoadedBaseModel) -> dict[str, str]:
     kind = "dev" if models.pipeline.transformer.config.guidance_embeds else "schnell"
     return {
         "modelspec.architecture": f"flux-1-{kind}/lora",

@@ -65,7 +65,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
     patch = 2 * 2 ** (len(vae["block_out_channels"]) - 1)
     transformer: Any = pipelines.build_on_meta_device(Flux2Transformer2DModel, config)
 
-    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def inputs_on_meta_device(batch: int, height: int, width: int) -> dict[str, Any]:
         count = (height // patch) * (width // patch)
         shapes = {
             "hidden_states": (batch, count, transformer.config.in_channels),
@@ -76,7 +76,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
         }
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return WeightlessModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, meta_inputs)
+    return WeightlessModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs_on_meta_device)
 
 
 def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -115,7 +115,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
+def lora_header_entries_about_base(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "Flux.2-klein/lora",
         "modelspec.implementation": "https://github.com/black-forest-labs/flux2",

@@ -55,7 +55,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
     transformer: Any = pipelines.build_on_meta_device(Krea2Transformer2DModel, config)
     told = transformer.config
 
-    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def inputs_on_meta_device(batch: int, height: int, width: int) -> dict[str, Any]:
         count = (height // patch) * (width // patch)
         shapes = {
             "hidden_states": (batch, count, told.in_channels),
@@ -65,7 +65,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
         }
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
-    return WeightlessModel(transformer, RESOLUTION, patch, told.in_channels / patch**2, meta_inputs)
+    return WeightlessModel(transformer, RESOLUTION, patch, told.in_channels / patch**2, inputs_on_meta_device)
 
 
 def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -109,7 +109,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
+def lora_header_entries_about_base(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "Krea-2/lora",
         "modelspec.implementation": "https://github.com/krea-ai/krea-2",

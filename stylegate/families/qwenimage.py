@@ -51,7 +51,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
     patch = 2 * 2 ** len(vae["temperal_downsample"])
     transformer: Any = pipelines.build_on_meta_device(QwenImageTransformer2DModel, config)
 
-    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def inputs_on_meta_device(batch: int, height: int, width: int) -> dict[str, Any]:
         rows, columns = height // patch, width // patch
         shapes = {
             "hidden_states": (batch, rows * columns, transformer.config.in_channels),
@@ -61,7 +61,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
         made: dict[str, Any] = {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
         return made | {"img_shapes": [[(1, rows, columns)]] * batch}
 
-    return WeightlessModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, meta_inputs)
+    return WeightlessModel(transformer, 1024, patch, transformer.config.in_channels / patch**2, inputs_on_meta_device)
 
 
 def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -99,7 +99,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
+def lora_header_entries_about_base(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "Qwen-Image/lora",
         "modelspec.implementation": "https://github.com/QwenLM/Qwen-Image",

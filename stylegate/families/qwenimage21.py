@@ -57,7 +57,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
     )
     told = transformer.config
 
-    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def inputs_on_meta_device(batch: int, height: int, width: int) -> dict[str, Any]:
         rows, columns = height // 16, width // 16
         shapes = {
             "hidden_states": (batch, rows * columns, told.in_channels),
@@ -70,7 +70,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
             "img_mask": picture_token_mask(batch, MAX_TOKENS, rows, columns, torch.device("cpu")),
         }
 
-    return WeightlessModel(transformer, RESOLUTION, MULTIPLE, told.in_channels / 16**2, meta_inputs)
+    return WeightlessModel(transformer, RESOLUTION, MULTIPLE, told.in_channels / 16**2, inputs_on_meta_device)
 
 
 def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -128,7 +128,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
+def lora_header_entries_about_base(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "Qwen-Image-2.1/lora",
         "modelspec.implementation": "https://github.com/QwenLM/Qwen-Image",

@@ -45,7 +45,7 @@ def text_encoder_lora_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
     return {"text_encoder": unet.clip_attention_endings(models.pipeline.text_encoder.config.num_hidden_layers)}
 
 
-def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
+def lora_header_entries_about_base(models: LoadedBaseModel) -> dict[str, str]:
     """The entries about the base that go into a LoRA file's header: 1.x or 2.x, told apart by the width of the prompt
     embeddings, 768 or 1,024.
     """

@@ -50,7 +50,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
     transformer: Any = pipelines.build_on_meta_device(SD3Transformer2DModel, config)
     told = transformer.config
 
-    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def inputs_on_meta_device(batch: int, height: int, width: int) -> dict[str, Any]:
         shapes = {
             "hidden_states": (batch, told.in_channels, height // factor, width // factor),
             "encoder_hidden_states": (batch, CLIP_TOKENS + T5_TOKENS, told.joint_attention_dim),
@@ -60,7 +60,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
         return {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
 
     side, multiple = told.sample_size * factor, told.patch_size * factor
-    return WeightlessModel(transformer, side, multiple, told.in_channels / factor**2, meta_inputs)
+    return WeightlessModel(transformer, side, multiple, told.in_channels / factor**2, inputs_on_meta_device)
 
 
 def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -96,7 +96,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
+def lora_header_entries_about_base(models: LoadedBaseModel) -> dict[str, str]:
     """The entries about the base that go into a LoRA file's header: 3 medium, 3.5 medium or 3.5 large, told apart by
     the transformer's config.
 

@@ -65,7 +65,7 @@ def text_encoder_lora_targets(models: LoadedBaseModel) -> dict[str, list[str]]:
     return {"text_encoder": unet.clip_attention_endings(one - 1), "text_encoder_2": unet.clip_attention_endings(two)}
 
 
-def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
+def lora_header_entries_about_base(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",

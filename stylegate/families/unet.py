@@ -26,7 +26,7 @@ def base_model_of_unet_pipeline(pipeline: Any, folder: Path) -> LoadedBaseModel:
     """The LoadedBaseModel of a loaded pipeline with a UNet; the files in `folder` give its digest. Raises ModelError if
     the UNet does not name its size.
     """
-    side = latent_side(pipeline.unet.config, folder)
+    side = latent_side_in_unet_config(pipeline.unet.config, folder)
     return LoadedBaseModel(
         pipeline=pipeline,
         denoiser=pipeline.unet,
@@ -37,7 +37,7 @@ def base_model_of_unet_pipeline(pipeline: Any, folder: Path) -> LoadedBaseModel:
     )
 
 
-def latent_side(unet_config: Any, folder: Path) -> int:
+def latent_side_in_unet_config(unet_config: Any, folder: Path) -> int:
     """The side of the latents that a UNet was trained for. Raises ModelError if its config, of the base in `folder`,
     does not name it.
     """
@@ -96,7 +96,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
     factor = 2 ** (len(channels) - 1)  # as the pipeline takes it
     unet: Any = pipelines.build_on_meta_device(UNet2DConditionModel, unet_config)
 
-    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def inputs_on_meta_device(batch: int, height: int, width: int) -> dict[str, Any]:
         shape = (batch, unet.config.in_channels, height // factor, width // factor)
         words = (batch, 77, unet.config.cross_attention_dim)
         made = {"sample": shape, "timestep": (batch,), "encoder_hidden_states": words}
@@ -108,5 +108,5 @@ def weightless_model(folder: Path) -> WeightlessModel:
         return tensors
 
     multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
-    side = latent_side(unet.config, folder) * factor
-    return WeightlessModel(unet, side, multiple, unet.config.in_channels / factor**2, meta_inputs)
+    side = latent_side_in_unet_config(unet.config, folder) * factor
+    return WeightlessModel(unet, side, multiple, unet.config.in_channels / factor**2, inputs_on_meta_device)

@@ -51,7 +51,7 @@ def weightless_model(folder: Path) -> WeightlessModel:
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     transformer: Any = pipelines.build_on_meta_device(ZImageTransformer2DModel, config)
 
-    def meta_inputs(batch: int, height: int, width: int) -> dict[str, Any]:
+    def inputs_on_meta_device(batch: int, height: int, width: int) -> dict[str, Any]:
         shape = (transformer.config.in_channels, 1, height // factor, width // factor)
         return {
             "x": [torch.zeros(shape, device="meta") for _ in range(batch)],
@@ -61,7 +61,9 @@ def weightless_model(folder: Path) -> WeightlessModel:
             ],
         }
 
-    return WeightlessModel(transformer, RESOLUTION, 2 * factor, transformer.config.in_channels / factor**2, meta_inputs)
+    return WeightlessModel(
+        transformer, RESOLUTION, 2 * factor, transformer.config.in_channels / factor**2, inputs_on_meta_device
+    )
 
 
 def token_limit_and_caption_lengths(base: str, captions: list[str]) -> tuple[int, list[int]]:
@@ -101,7 +103,7 @@ def lora_targets(kinds: list[str]) -> list[str]:
     return [ending for kind in kinds for ending in TARGETS[kind]]
 
 
-def base_metadata(models: LoadedBaseModel) -> dict[str, str]:
+def lora_header_entries_about_base(models: LoadedBaseModel) -> dict[str, str]:
     return {
         "modelspec.architecture": "Z-Image/lora",
         "modelspec.implementation": "https://github.com/Tongyi-MAI/Z-Image",

@@ -127,7 +127,7 @@ def main() -> int:
         sources = np.sort(random.choice(count, copies, replace=False))
         shown = np.stack([altered(them[i], random.integers(-2, 3, 2)) for i in sources])
         with PeakOfOwnMemory() as peak:
-            building = seconds(lambda: nearest.thumbnails_in_order(them, np.arange(count)))
+            building = seconds(lambda: nearest.thumbnails_in_given_order(them, np.arange(count)))
             began = time.perf_counter()
             found, _ = nearest.nearest_by_likeness(shown, them)
             taken = time.perf_counter() - began
@@ -135,7 +135,7 @@ def main() -> int:
         told(f"{count:,}: own memory in GiB at most", peak.gib, peak.gib < MEMORY, f"< {MEMORY:g}")
         recall = float((found >= of_sources - 1e-5).mean())
         told(f"{copies} moved copies, found", recall, recall >= RECALL, f">= {RECALL}")
-        keys = nearest.thumbnails_in_order(them, np.arange(count)).fine
+        keys = nearest.thumbnails_in_given_order(them, np.arange(count)).fine
         bare = bare_product(similarity.centred_thumbnails(shown), keys)
         ratio = (taken - building) / bare
         told("times a bare product of the same pairs", ratio, ratio <= SLOWER, f"<= {SLOWER:g}")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.learning.gains import gain_of_ranking
+from eval.learning.gains import ranking_gain_of_new_scores
 from eval.lot.batch import RECORD, read_existing_batch_record, read_plan
 from eval.measuring.scores import read_scores
 from eval.reviewing.session import OFF_STYLE
@@ -108,7 +108,7 @@ def measure(brand: str, place: Path) -> None:
         )
         taken = np.array([row["verdict"] == "accept" for row in verdicts])
         accepted.append((taken.mean(), (~good)[taken].mean() if taken.any() else 0.0))
-    gain = gain_of_ranking(f"{brand}, fresh lot", good, rankings[0], rankings[1], ALPHA)
+    gain = ranking_gain_of_new_scores(f"{brand}, fresh lot", good, rankings[0], rankings[1], ALPHA)
     best = min(1.0, good.mean() / (1 - ALPHA))
     print(f"\nRESULT {gain.sentence()}; at best {best:.0%}")
     for when, (share, rejects) in zip(("before", "after"), accepted, strict=True):

@@ -59,12 +59,12 @@ def seconds_per_part(folder: Path, count: int, size: int) -> dict[str, float]:
         found[name] = (time.perf_counter() - began) / count
         return value
 
-    names = timed("write", lambda: parts.write_parts(place, {"stage": "count"}, rows, size))
-    assert timed("write again", lambda: parts.write_parts(place, {"stage": "count"}, rows, size)) == names
+    names = timed("write", lambda: parts.write_rows_to_do_in_parts(place, {"stage": "count"}, rows, size))
+    assert timed("write again", lambda: parts.write_rows_to_do_in_parts(place, {"stage": "count"}, rows, size)) == names
     timed("do", lambda: [parts.run_unfinished_parts(place, [name], lambda settings: counted) for name in names])
     parts.raise_error_of_workers(place)
     assert timed("look for finished", lambda: parts.names_of_finished_parts(place)) == set(names)
-    assert timed("look for deaths", lambda: parts.count_worker_deaths(place)) == 0
+    assert timed("look for deaths", lambda: parts.number_of_worker_deaths(place)) == 0
     read = timed("read", lambda: sum(len(parts.read_part_result(place, name)[0]) for name in names))
     assert read == count * size and len(list(folder.iterdir())) == 2 * count + 2, "each row once, two files a part"
     return found

@@ -24,7 +24,7 @@ from eval.package.credentials import (
     read_c2pa_credentials_of_picture,
 )
 from eval.package.marking import AI_MADE, decodes_to_same_picture
-from eval.package.signing_certificate import SigningCertificate, new_test_certificate_pem
+from eval.package.signing_certificate import SigningCertificate, new_key_and_test_certificate_pem
 from eval.package.xmp import SOURCE_TYPES, picture_file_with_source_type, source_types_in_file
 from stylegate.pictures import CORES
 
@@ -34,7 +34,7 @@ MANIFEST = c2pa_manifest_to_sign(SOURCE_TYPES + AI_MADE, True, {"judged_sha256":
 
 
 def main() -> int:
-    pem = new_test_certificate_pem()
+    pem = new_key_and_test_certificate_pem()
     key = serialization.load_pem_private_key(pem, None)
     signer, context = C2paPictureSigner(SigningCertificate(x509.load_pem_x509_certificates(pem), key)), c2pa_context({})
 
@@ -42,7 +42,9 @@ def main() -> int:
         return signer.signed_picture_bytes(picture_file_with_source_type(content, AI_MADE, drawn_here=True), MANIFEST)
 
     def proven(pair: tuple[bytes, bytes]) -> bool:
-        return read_c2pa_credentials_of_picture(pair[1], context).matches_signature and decodes_to_same_picture(*pair)
+        return read_c2pa_credentials_of_picture(pair[1], context).is_picture_as_signed and decodes_to_same_picture(
+            *pair
+        )
 
     print(f"| side, pixels | KB | KB added | signed a second: serial, {CORES} threads | proven a second: the same |")
     print("|---|---|---|---|---|")
@@ -59,7 +61,7 @@ def main() -> int:
         for name, change in ATTACKS.items():
             left = [change(Image.open(io.BytesIO(content))) for content in marked]
             typed = sum(bool(source_types_in_file(content)) for content in left)
-            whole = sum(read_c2pa_credentials_of_picture(content, context).matches_signature for content in left)
+            whole = sum(read_c2pa_credentials_of_picture(content, context).is_picture_as_signed for content in left)
             print(f"| {name} | {kind} | {typed} of {ATTACKED} | {whole} of {ATTACKED} |")
     return 0
 

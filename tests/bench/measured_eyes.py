@@ -76,7 +76,10 @@ def broken_promises(
         shown = truth[lot.places]
         said = shown & (rng.random(len(shown)) >= miss) | ~shown & (rng.random(len(shown)) < alarms)
         given = lot.labels(said)
-        ways = (trusting.proof_attempts(given), lot.plan.proof_attempts(given, lot.answers(miss, rng)))
+        ways = (
+            trusting.audit_attempts_for_lot_shares(given),
+            lot.plan.audit_attempts_for_lot_shares(given, lot.answers(miss, rng)),
+        )
         for way, attempts in enumerate(ways):
             broken[way] += any(
                 is_broken(truth, said, lot.places, attempt.size, attempt.proven_after) for attempt in attempts
@@ -98,7 +101,9 @@ def labels_needed(rate: float, miss: float, known: int, count: int, rng: np.rand
     lot, needed = lot_of(LOT, known), []
     for _ in range(count):
         said = (rng.random(BUDGET) < rate) & (rng.random(BUDGET) >= miss)
-        needed.append(lot.plan.proof_attempts(lot.labels(said), lot.answers(miss, rng))[0].proven_after or np.inf)
+        needed.append(
+            lot.plan.audit_attempts_for_lot_shares(lot.labels(said), lot.answers(miss, rng))[0].proven_after or np.inf
+        )
     return float(np.median(needed))
 
 

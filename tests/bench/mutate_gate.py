@@ -89,7 +89,10 @@ def said_without_proof() -> Patches:
         promise = provenance.judged_by.promise
         return [], f"{promise.state}: {promise.says}" if promise.state in ("certified", "valid") else ""
 
-    return {"eval.package.proof.problems_with_promise": promise_of, "eval.verify.problems_with_promise": promise_of}
+    return {
+        "eval.package.proof.promise_problems_and_proven_claim": promise_of,
+        "eval.verify.promise_problems_and_proven_claim": promise_of,
+    }
 
 
 def own_by_place() -> Patches:

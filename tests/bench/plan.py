@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from eval.planning import collection, exact, interchange
-from eval.planning.feasible import entropy_margin_in_bits
+from eval.planning.feasible import spare_entropy_bits_for_distinct_slots
 from eval.planning.problem import OPEN, PlanConstraints, make_plan_constraints
 from eval.planning.slots import slots_from_traits
-from eval.planning.solve import entropy_margin_if_feasible, solve_plan
+from eval.planning.solve import require_feasible_and_return_spare_bits, solve_plan
 from eval.planning.traits import TraitsFile
 from eval.planning.traitsfile import read_traits_file
 from stylegate.brandset import NO_BRAND
@@ -78,7 +78,7 @@ def seconds_of_random(size: int, seeds: int) -> list[float]:
         slots = slots_from_traits(file, NO_BRAND, PlanConfig(num_images=size, seed=seed))
         found.append(time.process_time() - began)
         problem = make_plan_constraints(file, size)
-        check(problem, np.array([problem.row_of_traits(slot.traits) for slot in slots]))
+        check(problem, np.array([problem.value_numbers_of_traits(slot.traits) for slot in slots]))
         assert sum("only" in " ".join(slot.traits.values()) for slot in slots) == ONES
     return found
 
@@ -94,7 +94,10 @@ def near_the_limit() -> None:
             words = "a plan"
         except DataError as error:
             words = error.summary
-        print(f"| {entropy_margin_in_bits(problem):.2f} | {words} | {time.process_time() - began:.1f} |", flush=True)
+        print(
+            f"| {spare_entropy_bits_for_distinct_slots(problem):.2f} | {words} | {time.process_time() - began:.1f} |",
+            flush=True,
+        )
 
 
 def file_with_limits(seed: int) -> tuple[TraitsFile, int]:
@@ -122,7 +125,7 @@ def listed_in_parts(seeds: int) -> None:
     for seed in range(seeds):
         try:
             problem = make_plan_constraints(*file_with_limits(seed))
-            entropy_margin_if_feasible(problem)
+            require_feasible_and_return_spare_bits(problem)
         except DataError:
             continue
         whole = exact.solve_relaxation(problem, np.random.default_rng(0))

@@ -189,8 +189,10 @@ def simulate() -> None:
                 stream.PictureWithTimeShown(sha256=names[n], at_ms=1000 * float(t))
                 for t, n in zip(times, order, strict=True)
             ]
-            passes.append(stream.StreamPass(shown=shown, presses_ms=[1000 * float(max(t, 0)) for t in pressed]))
-            probability = stream.suspicion_from_key_presses(passes).probability
+            passes.append(
+                stream.PassTimesAndKeyPresses(shown=shown, presses_ms=[1000 * float(max(t, 0)) for t in pressed])
+            )
+            probability = stream.objection_probabilities_from_key_presses(passes).probability
             found[count] += [probability[name] for name in names]
         truth += bad.tolist()
         one_by_one += objects.tolist()

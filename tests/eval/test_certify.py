@@ -15,7 +15,7 @@ from eval.package import receiver
 from eval.policy import file as policyfile
 from eval.policy.model import Promise
 from eval.promise import audit, auditplan, certificate, labels
-from eval.promise.certificate import promise_certificate_inconsistencies
+from eval.promise.certificate import certificate_proof_problems
 from eval.promise.ranked import BY_MARGIN
 from eval.promise.rejected import interval_without_replacement, labelling_order_of_rejected_pictures
 from eval.promise.statements import TraitStatement, stated_traits_match_audit
@@ -75,7 +75,7 @@ def test_known_rejects_measure_who_fills_in_a_worksheet(run, words, tmp_path: Pa
     assert code == 13 and "anna: " in text and "not answered yet, which count as missed" in text
     stored = labels.read_stored_labels(out, "audit")
     assert {row.sha256 for row in stored if row.asked_for == "known"} < set(known)
-    assert all(row.counts_as_decision == (row.sha256 not in known) for row in stored)
+    assert all(row.counts_as_verdict_on_picture == (row.sha256 not in known) for row in stored)
     code, text = run("certify", *told, f"decisions={fill(out / 'audit.csv', seen)}")
     assert code == 0 and "anna did not see 1 of 30 known rejects: at most " in text, text
     assert not (out / "audit-pictures").exists()
@@ -248,7 +248,7 @@ def refit(found: dict) -> None:
     """The attempts as they follow from the labels."""
     promise = Promise(alpha=0.1, delta=0.1, ladder=(1.0, 0.5))
     plan = auditplan.AuditPlan(found["lot"]["pictures"], promise, 0, found["policy"]["sha256"], BY_MARGIN)
-    attempts = plan.proof_attempts([label(row["sha256"], row["verdict"]) for row in found["labels"]])
+    attempts = plan.audit_attempts_for_lot_shares([label(row["sha256"], row["verdict"]) for row in found["labels"]])
     found["attempts"] = [attempt.content() for attempt in attempts]
 
 
@@ -295,10 +295,10 @@ def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
     plan = auditplan.AuditPlan(lot, promise, 0, policy.sha256)
     worse = set(lot[200:])
     given = [label(s, "reject" if s in worse and i % 3 == 0 else "accept") for i, s in enumerate(plan.labelling_order)]
-    whole, half = plan.proof_attempts(given[:250])
+    whole, half = plan.audit_attempts_for_lot_shares(given[:250])
     assert whole.proven_after is None and half.proven_after is not None and half.rejects == 0
     found = certificate.make_certificate(plan, given[:250], [whole, half], 1, policy)
-    assert certificate.certified_digests(found) == lot[:200] and not promise_certificate_inconsistencies(found)
+    assert certificate.certified_digests(found) == lot[:200] and not certificate_proof_problems(found)
 
 
 def test_a_trait_that_was_found_wrong_is_not_stated_as_before() -> None:
@@ -317,9 +317,9 @@ def test_an_audit_of_traits_is_computed_again_from_its_statements() -> None:
     plan = auditplan.AuditPlan([s.sha256 for s in stated], plan_audit.PROMISE, 0, policy.sha256, purpose="traits")
     assert plan.labelling_order != auditplan.AuditPlan(plan.lot, plan_audit.PROMISE, 0, policy.sha256).labelling_order
     given = [label(sha256) for sha256 in plan.labelling_order]
-    found = certificate.make_certificate(plan, given, plan.proof_attempts(given), 0, policy, stated)
+    found = certificate.make_certificate(plan, given, plan.audit_attempts_for_lot_shares(given), 0, policy, stated)
     assert (
-        not promise_certificate_inconsistencies(found)
+        not certificate_proof_problems(found)
         and found.says == "at most 1.0% of the stated traits are wrong, with 95.0% confidence"
     )
     after = found.proven_attempt().proven_after
@@ -327,10 +327,10 @@ def test_an_audit_of_traits_is_computed_again_from_its_statements() -> None:
     moved = [stated[0].model_copy(update={"value": "crown"}), *stated[1:]]
     other = found.model_copy(update={"statements": moved, "sha256": ""})
     other = other.model_copy(update={"sha256": other.computed_sha256()})
-    assert promise_certificate_inconsistencies(other) == ["the lot is not that of its statements"]
+    assert certificate_proof_problems(other) == ["the lot is not that of its statements"]
     of_pictures = found.model_copy(update={"statements": [], "sha256": ""})
     of_pictures = of_pictures.model_copy(update={"sha256": of_pictures.computed_sha256()})
-    assert promise_certificate_inconsistencies(of_pictures), "labels of one purpose serve no other"
+    assert certificate_proof_problems(of_pictures), "labels of one purpose serve no other"
     alpha, delta = plan_audit.PROMISE.alpha, plan_audit.PROMISE.delta
     assert audit.labels_until_proven([0] * 500, 70_000, alpha, delta / 2) == 434, "docs/plan.md"
 

@@ -26,7 +26,7 @@ from eval.package.credentials import (
 )
 from eval.package.marking import decodes_to_same_picture
 from eval.package.proof import check_package
-from eval.package.signing_certificate import SigningCertificate, new_test_certificate_pem, private_key_pem
+from eval.package.signing_certificate import SigningCertificate, new_key_and_test_certificate_pem, private_key_pem
 from eval.package.xmp import UnmarkableError, picture_file_with_source_type
 from stylegate import files
 from tests.eval.packages import made_anew
@@ -42,7 +42,7 @@ def read_pem(content: bytes) -> SigningCertificate:
     )
 
 
-OURS = read_pem(new_test_certificate_pem())
+OURS = read_pem(new_key_and_test_certificate_pem())
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,10 @@ def test_a_changed_picture_is_told_and_so_is_a_saved_one(signer: C2paPictureSign
     changed = bytearray(signed)
     changed[signed.index(b"IDAT") + 9] ^= 1
     found = read_c2pa_credentials_of_picture(bytes(changed), c2pa_context({}))
-    assert (found.state, found.matches_signature) == ("Invalid", False) and "assertion.dataHash.mismatch" in found.why
+    assert (found.state, found.is_picture_as_signed) == (
+        "Invalid",
+        False,
+    ) and "assertion.dataHash.mismatch" in found.why
     again = saved(Image.open(io.BytesIO(signed)), "PNG")
     assert read_c2pa_credentials_of_picture(again, c2pa_context({})).state == ""
     assert read_c2pa_credentials_of_picture(signed[:400], c2pa_context({})).state in ("", "Invalid")
@@ -91,11 +94,13 @@ def test_a_certificate_that_ends_does_not_break_what_it_signed(monkeypatch: pyte
         "TEST_DAYS",
         (ends - now.replace(hour=0, minute=0, second=0, microsecond=0)) / datetime.timedelta(days=1),
     )
-    signed = C2paPictureSigner(read_pem(new_test_certificate_pem())).signed_picture_bytes(FILES["PNG"], MANIFEST)
+    signed = C2paPictureSigner(read_pem(new_key_and_test_certificate_pem())).signed_picture_bytes(
+        FILES["PNG"], MANIFEST
+    )
     assert read_c2pa_credentials_of_picture(signed, c2pa_context({})).state == "Valid"
     time.sleep((ends - datetime.datetime.now(datetime.UTC)).total_seconds() + 1)
     found = read_c2pa_credentials_of_picture(signed, c2pa_context({}))
-    assert (found.state, found.matches_signature) == ("Invalid", True) and "signingCredential.expired" in found.why
+    assert (found.state, found.is_picture_as_signed) == ("Invalid", True) and "signingCredential.expired" in found.why
 
 
 def written(path: Path, *parts: bytes) -> str:
@@ -150,16 +155,16 @@ def test_a_certificate_that_cannot_sign_is_one_clear_error(
     run, lot: tuple[str, ...], tmp_path: Path, monkeypatch
 ) -> None:
     chain = OURS.chain_pem()
-    other = private_key_pem(read_pem(new_test_certificate_pem()).key)
+    other = private_key_pem(read_pem(new_key_and_test_certificate_pem()).key)
     secret = serialization.BestAvailableEncryption(b"x")
     shut = OURS.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
     with monkeypatch.context() as patch:
         patch.setattr(signing_certificate, "TEST_DAYS", 1)
         patch.setattr(files, "today_in_utc", lambda: datetime.date(2020, 1, 1))
-        ended = new_test_certificate_pem()
+        ended = new_key_and_test_certificate_pem()
     with monkeypatch.context() as patch:
         patch.setattr(ExtendedKeyUsageOID, "EMAIL_PROTECTION", ExtendedKeyUsageOID.SERVER_AUTH)
-        server = new_test_certificate_pem()
+        server = new_key_and_test_certificate_pem()
     for content, words, says in (
         (chain + other, (), "the private key is not the one of the certificate"),
         (ended, (), "valid from 2020-01-01 to 2020-01-02"),
@@ -223,7 +228,7 @@ def test_nobody_is_asked_over_a_network(server: tuple[str, list[str]], monkeypat
         return made(self.add_extension(x509.AuthorityInformationAccess([description]), False), *given, **words)
 
     monkeypatch.setattr(x509.CertificateBuilder, "sign", with_address)
-    signer = C2paPictureSigner(read_pem(new_test_certificate_pem()))
+    signer = C2paPictureSigner(read_pem(new_key_and_test_certificate_pem()))
     assert (
         read_c2pa_credentials_of_picture(signer.signed_picture_bytes(FILES["PNG"], MANIFEST), c2pa_context({})).state
         == "Valid"

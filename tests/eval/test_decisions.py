@@ -293,4 +293,4 @@ def test_no_cell_of_a_worksheet_is_a_formula(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("shows", ["hat: none", ": none", ":", "none"])
 def test_what_shows_names_without_planned_traits_is_a_problem_of_its_line(shows: str) -> None:
     with pytest.raises(ValueError, match="the traits are none"):
-        worksheet.trait_and_value_shown(shows, {})
+        worksheet.parse_trait_and_value_shown(shows, {})

@@ -186,7 +186,7 @@ def test_stopped_attempts_are_counted_by_name_and_drawn_again(run, batch: tuple[
     states = read_batch_progress(folder, 3).states
     for name in stopped:
         attempt, slot = attempt_and_slot(name)
-        assert states.next_attempt(slot) > attempt
+        assert states.next_attempt_number(slot) > attempt
     early.remove_previews_of_slots(folder, {attempt_and_slot(stopped[0])[1]})
     assert stopped[0] not in early.names_of_stopped_attempts(folder), "as when plan gives its slot other traits"
 

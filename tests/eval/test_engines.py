@@ -68,7 +68,7 @@ def test_a_file_that_a_worker_removes_meanwhile_is_passed_over(
     place.write("left", b".")
     gone = [place.folder / "part.begun0", place.folder / "left"]
     monkeypatch.setattr(Path, "iterdir", lambda folder: iter(gone))
-    assert place.sizes_in_bytes() == {"left": 1} and not place.has("part.begun0")
+    assert place.file_sizes_in_bytes_by_name() == {"left": 1} and not place.has("part.begun0")
 
 
 @pytest.fixture
@@ -88,14 +88,14 @@ def workers_are_forks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_row_that_kills_its_workers_is_found_and_the_others_go_on(place: FolderPlace) -> None:
-    names = parts.write_parts(place, {"factor": 2}, ROWS, 4)
+    names = parts.write_rows_to_do_in_parts(place, {"factor": 2}, ROWS, 4)
     assert len(names) == 3 and unfinished(place, names) == names
     begun = 0
     while unfinished(place, names):
-        before = parts.count_worker_deaths(place)
+        before = parts.number_of_worker_deaths(place)
         died = in_a_worker(place, names, dies_at("5"))
         begun += 1
-        assert (died == -signal.SIGKILL) == (parts.count_worker_deaths(place) > before), (
+        assert (died == -signal.SIGKILL) == (parts.number_of_worker_deaths(place) > before), (
             "a death leaves its mark, an end does not"
         )
         assert begun < 10
@@ -109,19 +109,21 @@ def test_a_row_that_kills_its_workers_is_found_and_the_others_go_on(place: Folde
 def test_finished_parts_are_never_done_twice_whatever_the_clock_says_and_others_are_named_anew(
     place: FolderPlace,
 ) -> None:
-    names = parts.write_parts(place, {"factor": 2}, ROWS, 4)
+    names = parts.write_rows_to_do_in_parts(place, {"factor": 2}, ROWS, 4)
     assert in_a_worker(place, names[:2], doubled) == 0
     for number, path in enumerate(sorted(place.folder.iterdir())):
         os.utime(path, (0, 0) if number % 2 else (2**33, 2**33))  # 1970 and 2242
     done = [(place.folder / f"{name}.safetensors").stat().st_mtime_ns for name in names[:2]]
-    assert parts.write_parts(place, {"factor": 2}, ROWS, 4) == names
+    assert parts.write_rows_to_do_in_parts(place, {"factor": 2}, ROWS, 4) == names
     assert in_a_worker(place, names, dies_at("0", "4")) == 0, "only the third part was open"
     assert [(place.folder / f"{name}.safetensors").stat().st_mtime_ns for name in names[:2]] == done
-    assert not set(parts.write_parts(place, {"factor": 3}, ROWS, 4)) & set(names), "other settings, other parts"
+    assert not set(parts.write_rows_to_do_in_parts(place, {"factor": 3}, ROWS, 4)) & set(names), (
+        "other settings, other parts"
+    )
 
 
 def test_a_result_that_is_not_as_its_worker_wrote_it_is_refused(place: FolderPlace) -> None:
-    names = parts.write_parts(place, {}, ROWS, 4)
+    names = parts.write_rows_to_do_in_parts(place, {}, ROWS, 4)
     parts.run_unfinished_parts(place, names, lambda settings: doubled)
     first, second = (place.read(f"{name}.safetensors") for name in names[:2])
     assert parts.read_part_result(place, names[0])[0]["1"]["twice"] == 2
@@ -143,13 +145,13 @@ def test_what_a_worker_cannot_do_is_one_clear_error(place: FolderPlace) -> None:
         (OSError(errno.ENOSPC, "full", "/shared/x"), DataError, "no space left on the disk: /shared/x"),
         (KeyError("ours"), RuntimeError, "KeyError: 'ours'"),
     ):
-        names = parts.write_parts(place, {}, ROWS, 4)
-        assert in_a_worker(place, names, refuses(error)) == 0 and parts.count_worker_deaths(place) == 0, (
+        names = parts.write_rows_to_do_in_parts(place, {}, ROWS, 4)
+        assert in_a_worker(place, names, refuses(error)) == 0 and parts.number_of_worker_deaths(place) == 0, (
             "an error is no death"
         )
         with pytest.raises(kind, match=says):
             parts.raise_error_of_workers(place)
-    again = parts.write_parts(place, {}, ROWS, 4)
+    again = parts.write_rows_to_do_in_parts(place, {}, ROWS, 4)
     parts.raise_error_of_workers(place)
     path = place.folder / f"{again[1]}.json"
     path.write_text(path.read_text().replace('"value": 4', '"value": 40'))
@@ -244,14 +246,14 @@ def test_parts_pictures_and_results_lie_in_an_object_store(
             rows, 4, lambda found, dead: taken.update({n: bytes(r["held"]) for n, r in found.items()}), False
         )
         assert taken == {name: b"picture " + name.encode() for name in pictures}
-        assert [name for name in work.place.sizes_in_bytes() if name.endswith(".tar")], "they were sent"
+        assert [name for name in work.place.file_sizes_in_bytes_by_name() if name.endswith(".tar")], "they were sent"
         assert not list((work.folder / "parts").glob("*")), "nothing of it lies here"
         work.place.write("settings.json", b"{}")
         with pytest.raises(DataError, match=r"s3://acme/parts/\w+/\w+.json was changed after it was made"):
             parts.run_unfinished_parts(work.place, ["0" * 24], lambda settings: reads)
             parts.read_rows_to_do_in_part(work.place, min(parts.names_of_finished_parts(work.place)))
     with pytest.raises(SurroundingsError, match=r"engine.store: s3://nowhere/x does not"):
-        parts.write_parts(ObjectStorePlace("s3://nowhere/x"), {}, ROWS, 4)
+        parts.write_rows_to_do_in_parts(ObjectStorePlace("s3://nowhere/x"), {}, ROWS, 4)
     with pytest.raises(ConfigError, match=r"engine.store=what://x"):
         ObjectStorePlace("what://x")
 
@@ -288,10 +290,10 @@ def test_a_picture_that_is_named_as_a_reference_goes_to_the_workers_too_and_one_
         shutil.copy(picture, references / f"{i}.png")
     words = ["score", f"images={lot}", f"references={references}", f"out={tmp_path / 'out'}", "engine=slurm"]
     sent: list[str] = []
-    write = parts.write_parts
+    write = parts.write_rows_to_do_in_parts
     monkeypatch.setattr(
         parts,
-        "write_parts",
+        "write_rows_to_do_in_parts",
         lambda place, settings, rows, size: (
             sent.extend(row["id"] for row in rows) or write(place, settings, rows, size)
         ),

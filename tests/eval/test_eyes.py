@@ -16,8 +16,8 @@ from eval.policy import file as policyfile
 from eval.policy.model import percentage_rounded_up
 from eval.promise import eyes
 from eval.promise.auditplan import AuditPlan
-from eval.promise.certificate import make_certificate, promise_certificate_inconsistencies
-from eval.promise.eyes import KnownRejectTest
+from eval.promise.certificate import certificate_proof_problems, make_certificate
+from eval.promise.eyes import KnownRejectResultOfReviewer
 from eval.promise.known_rejects import picture_with_fault, pictures_with_known_rejects, spoilt_picture_file_bytes
 from eval.promise.label import Label, LabelName
 from eval.promise.ranked import BY_MARGIN, RankedAuditDesign
@@ -29,15 +29,21 @@ from tests.stylegate.test_pictures import encoded, gray_profile
 def test_the_bound_is_the_exact_binomial_one() -> None:
     """At the bound, so few misses or fewer have the chance delta."""
     for shown, missed in ((30, 0), (100, 7), (200, 60)):
-        assert binom.cdf(missed, shown, KnownRejectTest(shown, missed).miss_rate_upper_bound(0.01)) == pytest.approx(
-            0.01
-        )
-    assert KnownRejectTest(0, 0).miss_rate_upper_bound(0.01) == KnownRejectTest(5, 5).miss_rate_upper_bound(0.01) == 1.0
+        assert binom.cdf(
+            missed, shown, KnownRejectResultOfReviewer(shown, missed).miss_rate_upper_bound(0.01)
+        ) == pytest.approx(0.01)
     assert (
-        KnownRejectTest(459, 0).miss_rate_upper_bound(0.01) < 0.01 < KnownRejectTest(450, 0).miss_rate_upper_bound(0.01)
+        KnownRejectResultOfReviewer(0, 0).miss_rate_upper_bound(0.01)
+        == KnownRejectResultOfReviewer(5, 5).miss_rate_upper_bound(0.01)
+        == 1.0
+    )
+    assert (
+        KnownRejectResultOfReviewer(459, 0).miss_rate_upper_bound(0.01)
+        < 0.01
+        < KnownRejectResultOfReviewer(450, 0).miss_rate_upper_bound(0.01)
     ), "log(.01) / log(.99)"
     with pytest.raises(ValueError, match="6 of 5 known rejects"):
-        KnownRejectTest(5, 6)
+        KnownRejectResultOfReviewer(5, 6)
 
 
 def test_a_reviewer_rejects_fewer_than_that_with_a_small_chance_only() -> None:
@@ -59,16 +65,18 @@ def said(names: list[str], verdict: LabelName, who: str = "anna") -> list[Label]
 def test_eyes_cost_labels_and_unknown_ones_prove_nothing() -> None:
     plan = bench.Lot(7000, 100).plan
     known, clean = list(plan.known_rejects), said(plan.labelling_order[:800], "accept")
-    trusted = replace(plan, known_rejects={}).proof_attempts(clean)[0].proven_after
+    trusted = replace(plan, known_rejects={}).audit_attempts_for_lot_shares(clean)[0].proven_after
     answers = [said(known[:missed], "accept") + said(known[missed:], "unsure") for missed in (0, 10, 30)]
-    needed = [plan.proof_attempts(clean, given)[0].proven_after for given in answers]
+    needed = [plan.audit_attempts_for_lot_shares(clean, given)[0].proven_after for given in answers]
     counts = [count for count in (trusted, *needed) if count is not None]
     assert len(counts) == 4 and counts == sorted(set(counts)), "each costs more than the one before"
-    unmeasured = plan.proof_attempts(clean, said(known, "reject", "bob"))[0]
+    unmeasured = plan.audit_attempts_for_lot_shares(clean, said(known, "reject", "bob"))[0]
     assert (unmeasured.proven_after, unmeasured.bound, unmeasured.miss_rate) == (None, 1, 1), "of others' eyes"
     unanswered, missed = answers[0][:-20], answers[0][:-20] + said(known[-20:], "accept")
-    assert plan.proof_attempts(clean, unanswered) == plan.proof_attempts(clean, missed)
-    two = plan.proof_attempts([*clean[:-1], *said(plan.labelling_order[799:800], "accept", "bob")], answers[0])[0]
+    assert plan.audit_attempts_for_lot_shares(clean, unanswered) == plan.audit_attempts_for_lot_shares(clean, missed)
+    two = plan.audit_attempts_for_lot_shares(
+        [*clean[:-1], *said(plan.labelling_order[799:800], "accept", "bob")], answers[0]
+    )[0]
     assert two.miss_rate == 1, "one of the reviewers was not measured"
 
 
@@ -88,7 +96,7 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
     plan = AuditPlan(names[:200], policy.promise, 0, policy.sha256, design, known_rejects=known)
     given = said(plan.labelling_order[:170], "accept") + said(plan.labelling_order[170:190], "accept", "bob")
     answers = said(names[200:239], "reject") + said(names[239:], "accept") + said(names[200:], "reject", "bob")
-    attempts = plan.proof_attempts(given, answers)
+    attempts = plan.audit_attempts_for_lot_shares(given, answers)
     made = make_certificate(plan, given, attempts, 0, policy, answers=answers)
     assert attempts[0].proven_after and attempts[0].miss_rate and made.version == 4
     assert made.assumes == (
@@ -96,7 +104,7 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
         f"at most {percentage_rounded_up(attempts[0].miss_rate)} of rejects are missed"
     )
     assert (
-        promise_certificate_inconsistencies(made) == []
+        certificate_proof_problems(made) == []
         and verify_certificate.recomputed_certificate_problems(made.content()) == []
     )
     assert verify_certificate.known_rejects_in_words(made.content()) == made.assumes
@@ -107,7 +115,7 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
     ):
         forged = made.model_copy(update=change)
         forged = forged.model_copy(update={"sha256": forged.computed_sha256()})
-        assert promise_certificate_inconsistencies(forged) and verify_certificate.recomputed_certificate_problems(
+        assert certificate_proof_problems(forged) and verify_certificate.recomputed_certificate_problems(
             forged.content()
         ), change
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from eval.package import living, receiver, ssh, verify_traits
 from eval.package.bag import write_manifest
-from eval.package.label_heads import LABEL_HEADS, check_label_rows_against_named_hashes
+from eval.package.label_heads import LABEL_HEADS, check_label_rows_match_package_hashes
 from eval.package.layout import TABLE
 from eval.package.proof import check_package, problems_with_ssh_key
 from stylegate import files
@@ -140,7 +140,7 @@ def test_what_is_not_so_is_named(package: Path, forge: Callable[[Path], None], s
 
 def test_a_report_that_names_no_labels_proves_nothing(package: Path) -> None:
     (package / LABEL_HEADS).write_text("{}")
-    assert check_label_rows_against_named_hashes(package, []) == ([], [], ["proof/labels.json names no row"])
+    assert check_label_rows_match_package_hashes(package, []) == ([], [], ["proof/labels.json names no row"])
 
 
 def test_an_open_plan_without_tricks_holds(package: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_label_is_read_as_it_was_given(tmp_path: Path) -> None:
     (found,) = labels.read_stored_labels(tmp_path, "review")
     assert found == stored == given.model_copy(update={"id": found.id, "time": found.time})
     assert uuid.UUID(found.id) and found.time.endswith("Z")
-    (row,) = store.read_all_rows(tmp_path)
+    (row,) = store.read_all_label_store_rows(tmp_path)
     assert row.hash == files.canonical_sha256({n: v for n, v in row._asdict().items() if n != "hash"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.sqlite"]
 
@@ -173,7 +173,7 @@ def test_a_store_that_is_none_is_refused(tmp_path: Path) -> None:
     for content in (None, b"nothing of the kind", b""):
         if content is not None:
             (tmp_path / store.STORE).write_bytes(content)
-        for act in (lambda: store.read_all_rows(tmp_path), lambda: give(tmp_path, "accept")):
+        for act in (lambda: store.read_all_label_store_rows(tmp_path), lambda: give(tmp_path, "accept")):
             with pytest.raises(DataError, match=r"labels.sqlite (is damaged|has not the tables)"):
                 act()
 
@@ -185,7 +185,7 @@ def test_a_head_changes_with_its_own_purpose_alone(tmp_path: Path) -> None:
     give(tmp_path, "reject", purpose="audit")
     after = store.last_row_hash_by_purpose(tmp_path)
     assert (
-        after["review"] == before["review"] == store.read_all_rows(tmp_path)[0].hash
+        after["review"] == before["review"] == store.read_all_label_store_rows(tmp_path)[0].hash
         and after["audit"] != before["audit"]
     )
     labels.append_undo(tmp_path, "review", first.id, "anna")
@@ -195,7 +195,7 @@ def test_a_head_changes_with_its_own_purpose_alone(tmp_path: Path) -> None:
 def test_what_is_read_in_one_moment_is_the_same(tmp_path: Path) -> None:
     """A label that somebody gives while a gate judges is not judged, and the hash in its record is not that label's."""
     give(tmp_path, "accept")
-    with store.frozen_store_reads():
+    with store.frozen_label_store_reads():
         before = store.last_row_hash_by_purpose(tmp_path)
         other = threading.Thread(target=give, args=(tmp_path, "reject"))
         other.start()
@@ -203,7 +203,7 @@ def test_what_is_read_in_one_moment_is_the_same(tmp_path: Path) -> None:
         assert counting(tmp_path) == ["accept"] and store.last_row_hash_by_purpose(tmp_path) == before
         give(tmp_path, "unsure")
         assert counting(tmp_path) == ["unsure"], "but what it adds itself is seen"
-    assert store.last_row_hash_by_purpose(tmp_path) != before and len(store.read_all_rows(tmp_path)) == 3
+    assert store.last_row_hash_by_purpose(tmp_path) != before and len(store.read_all_label_store_rows(tmp_path)) == 3
 
 
 def older_files(out: Path) -> None:
@@ -223,10 +223,10 @@ def give_line(verdict: labels.LabelName) -> dict:
 
 def whole_import(out: Path) -> bool:
     """Whether everything of the older files stands in the store, once."""
-    kinds = [(row.purpose, row.kind) for row in store.read_all_rows(out)]
+    kinds = [(row.purpose, row.kind) for row in store.read_all_label_store_rows(out)]
     twice = [("review", "label")] * 2 + [("review", "undo")] * 2
     expected = [*twice, *twice, ("review", "label")]
-    assert labels.read_terms(out, "audit", AuditTerms) == [TERMS]
+    assert labels.read_audit_or_calibration_terms(out, "audit", AuditTerms) == [TERMS]
     assert counting(out, "review") == ["unsure"] and counting(out, "audit") == ["reject"]
     return kinds == [*expected, ("audit", "terms"), ("audit", "label"), ("audit", "label")]
 
@@ -238,7 +238,7 @@ def test_files_of_older_versions_are_taken_in_once(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == names
     (tmp_path / "decisions.jsonl.imported").rename(tmp_path / "decisions.jsonl")  # as a kill before the renaming leaves
     files.append_jsonl(tmp_path / "decisions.jsonl", give_line("accept"))  # by an older version, which then went on
-    assert counting(tmp_path) == ["accept"] and len(store.read_all_rows(tmp_path)) == 13
+    assert counting(tmp_path) == ["accept"] and len(store.read_all_label_store_rows(tmp_path)) == 13
     (tmp_path / "decisions.jsonl").write_text(files.json_lines_text([give_line("reject")]))
     assert counting(tmp_path) == ["reject"]
     assert {path.name for path in tmp_path.iterdir()} == names | {"decisions.jsonl.imported-1"}
@@ -249,7 +249,7 @@ def test_a_damaged_file_of_an_older_version_is_not_taken_in(tmp_path: Path) -> N
     for bad in ({"sha256": "x", "verdict": "accept", "who": "anna"}, {"lot": "x", "size": float("nan")}):
         held = (tmp_path / "audit.jsonl").read_text()
         (tmp_path / "audit.jsonl").write_text(json.dumps(bad) + "\n" + held)
-        for act in (lambda: store.read_all_rows(tmp_path), lambda: give(tmp_path, "accept")):
+        for act in (lambda: store.read_all_label_store_rows(tmp_path), lambda: give(tmp_path, "accept")):
             with pytest.raises(DataError, match=r"audit.jsonl is not as stylegate writes it:\n  - row 1: "):
                 act()
         assert {name for name in OLDER_FILES.values() if (tmp_path / name).exists()} == {
@@ -268,7 +268,7 @@ def test_a_folder_that_is_read_only_is_read(tmp_path: Path, monkeypatch: pytest.
     assert whole_import(tmp_path) and sorted(tmp_path.iterdir()) == before
     monkeypatch.undo()
     assert whole_import(tmp_path)
-    with store.open_store(tmp_path):  # keeps the log from being written into the store
+    with store.open_label_store(tmp_path):  # keeps the log from being written into the store
         give(tmp_path, "reject")
         killed = tmp_path / "killed"
         killed.mkdir()
@@ -291,7 +291,7 @@ def kill_while_writing(out: Path, after: int) -> None:
     process.send_signal(signal.SIGKILL)
     acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
     process.wait()
-    stored = [row.id for row in store.read_all_rows(out)]
+    stored = [row.id for row in store.read_all_label_store_rows(out)]
     assert set(acknowledged) <= set(stored) and len(stored) - len(acknowledged) in (0, 1)
 
 
@@ -311,7 +311,7 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
 def test_who_waits_in_vain_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give(tmp_path, "accept")
     monkeypatch.setattr(store, "WAIT_S", 0.01)
-    with store.open_store(tmp_path) as connection, store.transaction(connection, "IMMEDIATE"):
+    with store.open_label_store(tmp_path) as connection, store.transaction(connection, "IMMEDIATE"):
         assert counting(tmp_path) == ["accept"], "reading waits for nobody"
         with pytest.raises(SurroundingsError, match=r"labels.sqlite cannot be used: database is locked"):
             give(tmp_path, "reject")
@@ -323,7 +323,7 @@ def test_many_threads_take_in_older_files_at_once(tmp_path: Path) -> None:
 
     def work() -> None:
         try:
-            store.read_all_rows(tmp_path)
+            store.read_all_label_store_rows(tmp_path)
         except BaseException as error:
             failed.append(error)
 

@@ -53,7 +53,7 @@ def test_a_package_names_the_labels_that_the_gate_read(run, words, tmp_path: Pat
     assert run("export", *told, "name=named")[0] == 0
     package, held = files.EXPORTS / "named-v1", out / "labels.sqlite"
     heads = json.loads((package / "proof" / "labels.json").read_text())
-    assert heads == {"review": store.read_all_rows(out)[-1].hash}
+    assert heads == {"review": store.read_all_label_store_rows(out)[-1].hash}
     assert not any(b"anna" in path.read_bytes() for path in package.rglob("*") if path.is_file())
     code, text = run("verify", str(package), f"labels={held}")
     assert code == 0 and "proven: labels.sqlite begins with the 1 row that the gate read" in text
@@ -222,7 +222,7 @@ def test_labels_that_rule_everything_out_prove_nothing() -> None:
     lot = [f"{i:064x}" for i in range(300)]
     plan = auditplan.AuditPlan(lot, Promise(ladder=(1.0,)), 0)
     told = [label(s, "reject" if bad else "accept") for s, bad in zip(plan.labelling_order, given, strict=False)]
-    assert plan.proof_attempts(told)[0].proven_after is None
+    assert plan.audit_attempts_for_lot_shares(told)[0].proven_after is None
 
 
 def test_a_torn_line_is_cut_before_the_next_is_appended(tmp_path: Path) -> None:

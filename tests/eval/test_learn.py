@@ -12,10 +12,15 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from eval.judging.byscores import reasons_after_aesthetic_settles_reviews
+from eval.judging.byscores import settle_review_reasons_by_aesthetic_score
 from eval.judging.verdicts import Reason, make_reason
 from eval.learning.advice import advice_on_captions
-from eval.learning.gains import area_under_roc_curve, gain_of_ranking, largest_acceptable_share, lowest_acceptable_score
+from eval.learning.gains import (
+    area_under_roc_curve,
+    largest_share_that_can_be_accepted,
+    lowest_acceptable_score,
+    ranking_gain_of_new_scores,
+)
 from eval.lot.batch import read_plan
 from eval.lot.comparison import ComparisonPictures, pictures_and_traits_of_split
 from eval.measuring.columns import compute_score_columns
@@ -153,7 +158,7 @@ def test_areas_and_yields_are_those_of_plain_counting() -> None:
         scores, good = random.integers(0, 12, 30).astype(float), random.random(30) < 0.6
         assert area_under_roc_curve(scores, good) == pytest.approx(roc_auc_score(good, scores))
         shares = [(scores >= line).mean() for line in set(scores) if (~good[scores >= line]).mean() <= 0.2]
-        assert largest_acceptable_share(scores, good, 0.2) == pytest.approx(max(shares, default=0.0))
+        assert largest_share_that_can_be_accepted(scores, good, 0.2) == pytest.approx(max(shares, default=0.0))
         line = lowest_acceptable_score(list(scores), list(good), 0.2)
         assert (line is None) == (not shares) and (
             line is None or (scores >= line).mean() == pytest.approx(max(shares))
@@ -163,10 +168,10 @@ def test_areas_and_yields_are_those_of_plain_counting() -> None:
 def test_a_head_that_learned_nothing_is_not_recommended() -> None:
     random = np.random.default_rng(4)
     good, margin = random.random(120) < 0.5, random.normal(size=120)
-    found = [gain_of_ranking("x", good, margin, random.normal(size=120)) for _ in range(6)]
-    assert sum(one.is_recommended for one in found) <= 1
-    assert gain_of_ranking("x", good, margin, good + random.normal(size=120)).is_recommended
-    assert not gain_of_ranking("x", np.arange(120) < 9, margin, margin).has_enough_pictures
+    found = [ranking_gain_of_new_scores("x", good, margin, random.normal(size=120)) for _ in range(6)]
+    assert sum(one.is_measurably_better for one in found) <= 1
+    assert ranking_gain_of_new_scores("x", good, margin, good + random.normal(size=120)).is_measurably_better
+    assert not ranking_gain_of_new_scores("x", np.arange(120) < 9, margin, margin).has_enough_pictures
 
 
 def test_the_head_answers_for_review_alone_and_only_where_it_reads() -> None:
@@ -174,7 +179,7 @@ def test_the_head_answers_for_review_alone_and_only_where_it_reads() -> None:
     learnt = LearntFromDecisions(file="x", sha256="0" * 64, accept_from=1.0, reject_below=-1.0)
 
     def answered(value: float | None, *of: Reason) -> dict[str, str]:
-        settled = reasons_after_aesthetic_settles_reviews([*reasons, *of], value, learnt)
+        settled = settle_review_reasons_by_aesthetic_score([*reasons, *of], value, learnt)
         return {one.check: one.verdict for one in settled}
 
     assert answered(2.0) == {"sharpness": "review", "style": "warn"}

@@ -102,7 +102,7 @@ def test_a_plan_keeps_counts_rules_and_one_of_ones(tmp_path: Path) -> None:
     assert slots == slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60))
     assert slots != slots_from_traits(file, NO_BRAND, PlanConfig(num_images=60, seed=1))
     problem = make_plan_constraints(file, 60)
-    assert keeps_everything(problem, np.array([problem.row_of_traits(slot.traits) for slot in slots]))
+    assert keeps_everything(problem, np.array([problem.value_numbers_of_traits(slot.traits) for slot in slots]))
     counts = {trait: Counter(slot.traits[trait] for slot in slots) for trait in problem.traits}
     assert counts["hat"] == {"none": 26, "crown": 9, "halo": 4, "cap": 20, "golden helmet": 1}
     assert slots[3].traits["hat"] == "golden helmet" and slots[3].traits["kind"] == "cat"
@@ -239,7 +239,7 @@ def test_a_repair_that_one_exchange_does_not_bring_frees_more_slots_or_says_that
         tmp_path,
     )
     problem = make_plan_constraints(file, 4)
-    problem.given[0] = problem.row_of_traits({"a": "x", "b": "z"})
+    problem.given[0] = problem.value_numbers_of_traits({"a": "x", "b": "z"})
     with pytest.raises(DataError, match="one-of-ones fix whole: 0"):
         plan_rows_with_slots_repaired(problem, solve_plan(problem, 0).astype(np.int32), [0], set(), 0)
 

@@ -162,7 +162,7 @@ def test_bounds_are_a_slow_count() -> None:
     thresholds = np.linspace(-3, 3, 25)
     found = envelope.reject_share_bounds_at_thresholds(scores, labelled, rejects, ours, thresholds, 0.1, 0.05)
     reach = envelope.unlabelled_reject_bounds(
-        300, int(labelled.sum()), 0.05, envelope.most_labelled_rejects_with_bound(0.1, int(labelled.sum()))
+        300, int(labelled.sum()), 0.05, envelope.max_labelled_rejects_covered_by_bounds(0.1, int(labelled.sum()))
     )
     for t, value in zip(thresholds, found, strict=True):
         above = [i for i in range(300) if scores[i] >= t]

@@ -50,7 +50,7 @@ def test_a_trait_is_asked_only_where_held_out_references_prove_it() -> None:
     readable, areas = prompt.fit_trait_classifiers(rows(seen_of(truth, 0.05)), truth, VALUES, phrases)
     assert set(readable) == {"body"} and areas["body"] > 0.99 and areas["hat"] < 0.75
     others = rows_of(12)[::-1]
-    seen = prompt.seen_trait_values(rows(seen_of(others, 0.05)), readable)
+    seen = prompt.predicted_trait_values_of_pictures(rows(seen_of(others, 0.05)), readable)
     assert seen == [{"body": row["body"]} for row in others], "what is there, whatever was planned"
     assert prompt.fit_trait_classifiers(rows(seen_of(truth, 0.05)), [{}] * 40, VALUES, phrases) == ({}, {})
 

@@ -95,8 +95,11 @@ def test_who_labels_a_whole_lot_always_has_a_certificate() -> None:
     lot = [f"{i:064x}" for i in range(30)]
     plan = auditplan.AuditPlan(lot, Promise(alpha=0.05, delta=0.05, ladder=(1.0,)), 0, "", BY_MARGIN)
     given = [label(sha256, "reject" if i % 2 else "accept") for i, sha256 in enumerate(plan.labelling_order)]
-    assert plan.proof_attempts(given)[0].bound == 0 and plan.proof_attempts(given)[0].proven_after is not None
-    assert plan.proof_attempts(given[:10])[0].bound > 0.3
+    assert (
+        plan.audit_attempts_for_lot_shares(given)[0].bound == 0
+        and plan.audit_attempts_for_lot_shares(given)[0].proven_after is not None
+    )
+    assert plan.audit_attempts_for_lot_shares(given[:10])[0].bound > 0.3
 
 
 @pytest.mark.parametrize("design", [None, BY_MARGIN])
@@ -105,7 +108,7 @@ def test_certificates_of_both_orders_hold(design: RankedAuditDesign | None, tmp_
     policy, lot = policyfile.read_policy("default"), [f"{i:064x}" for i in range(300)]
     plan = auditplan.AuditPlan(lot, policy.promise, 0, policy.sha256, design)
     given = [label(sha256, "accept") for sha256 in plan.labelling_order[:120]]
-    made = certificate.make_certificate(plan, given, plan.proof_attempts(given), 0, policy)
+    made = certificate.make_certificate(plan, given, plan.audit_attempts_for_lot_shares(given), 0, policy)
     made.write(path := tmp_path / "certificate.json")
     written = json.loads(path.read_text())
     assert written["version"] == (3 if design else 2) and ("design" in written) == bool(design)
@@ -134,7 +137,7 @@ def test_the_packages_own_check_computes_the_same(design: RankedAuditDesign | No
     for rejects in (0, 4, 8, 60):
         bad = set(rng.choice(lot, rejects, replace=False))
         given = [label(sha256, "reject" if sha256 in bad else "accept") for sha256 in plan.labelling_order[:300]]
-        for attempt in plan.proof_attempts(given):
+        for attempt in plan.audit_attempts_for_lot_shares(given):
             labels = [(lot.index(g.sha256), g.is_reject) for g in given if g.sha256 in lot[: attempt.size]]
             told = (labels, attempt.size, 0.05, attempt.delta, weights[: attempt.size])
             found = verify_certificate.labels_until_proven(*told, design.content() if design else None)
@@ -215,7 +218,7 @@ def test_the_packages_own_check_believes_no_terms_that_prove_nothing(
     policy, lot = policyfile.read_policy("default"), [f"{i:064x}" for i in range(1000)]
     plan = auditplan.AuditPlan(lot, policy.promise, 0, policy.sha256, BY_MARGIN)
     given = [label(sha256, "accept") for sha256 in plan.labelling_order[:120]]
-    made = certificate.make_certificate(plan, given, plan.proof_attempts(given), 0, policy).content()
+    made = certificate.make_certificate(plan, given, plan.audit_attempts_for_lot_shares(given), 0, policy).content()
     assert not verify_certificate.recomputed_certificate_problems(made)
     forge(made)
     told = ["stylegate-audit-3", lot, policy.sha256, made["design"]]

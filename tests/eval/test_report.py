@@ -537,4 +537,4 @@ def test_cost_adds_up_over_stages_and_runs(tmp_path: Path) -> None:
 
     for seconds in ({"train": 2.0, "plan": 0.1}, {"draw": 3.0}, {"train": 1.5}):
         add_seconds_to_cost_file(tmp_path, seconds)
-    assert report.seconds_by_stage(tmp_path) == {"train": 3.5, "plan": 0.1, "draw": 3.0}
+    assert report.read_compute_seconds_by_stage(tmp_path) == {"train": 3.5, "plan": 0.1, "draw": 3.0}

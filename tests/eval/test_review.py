@@ -140,7 +140,7 @@ def test_a_page_is_told_what_another_process_stored_before_a_second_page_was_ope
     undo = said(opened, answer["sha256"], kind="undo", undoes=answer["id"])
     send(client, opened, answer)
     here.initial_page_data("bob")
-    assert here.progress_since(0, "carol")["changed"] == {answer["sha256"]: True}
+    assert here.changes_since_and_whether_ended(0, "carol")["changed"] == {answer["sha256"]: True}
     for _ in range(2):
         send(client, opened, undo)
     assert there.num_rows == 2, "an undo that was sent again is no row"
@@ -163,7 +163,7 @@ def test_known_rejects_measure_the_reviewer_and_decide_nothing(queue: ReviewQueu
     body = {"review": opened["review"], "since": 0, "answers": [said(opened, hidden.sha256)]}
     session.save_answers(SaveRequest.model_validate(body))
     (row,) = kept(queue)
-    assert row.asked_for == "known" and not row.counts_as_decision
+    assert row.asked_for == "known" and not row.counts_as_verdict_on_picture
     assert hidden.sha256 not in session.initial_page_data("anna")["order"] and session.count_decided() == 0
 
 
@@ -249,7 +249,7 @@ def test_a_reviewer_is_shown_some_pictures_again_and_is_not_told(queue: ReviewQu
     again = told(client)
     (repeated,) = set(again["order"]) & set(first)
     send(client, again, said(again, repeated, "reject"))
-    assert kept(queue)[-1].asked_for == "repeat" and not kept(queue)[-1].counts_as_decision
+    assert kept(queue)[-1].asked_for == "repeat" and not kept(queue)[-1].counts_as_verdict_on_picture
     assert not set(told(client)["order"]) & {repeated}, "once"
     assert labels.valid_labels_by_sha256(queue.out, "review", POLICY)[repeated].verdict == "accept"
 
@@ -285,7 +285,7 @@ def test_the_store_that_is_full_says_so_and_nothing_is_saved(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "append_row", full)
+        patch.setattr(store, "append_label_store_row", full)
         answer = said(opened, next(iter(queue.pictures)))
         body = {"review": opened["review"], "since": 0, "answers": [answer]}
         reply = client.post("/api/save", json=body, headers=ORIGIN)
@@ -470,7 +470,12 @@ def test_known_rejects_of_a_stream_are_stored(client: TestClient, queue: ReviewQ
         found = client.post("/api/stream", json=body, headers=ORIGIN).json()
     assert (found["known"], found["seen"]) == (1, 1)
     (row,) = kept(queue)
-    assert (row.sha256, row.verdict, row.asked_for, row.counts_as_decision) == (hidden, "reject", "passing", False)
+    assert (row.sha256, row.verdict, row.asked_for, row.counts_as_verdict_on_picture) == (
+        hidden,
+        "reject",
+        "passing",
+        False,
+    )
 
 
 def test_a_press_is_given_to_the_picture_before_it() -> None:
@@ -481,12 +486,18 @@ def test_a_press_is_given_to_the_picture_before_it() -> None:
         order = rng.sample(pictures, len(pictures))
         times = {sha256: 300.0 * n for n, sha256 in enumerate(order)}
         shown = [stream.PictureWithTimeShown(sha256=sha256, at_ms=at) for sha256, at in times.items()]
-        passes.append(stream.StreamPass(shown=shown, presses_ms=[times[s] + rng.gauss(520, 90) for s in wrong]))
-    found = stream.suspicion_from_key_presses(passes)
+        passes.append(
+            stream.PassTimesAndKeyPresses(shown=shown, presses_ms=[times[s] + rng.gauss(520, 90) for s in wrong])
+        )
+    found = stream.objection_probabilities_from_key_presses(passes)
     assert set(sorted(pictures, key=lambda s: -found.probability[s])[:2]) == wrong
     assert 0.4 < found.delay_s < 0.6
     assert (
-        max(stream.suspicion_from_key_presses([stream.StreamPass(shown=shown, presses_ms=[])]).probability.values())
+        max(
+            stream.objection_probabilities_from_key_presses(
+                [stream.PassTimesAndKeyPresses(shown=shown, presses_ms=[])]
+            ).probability.values()
+        )
         < 0.1
     )
 
@@ -661,7 +672,7 @@ def test_two_tabs_and_two_reviewers_decide_each_picture_once(visit, queue: Revie
                 page.keyboard.press("a")
                 is_saved(page)
         rows = kept(queue)
-        assert {row.sha256 for row in rows if row.counts_as_decision} == set(queue.pictures)
+        assert {row.sha256 for row in rows if row.counts_as_verdict_on_picture} == set(queue.pictures)
         assert len({row.id for row in rows}) == len(rows) and ReviewSession(queue).verdict_counts()["open"] == 0
         assert page.inner_text("#next") == "stylegate gate batch=a"
 

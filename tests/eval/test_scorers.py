@@ -124,11 +124,11 @@ def test_references_that_do_not_look_like_the_others_are_named() -> None:
     own = style.leave_one_out(references)
     foreign = style.score(cloud(200, -3), references)
     assert (
-        style.indexes_of_odd_references(own, foreign).tolist()
+        style.indexes_of_outlier_references(own, foreign).tolist()
         == [60, 61]
-        == style.indexes_of_odd_references(own, None).tolist()
+        == style.indexes_of_outlier_references(own, None).tolist()
     )
-    assert style.indexes_of_odd_references(style.leave_one_out(cloud(20, 1)), None).tolist() == []
+    assert style.indexes_of_outlier_references(style.leave_one_out(cloud(20, 1)), None).tolist() == []
 
 
 def test_discrepancy_is_unbiased_and_equals_a_slow_sum() -> None:

@@ -14,7 +14,7 @@ from eval import gate
 from eval.judging import certified, rules
 from eval.judging import judge as judging
 from eval.judging.byscores import (
-    margins_or_none_below_any_line,
+    margins_of_rows_above_all_lines,
     smallest_margin_in_spreads,
     verdict_and_reasons,
     verdict_of_row,
@@ -330,4 +330,4 @@ def test_pictures_above_every_line_get_the_verdict_of_the_slow_way() -> None:
         slow = [verdict_of_row(row, bounds, policy, lacking, unreadable) for row in rows]
         assert verdicts_of_rows(rows, bounds, policy, lacking, unreadable) == slow
     assert {found.verdict for found in slow} >= {"review", "reject", "error"}
-    assert any(margin is not None for margin in margins_or_none_below_any_line(rows, bounds))
+    assert any(margin is not None for margin in margins_of_rows_above_all_lines(rows, bounds))

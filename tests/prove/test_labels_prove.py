@@ -27,7 +27,7 @@ import sys, pathlib
 from eval.promise import labels, store
 from eval.promise.label import StoredLabel
 print("begun", flush=True)
-store.read_all_rows(pathlib.Path(sys.argv[1]))
+store.read_all_label_store_rows(pathlib.Path(sys.argv[1]))
 """
 
 
@@ -43,12 +43,12 @@ def test_thirty_kills_lose_no_acknowledged_label(tmp_path: Path) -> None:
         victim.send_signal(signal.SIGKILL)
         acknowledged += [line.strip() for line in victim.stdout if line.endswith("\n")]
         victim.wait()
-        assert set(acknowledged) <= {row.id for row in store.read_all_rows(tmp_path)}
+        assert set(acknowledged) <= {row.id for row in store.read_all_label_store_rows(tmp_path)}
     survivor.send_signal(signal.SIGKILL)
     assert survivor.stdout is not None
     of_survivor = [line.strip() for line in survivor.stdout if line.endswith("\n")]
     survivor.wait()
-    rows = store.read_all_rows(tmp_path)
+    rows = store.read_all_label_store_rows(tmp_path)
     assert set(acknowledged) | set(of_survivor) <= {row.id for row in rows}
     assert len(rows) - len(acknowledged) - len(of_survivor) <= KILLS + 1, "at most one was stored and not said"
     assert len(of_survivor) > KILLS
@@ -75,7 +75,7 @@ def test_thirty_kills_take_in_older_files_whole_or_not_at_all(tmp_path: Path) ->
                 (stored,) = connection.execute("SELECT count(*) FROM row").fetchone()
         assert stored in (0, 3 * count) and (stored or left == 3)
         seen.add((stored, left))
-        assert len(store.read_all_rows(out)) == 3 * count and not any(
+        assert len(store.read_all_label_store_rows(out)) == 3 * count and not any(
             (out / name).exists() for name in OLDER_FILES.values()
         )
     assert len({stored for stored, _ in seen}) == 2, "kills before and after"

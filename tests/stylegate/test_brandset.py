@@ -14,7 +14,7 @@ from PIL import Image
 from stylegate import brandcheck, brandset, files, pictures
 from stylegate.brand import assign_splits
 from stylegate.errors import DataError
-from stylegate.splits import choose_held_out_pictures, remarks_on_splits, remarks_on_words_not_learned
+from stylegate.splits import choose_held_out_pictures, remarks_on_splits, remarks_on_words_missing_in_training
 from stylegate.tables import read_table
 from tests.conftest import FAST
 
@@ -119,8 +119,8 @@ def test_words_of_several_captions_stay_in_train() -> None:
     assert {sum(word in name for name in held) for word in things} == {2, 3}
     assert held == choose_held_out_pictures(names, texts, 19) and held[0] == names[0]
     learned = [texts[name] for name in names if name not in held]
-    assert not remarks_on_words_not_learned(learned, [texts[name] for name in held])
-    told = remarks_on_words_not_learned([t for t in texts.values() if "house" not in t], texts.values())
+    assert not remarks_on_words_missing_in_training(learned, [texts[name] for name in held])
+    told = remarks_on_words_missing_in_training([t for t in texts.values() if "house" not in t], texts.values())
     assert len(told) == 1 and told[0].startswith("no caption of train/ has house: ")
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from stylegate.brandset import CheckReport
-from stylegate.captions import CaptionsAndTraits, CaptionSources, read_captions
+from stylegate.captions import CaptionsAndTraits, FolderToReadCaptionsFrom, read_captions
 from stylegate.listing import list_folder
 
 CAT = {"file_name": "cat.png", "text": "a cat"}
@@ -24,7 +24,7 @@ def captions(folder: Path, files: dict[str, Any]) -> tuple[dict[str, CaptionsAnd
         (folder / name).write_bytes(text.encode())
     listing, findings = list_folder(folder), CheckReport()
     named = {path.relative_to(folder).as_posix(): path for path in listing.pictures}
-    found = read_captions(CaptionSources(folder, named, listing.beside), findings)
+    found = read_captions(FolderToReadCaptionsFrom(folder, named, listing.beside), findings)
     return found.by_picture, findings, [path.name for path in found.unused]
 
 

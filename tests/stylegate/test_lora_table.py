@@ -478,7 +478,9 @@ def test_each_file_is_read_right_or_refused_with_the_true_reason(writer: str, ho
     modules: dict[str, Any] = {name: MAKE[name]() for name in file.names}
     layers, problems = adapter.lora_layers_and_problems(file.tensors, file.metadata, modules)
     if file.translated_by and problems:
-        read = fusednames.layers_split_by_diffusers(file.translated_by, file.tensors, file.metadata, modules)
+        read = fusednames.lora_layers_and_problems_through_diffusers(
+            file.translated_by, file.tensors, file.metadata, modules
+        )
         assert read is not None, "diffusers knows these names"
         layers, problems = read
     if file.refusal:
@@ -501,7 +503,7 @@ def test_every_malformed_layer_of_a_fused_file_is_named() -> None:
     torch.manual_seed(0)
     names = [f"lora_unet_layers_0_attention_{part}" for part in ("qkv", "out")]
     tensors = {f"{name}.hada_{part}": torch.ones(2, 3) for name in names for part in ("w1_a", "w1_b", "w2_a")}
-    read = fusednames.layers_split_by_diffusers(ZImagePipeline, tensors, {}, {})
+    read = fusednames.lora_layers_and_problems_through_diffusers(ZImagePipeline, tensors, {}, {})
     assert read is not None and [line.partition(":")[0] for line in read[1]] == names, read
 
 

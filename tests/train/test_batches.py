@@ -67,7 +67,7 @@ def slow_sides(aspect: float, resolution: int, multiple: int) -> tuple[int, int]
 @pytest.mark.parametrize(("resolution", "multiple"), [(64, 16), (512, 64), (1024, 64)])
 def test_sides_are_the_nearest_shape_that_fits(resolution: int, multiple: int) -> None:
     for aspect in (0.1, 0.4, 0.66, 0.75, 1.0, 1.1, 4 / 3, 16 / 9, 2.5):
-        width, height = buckets.bucket_sides(aspect, resolution, multiple)
+        width, height = buckets.bucket_width_and_height(aspect, resolution, multiple)
         slow = slow_sides(aspect, resolution, multiple)
         assert abs(math.log(aspect * height / width)) == pytest.approx(abs(math.log(aspect * slow[1] / slow[0])))
         assert width * height == slow[0] * slow[1] and width % multiple == height % multiple == 0
@@ -77,8 +77,8 @@ def test_larger_resolutions_take_only_what_need_not_be_enlarged() -> None:
     sizes = [(2000, 1000), (1024, 1024), (300, 300)]
     found = buckets.training_views(sizes, [1024, 512], 64, buckets=True)
     assert found == [
-        TrainingView(0, *buckets.bucket_sides(2.0, 512, 64)),
-        TrainingView(0, *buckets.bucket_sides(2.0, 1024, 64)),
+        TrainingView(0, *buckets.bucket_width_and_height(2.0, 512, 64)),
+        TrainingView(0, *buckets.bucket_width_and_height(2.0, 1024, 64)),
         TrainingView(1, 512, 512),
         TrainingView(1, 1024, 1024),
         TrainingView(2, 512, 512),

@@ -231,7 +231,7 @@ def test_latents_are_sampled_anew_at_each_step_with_the_steps_own_noise(
     monkeypatch.setattr(losses, "add_noise", lambda s, clean, *rest: seen.append(clean) or noised(s, clean, *rest))
     for number in (0, 1, 0):
         step.training_pass_losses(made, made.models.denoiser, number)
-    mean, spread = made.data.latent_mean_and_deviation_of_views(step.views_of_training_pass(made, 0, 0))
+    mean, spread = made.data.latent_mean_and_deviation_of_views(step.view_indices_of_training_pass(made, 0, 0))
     draws = batches.noise_and_level_draws(tuple(mean.shape), config.train.caption_dropout, 0, 0, config.train.seed)
     assert bool((spread > 0).all()) and torch.equal(seen[0], mean + spread * draws.resample)
     assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])

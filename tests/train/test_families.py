@@ -54,7 +54,7 @@ def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_br
     (released,) = files.RUNS.glob(f"{family}-{family}-*/lora/{family}.safetensors")
     code, text = run("inspect", str(released))
     models = FAMILIES[family].load(str(folder), CPU, torch.float32)
-    assert code == 0 and FAMILIES[family].base_metadata(models)["modelspec.architecture"] in text
+    assert code == 0 and FAMILIES[family].lora_header_entries_about_base(models)["modelspec.architecture"] in text
     both = sorted(released.parent.glob("*.safetensors"))
     assert len(both) == 2
     for path in both:
@@ -260,7 +260,7 @@ def test_text_encoders_are_fetched_to_read_prompts_and_put_back(base: tuple[str,
         part.to = lambda place, moved=moved: moves.append(place) or moved("cpu")
         kind = type(part)
         part.__class__ = type(kind.__name__, (kind,), {"device": property(lambda self: torch.device("meta"))})
-    with sample.text_encoders_on_device(models):
+    with sample.moving_text_encoders_to_device(models):
         assert moves == [CPU] * len(pipelines.text_encoders(models.pipeline))
     assert moves[len(moves) // 2 :] == [torch.device("meta")] * (len(moves) // 2)
 
@@ -488,9 +488,11 @@ def test_alpha_is_learned_and_drawn_where_the_brand_keeps_it(
     brand_set, _ = brandcheck.read_checked_brand_set(folder)
     item, kept = brand_set.splits["train"][0], brand_set.brand
     opaque = kept.model_copy(update={"alpha": "flatten"})
-    flat = encoded.autoencoder_pixels(item, opaque, True, 64, 64)
-    assert flat[:, :3].equal(encoded.autoencoder_pixels(item, kept, False, 64, 64)) and bool((flat[:, 3] == 1).all())
-    pixels = encoded.autoencoder_pixels(item, kept, True, 64, 64)
+    flat = encoded.autoencoder_input_pixels(item, opaque, True, 64, 64)
+    assert flat[:, :3].equal(encoded.autoencoder_input_pixels(item, kept, False, 64, 64)) and bool(
+        (flat[:, 3] == 1).all()
+    )
+    pixels = encoded.autoencoder_input_pixels(item, kept, True, 64, 64)
     hidden = (pixels[0, :, pixels[0, 3] == -1] + 1) * 127.5
     assert hidden.shape[1] > 64 and {tuple(p) for p in hidden[:3].T.round().int().tolist()} == {(16, 32, 48)}
     assert pixels[0, 3].max() > 0.5 and not pixels[:, :3].equal(flat[:, :3])

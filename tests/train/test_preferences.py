@@ -158,7 +158,9 @@ def test_preference_sets_that_do_not_fit_are_refused(
     change(place)
     config = Config(brand="small", preferences=str(place), objective=ObjectiveConfig(name="dpo"))
     with pytest.raises(StylegateError) as found:
-        training_pictures_of_run(config, brandset.read_brand_set(small_brand)).require_same_base(weights_digest(BASE))
+        training_pictures_of_run(config, brandset.read_brand_set(small_brand)).require_pairs_drawn_with_base(
+            weights_digest(BASE)
+        )
     assert says in str(found.value) and "Next: " in str(found.value)
 
 

@@ -158,7 +158,7 @@ def test_each_machine_holds_one_base_and_gradients_are_averaged_over_all(tmp_pat
 @pytest.mark.parametrize("count", [0, 1, 4, 5])
 def test_shares_are_equal_and_each_piece_of_work_is_done_once(count: int, world: int) -> None:
     ranks: list[Any] = [SimpleNamespace(process_index=rank, num_processes=world) for rank in range(world)]
-    shares = [sharding.equal_share(count, accelerator) for accelerator in ranks]
+    shares = [sharding.padded_work_indices_of_process(count, accelerator) for accelerator in ranks]
     assert len({len(share) for share in shares}) == 1
     assert sorted(i for share in shares for i in share if i is not None) == list(range(count))
 

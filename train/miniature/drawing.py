@@ -11,13 +11,13 @@ from train.miniature.svg import (
     ellipse_path,
     filled_path,
     full_rectangle,
+    lightened_or_darkened_colour,
     rasterise,
     rgb_from_hex,
     stroked_path,
     svg_blur,
     svg_gradient,
     svg_pattern,
-    with_tone,
 )
 from train.miniature.world import Shape
 
@@ -74,8 +74,8 @@ def background_svg(word: str, style: Style, r: np.random.Generator) -> str:
     """The background as SVG text, in the colour `word`; its pattern is always weak enough that the
     colour can be named.
     """
-    main = with_tone(hex_of_colour_word_in_style(style, word), style.ground_lightness)
-    other = with_tone(main, 0.22 if style.ground_lightness >= 0 else -0.3)
+    main = lightened_or_darkened_colour(hex_of_colour_word_in_style(style, word), style.ground_lightness)
+    other = lightened_or_darkened_colour(main, 0.22 if style.ground_lightness >= 0 else -0.3)
     marks = GROUNDS[style.ground](main, other, r)
     return (
         full_rectangle(style.paper or main)
@@ -92,7 +92,7 @@ def halo_background_marks(main: str, other: str, r: np.random.Generator) -> str:
 
 
 def gradient_background_marks(main: str, other: str, r: np.random.Generator) -> str:
-    ends = [(0, with_tone(main, 0.35)), (1, with_tone(main, -0.15))]
+    ends = [(0, lightened_or_darkened_colour(main, 0.35)), (1, lightened_or_darkened_colour(main, -0.15))]
     return svg_gradient("g", "linear", ends, 'x1="0" x2="0" y1="0" y2="1"') + full_rectangle("url(#g)")
 
 
@@ -116,12 +116,14 @@ def spotted_background_marks(main: str, other: str, r: np.random.Generator) -> s
 def hills_background_marks(main: str, other: str, r: np.random.Generator) -> str:
     y = r.uniform(-3, 3)
     hill = f"M0 {46 + y:.1f} Q18 {32 + y:.1f} 36 {48 + y:.1f} T64 {42 + y:.1f} L64 64 L0 64 z"
-    return filled_path(hill, with_tone(main, -0.18)) + filled_path(ellipse_path(12, 12, 6), other)
+    return filled_path(hill, lightened_or_darkened_colour(main, -0.18)) + filled_path(ellipse_path(12, 12, 6), other)
 
 
 def moon_background_marks(main: str, other: str, r: np.random.Generator) -> str:
-    stars = "".join(filled_path(ellipse_path(x, y, 1), with_tone(main, 0.7)) for x, y in r.uniform(2, 62, (9, 2)))
-    return filled_path(ellipse_path(11, 12, 6), with_tone(main, 0.75)) + stars
+    stars = "".join(
+        filled_path(ellipse_path(x, y, 1), lightened_or_darkened_colour(main, 0.7)) for x, y in r.uniform(2, 62, (9, 2))
+    )
+    return filled_path(ellipse_path(11, 12, 6), lightened_or_darkened_colour(main, 0.75)) + stars
 
 
 def tiled_background_marks(main: str, other: str, r: np.random.Generator) -> str:
@@ -202,7 +204,7 @@ def shape_svg(number: int, shape: Shape, style: Style) -> str:
     if edge and style.outline_width:
         out += stroked_path(shape.path, edge, style.outline_width)
     if style.stitches:
-        out += stroked_path(shape.path, with_tone(colour, 0.65), 0.9, 'stroke-dasharray="2 2"')
+        out += stroked_path(shape.path, lightened_or_darkened_colour(colour, 0.65), 0.9, 'stroke-dasharray="2 2"')
     return out
 
 
@@ -211,7 +213,7 @@ def outline_colour(shape: Shape, style: Style) -> str:
     if style.outline != "own":
         return style.outline
     dark = -0.12 if style.fill == "none" else -0.55 if style.ground_lightness > -0.2 else -0.8
-    return with_tone(hex_of_colour_word_in_style(style, shape.colour), dark)
+    return lightened_or_darkened_colour(hex_of_colour_word_in_style(style, shape.colour), dark)
 
 
 def filled_shape_svg(number: int, path: str, colour: str, style: Style) -> str:
@@ -221,11 +223,15 @@ def filled_shape_svg(number: int, path: str, colour: str, style: Style) -> str:
     if style.fill == "wash":
         return filled_path(path, colour, 'fill-opacity="0.72"')
     if style.fill == "gradient":
-        stops = [(0, with_tone(colour, 0.4)), (0.55, colour), (1, with_tone(colour, -0.4))]
+        stops = [
+            (0, lightened_or_darkened_colour(colour, 0.4)),
+            (0.55, colour),
+            (1, lightened_or_darkened_colour(colour, -0.4)),
+        ]
         made = svg_gradient(f"r{number}", "radial", stops, 'cx="0.35" cy="0.3" r="0.8"')
         return made + filled_path(path, f"url(#r{number})")
     if style.fill == "cel":
-        stops = [(0.62, colour), (0.63, with_tone(colour, -0.25))]
+        stops = [(0.62, colour), (0.63, lightened_or_darkened_colour(colour, -0.25))]
         made = svg_gradient(f"r{number}", "linear", stops, 'x1="0" y1="0" x2="1" y2="0.4"')
         return made + filled_path(path, f"url(#r{number})")
     return filled_path(path, colour)

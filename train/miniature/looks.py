@@ -7,11 +7,11 @@ from train.miniature.svg import (
     filled_path,
     full_rectangle,
     hex_colour,
+    lightened_or_darkened_colour,
     rgb_from_hex,
     stroked_path,
     svg_blur,
     svg_pattern,
-    with_tone,
 )
 from train.miniature.world import Shape
 
@@ -31,14 +31,18 @@ def neon_picture_svg(figure: list[Shape], word: str, style: Style, pose: str) ->
         inside = -0.4 if s.part == "face" and s.colour in ("crimson", "pink") else -0.75
         thick = min(s.width, style.outline_width) if s.width else 1.8 if s.tone else style.outline_width
         tubes.append((s.path, bright, thick))
-        fills.append("" if s.width else filled_path(s.path, with_tone(bright, inside)))
+        fills.append("" if s.width else filled_path(s.path, lightened_or_darkened_colour(bright, inside)))
     ring, round_about = hex_of_colour_word_in_style(style, word), ellipse_path(32, 34, 28)
     halo = "".join(stroked_path(path, colour, width + 1.6) for path, colour, width in tubes)
-    out = svg_blur("h", style.glow, "50%") + full_rectangle(with_tone(ring, -0.82))
+    out = svg_blur("h", style.glow, "50%") + full_rectangle(lightened_or_darkened_colour(ring, -0.82))
     out += stroked_path(round_about, ring, 5, 'filter="url(#h)"') + stroked_path(round_about, ring, 2.6)
     out += f'<g transform="{pose}"><g filter="url(#h)" opacity="0.9">{halo}</g>'
     for (path, colour, width), fill in zip(tubes, fills, strict=True):
-        out += fill + stroked_path(path, colour, width) + stroked_path(path, with_tone(colour, 0.15), width * 0.5)
+        out += (
+            fill
+            + stroked_path(path, colour, width)
+            + stroked_path(path, lightened_or_darkened_colour(colour, 0.15), width * 0.5)
+        )
     return out + "</g>"
 
 

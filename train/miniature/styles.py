@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.miniature.svg import hex_colour, rgb_from_hex, with_tone
+from train.miniature.svg import hex_colour, lightened_or_darkened_colour, rgb_from_hex
 
 COLOURS = {
     "red": "#e23b3b", "blue": "#3b6fe0", "green": "#3da650", "yellow": "#f7cd2e", "orange": "#f5821f",
@@ -167,9 +167,9 @@ def unnamed_style(number: int) -> Style:
 
 
 def hex_of_colour_word_in_style(style: Style, word: str, tone: float = 0.0) -> str:
-    """The colour #rrggbb in which the style draws `word` (a key of COLOURS, or "ink"); `tone` as in `with_tone`."""
+    """The colour #rrggbb in which the style draws `word` (a key of COLOURS, or "ink"); `tone` as in `lightened_or_darkened_colour`."""
     if word == "ink":
         return style.ink
     h, lightness, s = colorsys.rgb_to_hls(*rgb_from_hex(COLOURS[word]))
     turned = colorsys.hls_to_rgb((h + style.hue / 360) % 1, lightness, min(s * style.saturation, 1))
-    return with_tone(with_tone(hex_colour(turned), style.lightness), tone)
+    return lightened_or_darkened_colour(lightened_or_darkened_colour(hex_colour(turned), style.lightness), tone)

@@ -26,7 +26,7 @@ def box_path(x: float, y: float, w: float, h: float, r: float = 0.0) -> str:
     )
 
 
-def with_mirror_image(path: str) -> list[str]:
+def svg_path_and_mirror_image(path: str) -> list[str]:
     """The path, of absolute M, L, Q and C commands, and its mirror image about the vertical middle, as
     two path data.
     """
@@ -53,7 +53,7 @@ def hex_colour(values: tuple[float, ...]) -> str:
     return "#" + "".join(f"{round(255 * min(max(v, 0), 1)):02x}" for v in values)
 
 
-def with_tone(colour: str, tone: float) -> str:
+def lightened_or_darkened_colour(colour: str, tone: float) -> str:
     """The colour mixed with white (tone > 0) or black (tone < 0); `tone` is in [-1, 1], colours are #rrggbb."""
     end = 1.0 if tone > 0 else 0.0
     return hex_colour(tuple(v + (end - v) * abs(tone) for v in rgb_from_hex(colour)))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.miniature.svg import box_path, ellipse_path, with_mirror_image
+from train.miniature.svg import box_path, ellipse_path, svg_path_and_mirror_image
 
 TRAITS = {
     "background": ["red", "blue", "green", "yellow", "purple", "pink", "teal", "gray"],
@@ -33,7 +33,7 @@ class Shape(NamedTuple):
 
 def shape_and_mirror_image(path: str, colour: str, tone: float = 0.0, width: float = 0.0) -> list[Shape]:
     """Two shapes of the body: one with this path, and its mirror image."""
-    return [Shape(p, colour, tone, width=width) for p in with_mirror_image(path)]
+    return [Shape(p, colour, tone, width=width) for p in svg_path_and_mirror_image(path)]
 
 
 def torso_shapes(colour: str) -> list[Shape]:
@@ -82,7 +82,7 @@ def bear_shapes(colour: str) -> list[Shape]:
 def bird_shapes(colour: str) -> list[Shape]:
     crest = Shape("M29 21 C24 14 26 10 30 15 C31 8 36 8 35 15 C39 11 40 15 36 21 z", colour, -0.2)
     wings = shape_and_mirror_image("M18 38 C8 38 4 48 7 59 C12 58 17 54 20 50 z", colour, -0.2)
-    feet = [Shape(path, "orange", part="prop") for path in with_mirror_image("M27 61 L21 64 L30 64 z")]
+    feet = [Shape(path, "orange", part="prop") for path in svg_path_and_mirror_image("M27 61 L21 64 L30 64 z")]
     body = [
         Shape("M13 42 C12 14 52 14 51 42 C51 68 13 68 13 42 z", colour),
         Shape(ellipse_path(32, 55, 11, 7), colour, 0.45),
@@ -156,13 +156,13 @@ def headwear_shapes(kind: str) -> list[Shape]:
         ]
         leaves = [
             headwear_shape_from_path(path, "green", -0.15)
-            for path in with_mirror_image("M30 21 Q20 16 18 23 Q25 26 30 23 z")
+            for path in svg_path_and_mirror_image("M30 21 Q20 16 18 23 Q25 26 30 23 z")
         ]
         return [*leaves, *petals, headwear_shape_from_path(ellipse_path(32, 15, 3.6), "yellow")]
     if kind == "horns":
         return [
             headwear_shape_from_path(path, "cream")
-            for path in with_mirror_image("M23 25 C14 21 12 11 17 4 C18 12 22 17 29 21 z")
+            for path in svg_path_and_mirror_image("M23 25 C14 21 12 11 17 4 C18 12 22 17 29 21 z")
         ]
     return []
 
@@ -217,7 +217,7 @@ def face_shapes(eyes: str, mouth: str) -> list[Shape]:
                 face_shape_from_path(ellipse_path(x + 1.2, 33, 1.1), "white"),
             ]
     elif eyes == "sleepy":
-        out += [face_shape_from_path(p, width=2.4) for p in with_mirror_image("M19.5 33.5 Q24.5 40 29.5 33.5")]
+        out += [face_shape_from_path(p, width=2.4) for p in svg_path_and_mirror_image("M19.5 33.5 Q24.5 40 29.5 33.5")]
     elif eyes == "sunglasses":
         out += [face_shape_from_path("M17 29.5 L47 29.5 L46 37 Q40 41 34.5 36 L32 33 L29.5 36 Q24 41 18 37 z")]
         out += [
@@ -227,10 +227,10 @@ def face_shapes(eyes: str, mouth: str) -> list[Shape]:
     elif eyes == "angry":
         out += [
             face_shape_from_path(p, "white")
-            for p in with_mirror_image("M18.8 30.5 L29.8 35 Q28 40 24 39.6 Q19 38.6 18.8 30.5 z")
+            for p in svg_path_and_mirror_image("M18.8 30.5 L29.8 35 Q28 40 24 39.6 Q19 38.6 18.8 30.5 z")
         ]
         out += [face_shape_from_path(ellipse_path(26, 36.4, 2)), face_shape_from_path(ellipse_path(38, 36.4, 2))]
-        out += [face_shape_from_path(p, width=3) for p in with_mirror_image("M17.5 28.5 L30 33.8")]
+        out += [face_shape_from_path(p, width=3) for p in svg_path_and_mirror_image("M17.5 28.5 L30 33.8")]
     if mouth == "smile":
         out += [face_shape_from_path("M25.5 43.5 Q32 51 38.5 43.5", width=2.2)]
     elif mouth == "open":
