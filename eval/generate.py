@@ -98,7 +98,9 @@ def generate(config: Config, first_slots: int | None = None) -> int:
         elif config.engine.name != "local" and parts:
             draw_by_engine(parts, folder / "images", config, folder, standing)
         elif parts[rank::world]:
-            draw_attempts(load_stage(config, folder, processes), parts[rank::world], config, folder, processes)
+            draw_attempts(
+                load_drawing_stage_of_batch(config, folder, processes), parts[rank::world], config, folder, processes
+            )
         processes.wait_for_everyone()  # until all is drawn
     return print_what_was_drawn(config, folder, len(before)) if main else ExitCode.PASS
 
@@ -156,7 +158,7 @@ def require_unchanged_plan(folder: Path, config: Config, planned: tuple[str, str
             )
 
 
-def load_stage(config: Config, folder: Path, processes: PartialState) -> DrawPictures:
+def load_drawing_stage_of_batch(config: Config, folder: Path, processes: PartialState) -> DrawPictures:
     """Load base and LoRA into the stage that draws. On the way the main process draws the pictures of the base alone,
     and writes batch.json.
     """
@@ -182,7 +184,7 @@ def draw_rounds_with_early_stopping(config: Config, folder: Path, processes: Par
     stage, scorer = None, None
     while found := next_round(folder, size, attempts):
         if stage is None or scorer is None:
-            stage = load_stage(config, folder, processes)
+            stage = load_drawing_stage_of_batch(config, folder, processes)
             processes.wait_for_everyone()  # until the base's own pictures are there
             scorer = PreviewScorer(config, folder, stage.device)
         if processes.is_main_process:
@@ -291,7 +293,9 @@ def draw_by_engine(
             require_unchanged_plan(folder, config, planned)
             killed_parts.extend("pictures of the base alone" for row in killed if row == base_row["id"])
             of_plan = [by_id[row] for row in killed if row in by_id]
-            killed_parts.extend(", ".join(slot.file(attempt) for slot, attempt in part) for part in of_plan)
+            killed_parts.extend(
+                ", ".join(slot.picture_file_name(attempt) for slot, attempt in part) for part in of_plan
+            )
             for row, made in found.items():
                 contents = {name: array.tobytes() for name, array in made.items()}
                 if row == base_row["id"]:

@@ -115,7 +115,7 @@ def print_gains_and_changed_verdicts(
 ) -> None:
     """Print what each reader gains, and how many verdicts change in which way."""
     for gain in gains:
-        print(gain.sentence())
+        print(gain.ranking_gain_in_words())
     pairs = zip(before.verdicts, after.verdicts, strict=True)
     flips = [(old.verdict, new.verdict) for old, new in pairs if old.verdict != new.verdict]
     kinds = {f"{old} to {new}": flips.count((old, new)) for old, new in sorted(set(flips))}

@@ -171,7 +171,7 @@ def print_decided_and_left(session: ReviewSession) -> int:
     decided = counts["accept"] + counts["reject"]
     left = f"{counts['open']} left"
     if queue.purpose == "audit":
-        left = "that is enough" if session.has_ended() else "not enough yet"
+        left = "that is enough" if session.has_enough_labels() else "not enough yet"
     print(
         f"\nreview: {decided} decided ({counts['accept']} accept, {counts['reject']} reject), "
         f"{decided - session.decided_before} of them now; {left}"
@@ -183,5 +183,5 @@ def print_decided_and_left(session: ReviewSession) -> int:
         )
     print(f"Next: {queue.next_words}")
     if queue.fixed_order:
-        return ExitCode.PASS if session.has_ended() else ExitCode.EVIDENCE
+        return ExitCode.PASS if session.has_enough_labels() else ExitCode.EVIDENCE
     return ExitCode.REVIEW if counts["open"] else ExitCode.PASS

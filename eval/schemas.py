@@ -15,7 +15,7 @@ from pydantic_core import core_schema
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import PlanSlot
-from eval.lot.cost import CostRecord
+from eval.lot.cost import PackageCostRecord
 from eval.lot.early import EarlyStopRound, ScoredPreview
 from eval.lot.record import BatchRecord, SamplerTrial
 from eval.measuring.record import LotScoringRecord
@@ -48,7 +48,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "gate": GateRecord,  # gate.json
     "label": StoredLabel,  # what a row of labels.sqlite holds, and what is read of it
     "changes": ChangesSinceVersion,  # proof/changes.json of a package
-    "cost": CostRecord,  # proof/cost.json of a package
+    "cost": PackageCostRecord,  # proof/cost.json of a package
     "label-heads": LastLabelRowHashByPurpose,  # proof/labels.json of a package
     "marks": MarksReport,  # proof/marks.json of a package
     "policy": PolicyFile,  # a policy

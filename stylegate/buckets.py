@@ -22,13 +22,13 @@ class TrainingView(NamedTuple):
     width: int  # pixels
     height: int
 
-    def scale(self, size: tuple[int, int]) -> float:
+    def scale_factor_of_picture(self, size: tuple[int, int]) -> float:
         """The factor by which a picture of `size` (width, height) is scaled to cover the view; below 1 it shrinks."""
         return max(self.width / size[0], self.height / size[1])
 
     def cut_share(self, size: tuple[int, int]) -> float:
         """The share of the area of a picture of `size` (width, height) that lies outside the view, 0 to 1."""
-        return 1 - self.width * self.height / (size[0] * size[1] * self.scale(size) ** 2)
+        return 1 - self.width * self.height / (size[0] * size[1] * self.scale_factor_of_picture(size) ** 2)
 
 
 def bucket_width_and_height(aspect: float, resolution: int, multiple: int) -> tuple[int, int]:
@@ -80,7 +80,7 @@ def buckets_in_words(
     buckets = [[views[i] for i in found] for found in view_indices_by_bucket(views)]
     lines = [f"bucket {one[0].width} x {one[0].height}: {counted(len(one), 'picture')}" for one in buckets]
     cut = dict.fromkeys(names[v.item] for v in views if v.cut_share(sizes[v.item]) > MUCH_CUT)
-    small = dict.fromkeys(names[v.item] for v in views if v.scale(sizes[v.item]) > MUCH_ENLARGED)
+    small = dict.fromkeys(names[v.item] for v in views if v.scale_factor_of_picture(sizes[v.item]) > MUCH_ENLARGED)
     if cut:
         lines.append(f"note: more than {MUCH_CUT:.0%} is cut off for training: {picture_count_and_names([*cut])}")
     if small:
@@ -93,7 +93,7 @@ def buckets_in_words(
 def views_in_words(names: Sequence[str], sizes: Sequence[tuple[int, int]], views: Sequence[TrainingView]) -> list[str]:
     """A line for each view: the picture, its size, its bucket, and how much of the picture is cut off."""
     return [
-        f"  {names[view.item]}: {sizes[view.item][0]} x {sizes[view.item][1]} at {view.scale(sizes[view.item]):.2f} "
-        f"times its size in {view.width} x {view.height}, {abs(view.cut_share(sizes[view.item])):.0%} cut off"
-        for view in views
+        f"  {names[view.item]}: {size[0]} x {size[1]} at {view.scale_factor_of_picture(size):.2f} "
+        f"times its size in {view.width} x {view.height}, {abs(view.cut_share(size)):.0%} cut off"
+        for view, size in ((view, sizes[view.item]) for view in views)
     ]

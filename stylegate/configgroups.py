@@ -1,7 +1,7 @@
 """The groups of the configuration: the keys family.* to engine.*.
 
-`config_field()` keeps default, help text and range of a value together: `--help`, the range check and the golden list of
-keys (tests/golden/config_keys.txt) all read them from there.
+`config_field()` keeps default, help text and range of a value together: `--help`, the range check and the golden list
+of keys (tests/golden/config_keys.txt) all read them from there.
 """
 
 from dataclasses import dataclass, field

@@ -46,7 +46,7 @@ class ConversionDeviation(NamedTuple):
     change: float  # norm of the change of the layer that it was made of
 
     @property
-    def relative(self) -> float:
+    def relative_deviation(self) -> float:
         return self.of_change / self.change if self.change else 0.0
 
 
@@ -74,7 +74,7 @@ def convert(words: Sequence[str]) -> int:
         raise ConfigError(f"rank= is needed: {path} holds {', '.join(kinds)}", next_step=USAGE)
     plain, errors = plain_layers_and_deviations(layers, modules, wanted.rank)
     write_converted_file(wanted, plain, {name: layer.bias for name, layer in layers.items()}, metadata, modules)
-    worst = max(errors, key=lambda name: errors[name].relative)
+    worst = max(errors, key=lambda name: errors[name].relative_deviation)
     total = math.hypot(*(e.of_change for e in errors.values())) / (
         math.hypot(*(e.change for e in errors.values())) or 1
     )
@@ -82,7 +82,8 @@ def convert(words: Sequence[str]) -> int:
     rank = " to ".join(str(end) for end in dict.fromkeys((ranks[0], ranks[-1])))
     done = f"{counted(len(plain), 'layer')} ({', '.join(kinds)}), rank {rank}, alpha = rank"
     print(f"{files.display_path(wanted.out)}: {done}")
-    print(f"relative error of the weight changes: {total:.2g} in all, at most {errors[worst].relative:.2g} ({worst})")
+    most = errors[worst].relative_deviation
+    print(f"relative error of the weight changes: {total:.2g} in all, at most {most:.2g} ({worst})")
     return 0
 
 

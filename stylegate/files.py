@@ -212,7 +212,7 @@ def append_jsonl(path: Path, row: dict) -> None:
     if path.exists() and not ends_with_newline(path):
         held = path.read_bytes()
         start = held.rfind(b"\n") + 1
-        if is_json(held[start:]):
+        if is_valid_json(held[start:]):
             ending = "\n"
         else:
             os.truncate(path, start)
@@ -226,7 +226,7 @@ def ends_with_newline(path: Path) -> bool:
         return file.seek(0, os.SEEK_END) == 0 or (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n"
 
 
-def is_json(content: bytes) -> bool:
+def is_valid_json(content: bytes) -> bool:
     """Whether the bytes are one whole JSON value."""
     try:
         json.loads(content)

@@ -289,14 +289,14 @@ def shell_arguments_naming_run(config: configuration.Config) -> str:
     given, usual = configuration.config_as_dict(config), configuration.config_as_dict(configuration.Config())
     found = []
     for dotted in configuration.config_fields_by_key():
-        value, default = value_at(given, dotted), value_at(usual, dotted)
+        value, default = config_value_of_dotted_key(given, dotted), config_value_of_dotted_key(usual, dotted)
         if verb_keys_contain(RUN.split(), dotted) and value != default:
             plain = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
             found.append(f"{dotted}={shlex.quote(plain.replace(' ', '') if isinstance(value, list) else plain)}")
     return " ".join(found)
 
 
-def value_at(config: dict[str, Any], dotted: str) -> Any:
+def config_value_of_dotted_key(config: dict[str, Any], dotted: str) -> Any:
     """The value of a dotted key in a configuration as plain data."""
     for part in dotted.split("."):
         config = config[part]

@@ -5,7 +5,7 @@ from typing import Any
 
 from eval.judging.record import NOT_ASKED_FOR, GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict, picture_counts_by_check, worst_verdict
-from eval.lot.record import BatchConfigWords, BatchFacts, BatchRecord, DrawingSettings, ModelFamilyFacts, PlanFacts
+from eval.lot.record import BatchConfigValues, BatchFacts, BatchRecord, DrawingSettings, ModelFamilyFacts, PlanFacts
 from eval.policy.model import VERDICTS, Policy, PolicyCheck, Threshold
 
 SHA256 = "a" * 64
@@ -56,7 +56,7 @@ def batch_record(wanted: int) -> BatchRecord:
         plan=PlanFacts(exclude_training=True, seed=0, traits=None),
         generate=DrawingSettings(num_inference_steps=20, guidance_scale=3.0, batch_size=16),
     )
-    return BatchRecord(facts=facts, words=BatchConfigWords(brand=None, base="miniature", run=None), wanted=wanted)
+    return BatchRecord(facts=facts, words=BatchConfigValues(brand=None, base="miniature", run=None), wanted=wanted)
 
 
 def policy(share: float = 0.0, **more: Any) -> Policy:

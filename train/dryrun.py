@@ -194,7 +194,7 @@ def evaluation_operations_and_count(
 
 def num_weights_in_4_bits(denoiser: nn.Module) -> int:
     """The number of the denoiser's weights that hardware.nf4 would store in 4 bits."""
-    blocks = pipelines.transformer_blocks(denoiser)
+    blocks = pipelines.transformer_blocks_to_quantise(denoiser)
     linear = {m for block in blocks for m in block.modules() if isinstance(m, nn.Linear)}
     return sum(m.weight.numel() for m in linear)
 

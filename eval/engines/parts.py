@@ -50,17 +50,17 @@ def write_rows_to_do_in_parts(
     Each row has an `id`, a text that no other row has. Parts of an earlier start whose rows are the same have the same
     names and are kept. To a place that is far the file at a row's `path` goes too.
     """
-    place.write(SETTINGS, json_file_bytes(dict(settings)))
-    place.write(ERROR, b"")
+    place.write_or_remove_file(SETTINGS, json_file_bytes(dict(settings)))
+    place.write_or_remove_file(ERROR, b"")
     there, names = place.file_sizes_in_bytes_by_name(), []
     for start in range(0, len(rows), size):
         part = list(rows[start : start + size])
         names.append(name := files.canonical_sha256([settings, part])[:24])
         if place.is_far and any("path" in row for row in part) and not there.get(f"{name}.tar"):
-            place.write(f"{name}.tar", tar_bytes_of_row_pictures(part))
+            place.write_or_remove_file(f"{name}.tar", tar_bytes_of_row_pictures(part))
         if not there.get(f"{name}.json"):
-            place.write(f"{name}.json", json_file_bytes({"rows": part}))
-    place.write(NAMES, json_file_bytes(names))
+            place.write_or_remove_file(f"{name}.json", json_file_bytes({"rows": part}))
+    place.write_or_remove_file(NAMES, json_file_bytes(names))
     return names
 
 
@@ -95,7 +95,10 @@ def rows_with_local_picture_paths(
     if not (place.is_far and any("path" in row for row in rows)):
         yield rows
         return
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(place.read(f"{name}.tar"))) as tar:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tarfile.open(fileobj=io.BytesIO(place.read_file_bytes(f"{name}.tar"))) as tar,
+    ):
         tar.extractall(folder, filter="data")
         yield [row | {"path": str(Path(folder) / row["id"])} for row in rows]
 
@@ -129,9 +132,9 @@ def run_unfinished_parts(place: Place, names: Iterable[str], load_stage: Callabl
     stage = None
     try:
         for name in names:
-            if place.has(f"{name}.safetensors"):
+            if place.has_nonempty_file(f"{name}.safetensors"):
                 continue
-            if place.has(ERROR):
+            if place.has_nonempty_file(ERROR):
                 return
             if stage is None:
                 stage = load_stage(read_json(place, SETTINGS))
@@ -140,7 +143,7 @@ def run_unfinished_parts(place: Place, names: Iterable[str], load_stage: Callabl
     except Exception as error:
         told = error if isinstance(error, StylegateError) else error_for_user(error)
         kind = {"summary": told.summary, "problems": list(told.problems), "next_step": told.next_step} if told else {}
-        place.write(ERROR, json_file_bytes(kind or {"bug": traceback.format_exc()}))
+        place.write_or_remove_file(ERROR, json_file_bytes(kind or {"bug": traceback.format_exc()}))
 
 
 def run_stage_and_write_result(place: Place, name: str, rows: list[dict[str, Any]], stage: Stage) -> None:
@@ -150,7 +153,7 @@ def run_stage_and_write_result(place: Place, name: str, rows: list[dict[str, Any
     done between two of them is kept. A single row that killed so many workers is recorded as dead.
     """
     marks = [f"{name}.begun{i}" for i in range(MAX_DEATHS)]
-    left = next((mark for mark in marks if not place.has(mark)), None)
+    left = next((mark for mark in marks if not place.has_nonempty_file(mark)), None)
     if left is not None:
         with keep_mark_file_during_context(place, left):
             write_part_result(place, name, stage(rows), [])
@@ -160,16 +163,16 @@ def run_stage_and_write_result(place: Place, name: str, rows: list[dict[str, Any
         size = -(-len(rows) // PIECES)
         pieces = {f"{name}.{start}": rows[start : start + size] for start in range(0, len(rows), size)}
         for piece, some in pieces.items():
-            if not place.has(f"{piece}.safetensors"):
+            if not place.has_nonempty_file(f"{piece}.safetensors"):
                 run_stage_and_write_result(place, piece, some, stage)
         results = [read_part_result(place, piece) for piece in pieces]
         found = {row: one for part, _ in results for row, one in part.items()}
         write_part_result(place, name, found, [row for _, dead in results for row in dead])
         for piece in pieces:
-            place.write(f"{piece}.safetensors", b"")
+            place.write_or_remove_file(f"{piece}.safetensors", b"")
     for mark in marks:
-        if place.has(mark):
-            place.write(mark, b"")
+        if place.has_nonempty_file(mark):
+            place.write_or_remove_file(mark, b"")
 
 
 @contextmanager
@@ -177,18 +180,18 @@ def keep_mark_file_during_context(place: Place, mark: str) -> Iterator[None]:
     """A context: it writes the file `mark`, and removes it at its end, so that it stays only if the process dies
     inside.
     """
-    place.write(mark, b".")
+    place.write_or_remove_file(mark, b".")
     try:
         yield
     finally:
-        place.write(mark, b"")
+        place.write_or_remove_file(mark, b"")
 
 
 def write_part_result(place: Place, name: str, found: Mapping[str, Row], dead: list[str]) -> None:
     """Write what became of rows, by id, and the ids of those that killed their workers; whole or not at all."""
     arrays = {f"{row}/{column}": np.asarray(a, order="C") for row, one in found.items() for column, a in one.items()}
     told = {"part": name, "dead": json.dumps(dead)}
-    place.write(f"{name}.safetensors", save(arrays, told | {"sha256": digest_of_result(arrays, told)}))
+    place.write_or_remove_file(f"{name}.safetensors", save(arrays, told | {"sha256": digest_of_result(arrays, told)}))
 
 
 def digest_of_result(arrays: Mapping[str, NDArray], told: Mapping[str, str]) -> str:
@@ -203,7 +206,7 @@ def digest_of_result(arrays: Mapping[str, NDArray], told: Mapping[str, str]) -> 
 def read_json(place: Place, name: str) -> Any:
     """The value in a JSON file of the place. Raises DataError if the file is missing or torn."""
     try:
-        return json.loads(place.read(name))
+        return json.loads(place.read_file_bytes(name))
     except (FileNotFoundError, ValueError) as error:
         raise DataError(f"{place.display_path_of_file(name)} cannot be read: {error}", next_step=AGAIN) from None
 
@@ -225,7 +228,7 @@ def read_part_result(place: Place, name: str) -> tuple[dict[str, Row], list[str]
     """
     found: dict[str, Row] = {}
     try:
-        content = place.read(f"{name}.safetensors")
+        content = place.read_file_bytes(f"{name}.safetensors")
         arrays = load(content)
         told = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
         if told["part"] != name or told["sha256"] != digest_of_result(arrays, told):
@@ -244,7 +247,7 @@ def read_part_result(place: Place, name: str) -> tuple[dict[str, Row], list[str]
 
 def raise_error_of_workers(place: Place) -> None:
     """Raises the error that a worker wrote, if one did: DataError for what a person can mend, else RuntimeError."""
-    if place.has(ERROR):
+    if place.has_nonempty_file(ERROR):
         told = read_json(place, ERROR)
         if "bug" in told:
             raise RuntimeError(f"a worker failed:\n{told['bug']}")

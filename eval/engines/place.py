@@ -34,24 +34,24 @@ class FolderPlace:
                 sizes[path.name] = path.stat().st_size
         return sizes
 
-    def has(self, name: str) -> bool:
+    def has_nonempty_file(self, name: str) -> bool:
         """Whether there is a file of this name that is not empty."""
         with suppress(FileNotFoundError):
             return (self.folder / name).stat().st_size > 0
         return False
 
-    def read(self, name: str) -> bytes:
+    def read_file_bytes(self, name: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError."""
         return (self.folder / name).read_bytes()
 
-    def write(self, name: str, content: bytes) -> None:
+    def write_or_remove_file(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all; without content it is removed."""
         if content:
             files.write_atomically(self.folder / name, content)
         else:
             (self.folder / name).unlink(missing_ok=True)
 
-    def clear(self) -> None:
+    def remove_all_files(self) -> None:
         """Remove all of it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -91,17 +91,17 @@ class ObjectStorePlace:
         )
         return {info.base_name: info.size for info in found if info.type == self.fs.FileType.File}
 
-    def has(self, name: str) -> bool:
+    def has_nonempty_file(self, name: str) -> bool:
         return bool(self._call_store_client("look for", self.filesystem.get_file_info, f"{self.prefix}/{name}").size)
 
-    def read(self, name: str) -> bytes:
+    def read_file_bytes(self, name: str) -> bytes:
         def read_whole_object() -> bytes:
             with self.filesystem.open_input_stream(f"{self.prefix}/{name}", compression=None) as stream:
                 return stream.read()
 
         return self._call_store_client("read", read_whole_object)
 
-    def write(self, name: str, content: bytes) -> None:
+    def write_or_remove_file(self, name: str, content: bytes) -> None:
         def upload_object() -> None:
             stream = self.filesystem.open_output_stream(f"{self.prefix}/{name}", compression=None)
             stream.write(content)
@@ -109,7 +109,7 @@ class ObjectStorePlace:
 
         self._call_store_client("write", upload_object)
 
-    def clear(self) -> None:
+    def remove_all_files(self) -> None:
         """Remove all of it. Raises SurroundingsError where the store lets nothing be removed."""
         self._call_store_client("remove", self.filesystem.delete_dir_contents, self.prefix, missing_dir_ok=True)
 

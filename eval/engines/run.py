@@ -59,10 +59,10 @@ class EngineWork:
             self.place = self._place_for_parts()
             yield
             try:
-                self.place.clear()
+                self.place.remove_all_files()
             except StylegateError as error:
                 print(f"note: {error.summary}")
-            FolderPlace(self.folder).clear()
+            FolderPlace(self.folder).remove_all_files()
 
     def _place_for_parts(self) -> Place:
         """The folder, or a prefix of its own in engine.store, which another start finds again."""
@@ -79,7 +79,7 @@ class EngineWork:
         """
         for name in sorted(parts.names_of_finished_parts(self.place)):
             take(*parts.read_part_result(self.place, name))
-            self.place.write(f"{name}.safetensors", b"")
+            self.place.write_or_remove_file(f"{name}.safetensors", b"")
 
     def do_rows_in_parts(self, rows: Sequence[dict[str, Any]], size: int, take: Taken, on_gpu: bool) -> None:
         """Divide `rows` into parts of `size` rows and have the engine's workers do them. For each part, as soon as its

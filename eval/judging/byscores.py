@@ -26,7 +26,7 @@ def verdict_and_reasons(
     """
     found: list[tuple[float, Reason]] = []  # spreads above the line (below 0, or minus infinity without a score)
     for bound in bounds:
-        score, lines = scores.get(bound.score), bound.lines()
+        score, lines = scores.get(bound.score), bound.numeric_threshold_by_key()
         if score is None or not math.isfinite(score):
             if lines:
                 matters = any(LINES[name] != "warn" for name in lines)
@@ -100,7 +100,7 @@ def margins_of_rows_above_all_lines(
     """For each row of scores the margin in spreads if every score is at or above all its lines and no planned trait is
     unknown, else None.
     """
-    highest = [(bound, max(bound.lines().values(), default=-math.inf)) for bound in bounds]
+    highest = [(bound, max(bound.numeric_threshold_by_key().values(), default=-math.inf)) for bound in bounds]
     clear = np.array([row["error"] is None and bool(row["sha256"]) for row in rows], bool)
     if any(map(is_traits_check_that_holds_back, bounds)):
         clear &= np.array([not row.get(UNKNOWN_TRAITS) for row in rows], bool)
@@ -108,7 +108,7 @@ def margins_of_rows_above_all_lines(
     for bound, line in highest:
         scores = np.array([row.get(bound.score) for row in rows], float)  # None becomes NaN
         clear &= np.isfinite(scores) & (scores >= line)
-        holding = [line for name, line in bound.lines().items() if LINES[name] != "warn"]
+        holding = [line for name, line in bound.numeric_threshold_by_key().items() if LINES[name] != "warn"]
         if holding and SCORES[bound.score].graded:  # a score that is not graded, and holds, keeps no distance
             nearest = np.minimum(nearest, (scores - max(holding)) / bound.spread)
     clear &= np.isfinite(nearest)
@@ -205,7 +205,7 @@ def settle_review_reasons_by_aesthetic_score(
 
 def is_traits_check_that_holds_back(bound: ResolvedCheckLines) -> bool:
     """Whether a check asks for planned traits, and a picture without them is held back."""
-    return bound.score == "traits" and any(LINES[name] != "warn" for name in bound.lines())
+    return bound.score == "traits" and any(LINES[name] != "warn" for name in bound.numeric_threshold_by_key())
 
 
 def add_twin_or_traits_to_reasons(reasons: Iterable[Reason], row: Mapping[str, Any]) -> None:

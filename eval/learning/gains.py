@@ -46,7 +46,7 @@ class RankingGainByLearning(NamedTuple):
         """Whether the reader is measurably better: the interval of the change of area lies above 0."""
         return self.has_enough_pictures and self.change.low > 0
 
-    def sentence(self) -> str:
+    def ranking_gain_in_words(self) -> str:
         """The gain in words: the areas before and after with the 95 % interval of their difference, or that there are
         too few labels.
         """

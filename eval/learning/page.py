@@ -40,7 +40,7 @@ def write_learning_report_page(
     text = page_template(Path(__file__).parent, "learnt.html.j2").render(
         title=f"{lot.out.name}: what learning changes",
         recommended=gains[0].is_measurably_better,
-        gains=[gain.sentence() for gain in gains],
+        gains=[gain.ranking_gain_in_words() for gain in gains],
         advice=advice,
         sections=[template_data_of_flipped_verdicts(lot, pairs, kind, thumbnails) for kind in kinds],
         rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from eval.lot.record import (
-    BatchConfigWords,
+    BatchConfigValues,
     BatchFacts,
     BatchRecord,
     DrawingSettings,
@@ -235,7 +235,7 @@ def write_batch_record(folder: Path, facts: BatchFacts, config: Config) -> None:
         run = run or before.words.run  # batch=NAME alone, or the run's LoRA by its path
     BatchRecord(
         facts=facts,
-        words=BatchConfigWords(
+        words=BatchConfigValues(
             brand=config.brand,
             base=base_name_for_drawing(config),
             training_base=config.base if config.draw_base else "",

@@ -19,7 +19,7 @@ def read_compute_seconds_by_stage(folder: Path) -> dict[str, float]:
     return {stage: float(seconds) for stage, seconds in found.items() if isinstance(seconds, int | float)}
 
 
-class CostRecord(Record):
+class PackageCostRecord(Record):
     """proof/cost.json of a package: what its pictures cost, as the maker of the package counted it."""
 
     accepted: int
@@ -36,13 +36,13 @@ class CostRecord(Record):
 
 def cost_per_accepted(
     seconds: Mapping[str, float], accepted: int, price: float | None, stopped_early: int = 0
-) -> CostRecord:
+) -> PackageCostRecord:
     """What one accepted picture cost, by stage: the `seconds` of the whole batch over `accepted`, which is 1 or more;
     in money too where an hour has a `price`.
     """
     each = {stage: round(spent / accepted, 4) for stage, spent in seconds.items()}
     money = {} if price is None else {stage: round(price * spent / 3600, 8) for stage, spent in each.items()}
-    return CostRecord(
+    return PackageCostRecord(
         accepted=accepted,
         seconds_per_accepted=each,
         stopped_early=stopped_early,

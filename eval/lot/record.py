@@ -99,7 +99,7 @@ class BatchFacts(Record):
     """sha256 of the weights of the watermark that drawn pictures carry; left out where they carry none."""
 
 
-class BatchConfigWords(Record):
+class BatchConfigValues(Record):
     """The configuration values that planned the batch, from which later verbs find brand and training run again."""
 
     brand: str | None
@@ -118,7 +118,7 @@ class BatchRecord(Record):
     """The content of batch.json."""
 
     facts: BatchFacts
-    words: BatchConfigWords
+    words: BatchConfigValues
     wanted: int
     """Number of slots that must have an accepted picture."""
     max_attempts: int | None = None

@@ -77,7 +77,7 @@ class EncodingConditions(Record):
     """Threads of the processor that torch was given."""
 
 
-class BatchStyle(Record):
+class BatchMeanStyleScore(Record):
     """The whitened cosine of the pictures to the centre of the references, -1 to 1."""
 
     mean: float
@@ -93,7 +93,7 @@ class BatchStyle(Record):
 class BatchMeasures(Record):
     """Numbers of the batch, not of a picture. All are left out where the batch or the references are too few."""
 
-    style: BatchStyle | None = None
+    style: BatchMeanStyleScore | None = None
     mmd2: float | None = None
     """Squared maximum mean discrepancy (MMD²) between pictures and references; 0 on average for the same kind."""
     mmd2_p: float | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from eval.measuring.measured import MeasuredLot
-from eval.measuring.record import BatchMeasures, BatchStyle, StyleReadability
+from eval.measuring.record import BatchMeanStyleScore, BatchMeasures, StyleReadability
 from eval.scorers import batch, style
 from eval.scorers.prompt import READABLE
 
@@ -17,7 +17,7 @@ def measure_batch(measured: MeasuredLot) -> BatchMeasures:
     interval, own = style.mean_score_with_interval(pictures, references), float(measured.own["style"].mean())
     mmd2, mmd2_p = batch.squared_mmd_and_p_value(pictures, references)
     return BatchMeasures(
-        style=BatchStyle(mean=interval.mean, low=interval.low, high=interval.high, references=own),
+        style=BatchMeanStyleScore(mean=interval.mean, low=interval.low, high=interval.high, references=own),
         mmd2=mmd2,
         mmd2_p=mmd2_p,
         kid=batch.kernel_distance(pictures, references),

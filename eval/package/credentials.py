@@ -187,7 +187,7 @@ class ByteReplacement(NamedTuple):
     end: int
     inserted: bytes
 
-    def apply_to(self, content: bytes) -> bytes:
+    def bytes_after_replacement(self, content: bytes) -> bytes:
         """The content with the replacement done."""
         return content[: self.start] + self.inserted + content[self.end :]
 

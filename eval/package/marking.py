@@ -269,7 +269,7 @@ def signature_cache_row(before: bytes, after: bytes) -> Row:
 def signed_file_from_cache(before: bytes, row: Row) -> bytes:
     """The signed file, made again from the unsigned one and a cache entry; b"" if the entry does not fit."""
     start, end = row["span"].tolist()
-    after = ByteReplacement(start, end, row["inserted"].tobytes()).apply_to(before)
+    after = ByteReplacement(start, end, row["inserted"].tobytes()).bytes_after_replacement(before)
     return after if hashlib.sha256(after).digest() == row["sha256"].tobytes() else b""
 
 

@@ -11,14 +11,8 @@ from pathlib import Path
 
 CERTIFICATE, INCLUSION = "data/certificate.json", "proof/inclusion.jsonl"
 REVIEWERS = runpy.run_path(str(Path(__file__).with_name("verify_reviewers.py")))  # it lies beside this file
-known_rejects_in_words, num_known_rejects_missed_by_reviewer = (
-    REVIEWERS["known_rejects_in_words"],
-    REVIEWERS["num_known_rejects_missed_by_reviewer"],
-)
-bound_on_miss_rate, noticed_rejects_lower_bound = (
-    REVIEWERS["bound_on_miss_rate"],
-    REVIEWERS["noticed_rejects_lower_bound"],
-)
+known_rejects_in_words, missed_known_rejects = REVIEWERS["known_rejects_in_words"], REVIEWERS["missed_known_rejects"]
+bound_on_miss_rate, fewest_noticed_rejects = REVIEWERS["bound_on_miss_rate"], REVIEWERS["fewest_noticed_rejects"]
 is_reject, problems_with_audit_terms = REVIEWERS["is_reject"], REVIEWERS["problems_with_audit_terms"]
 
 
@@ -64,11 +58,7 @@ def recomputed_certificate_problems(found):
     answered = [(row["who"], row["sha256"]) for row in found.get("known_answers", [])]
     if set(known) & set(lot) or len(set(answered)) < len(answered):
         problems.append("a known reject is a picture of the lot, or was answered twice")
-    eyes = (
-        (bound_on_miss_rate(num_known_rejects_missed_by_reviewer(found), len(known), 0.2 * delta), 0.05 * delta)
-        if known
-        else None
-    )
+    eyes = (bound_on_miss_rate(missed_known_rejects(found), len(known), 0.2 * delta), 0.05 * delta) if known else None
     if not abs(part.get("miss_rate", 0) - (eyes or (0,))[0]) <= 1e-5:  # NaN too
         problems.append("what the reviewers miss does not follow from their answers to known rejects")
     goal = 0.75 * delta if known else delta
@@ -130,7 +120,7 @@ def labels_until_proven(labels, size, alpha, delta, weights, design, eyes=None):
     for already in sorted({0, *numbers}):
         rejects = math.floor(alpha * (size - already) + 1e-9) + already + 1
         sure = wealth_goal_reached_after_each_label(
-            labels, size, bets, noticed_rejects_lower_bound(rejects, eyes), weights, design, 1 / delta
+            labels, size, bets, fewest_noticed_rejects(rejects, eyes), weights, design, 1 / delta
         )
         for count, number in enumerate(numbers, start=1):
             if number == already and sure[count - 1]:

@@ -157,7 +157,7 @@ def do_one_round_of_swaps(table: PlanUnderRepair, sums: np.ndarray, held: np.nda
 def mask_of_disjoint_swaps(
     wanted: np.ndarray, first: np.ndarray, second: np.ndarray, sums: list[np.ndarray]
 ) -> np.ndarray:
-    """The indices of proposed swaps that touch no row, and make no combination, that a swap before them does."""
+    """[n] whether each of the n wanted swaps touches no row, and makes no combination, that a swap before it does."""
     good = np.ones(len(wanted), bool)
     for one, other in ((first, second), sums):
         both = np.stack([one[wanted], other[wanted]], axis=1).ravel()

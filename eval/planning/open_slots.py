@@ -83,7 +83,7 @@ class ItemInformationContent(NamedTuple):
     unique: np.ndarray  # [n] how many of its values no other item has
     entropy: np.ndarray  # [] of the collection, or [n] where each item is in one of its own; score = bits / entropy
 
-    def scores(self) -> np.ndarray:
+    def openrarity_scores(self) -> np.ndarray:
         """[n] OpenRarity's scores; 0 where all items are the same."""
         return self.bits / np.where(self.entropy > 1e-12, self.entropy, 1.0)
 
@@ -107,7 +107,7 @@ def rarity_scores_and_ranks(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray
     It is eval/planning/rarity.py for many items at once.
     """
     found, size = information_content_of_items(columns), len(columns)
-    scores, unique = found.scores(), found.unique
+    scores, unique = found.openrarity_scores(), found.unique
     order = np.lexsort((-scores, -unique))
     ordered = scores[order]
     tied = np.zeros(size, bool)
@@ -135,7 +135,7 @@ def rarity_scores_and_ranks_if_added(columns: np.ndarray, others: np.ndarray) ->
     before = information_content_of_items(columns)
     keys = np.sort(before.unique * UNIQUE_FIRST + before.bits)
     above = len(keys) - np.searchsorted(keys, unique * UNIQUE_FIRST + bits + TIED, side="right")
-    return ItemInformationContent(bits, unique, entropy).scores(), 1.0 + above
+    return ItemInformationContent(bits, unique, entropy).openrarity_scores(), 1.0 + above
 
 
 def counts_times_log2(counts: np.ndarray) -> np.ndarray:

@@ -97,7 +97,9 @@ class PlanConstraints:
 
 
 def make_plan_constraints(file: TraitsFile, size: int, excluded: Iterable[Mapping[str, str]] = ()) -> PlanConstraints:
-    """The problem of a traits file for `size` slots. Raises DataError if counts do not add up or slots do not exist."""
+    """The constraints of a traits file for `size` slots. Raises DataError if counts do not add up or slots do not
+    exist.
+    """
     problems = [
         f"one_of_ones[{i}].slot: {one.slot} is beyond the {size} slots of the plan"
         for i, one in enumerate(file.one_of_ones)

@@ -54,7 +54,7 @@ def make_slot_from_traits(
 ) -> PlanSlot:
     """The slot `number` with these traits. Its prompt is made from the traits, or is that of the one-of-one `one`."""
     text = one.prompt if one and one.prompt is not None else file.prompt
-    phrases = {trait: file.phrase(trait, value) for trait, value in traits.items()}
+    phrases = {trait: file.phrase_of_value_in_prompt(trait, value) for trait, value in traits.items()}
     return PlanSlot(
         slot=number,
         prompt=brand.prompt_with_trigger(prompt_without_empty_phrases(text.format(trigger=brand.trigger, **phrases))),

@@ -47,7 +47,8 @@ def solve_plan(problem: PlanConstraints, seed: int) -> np.ndarray:
 
 
 def require_feasible_and_return_spare_bits(problem: PlanConstraints) -> float:
-    """The bits of room of a plan (feasible.spare_entropy_bits_for_distinct_slots), if counts and rules do not exclude each other.
+    """The bits of room of a plan (`spare_entropy_bits_for_distinct_slots`), if counts and rules do not exclude each
+    other.
 
     Raises DataError where they do, with the rules that conflict and the nearest counts that do not.
     """

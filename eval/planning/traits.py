@@ -191,7 +191,7 @@ class TraitsFile(Record):
     one_of_ones: list[OneOfOne] = Field(default_factory=list)
     """Slots that are designed by hand."""
 
-    def phrase(self, trait: str, value: str) -> str:
+    def phrase_of_value_in_prompt(self, trait: str, value: str) -> str:
         """The words for a value in the prompt."""
         spec = self.traits[trait].get(value)
         return spec.phrase if spec else value

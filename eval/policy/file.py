@@ -111,7 +111,7 @@ def problems_between_checks(checks: Mapping[str, PolicyCheck], all_given: bool) 
         if score == MARGIN and not check.calibrated:
             problems.append(f"checks.{MARGIN}: has no lines of its own; write `{MARGIN}: {CALIBRATED}`")
             continue
-        for name, line in check.lines().items():
+        for name, line in check.threshold_by_key().items():
             for number in (line.number, line.alone):
                 if number is not None and not can_score_fall_below(score, number):
                     lowest = SCORES[score].lowest
@@ -128,7 +128,7 @@ def problems_between_checks(checks: Mapping[str, PolicyCheck], all_given: bool) 
 
 def problems_of_ineffective_thresholds(score: str, check: PolicyCheck) -> list[str]:
     """A sentence for each line of a check below which a picture is always below a worse line too."""
-    lines = list(check.lines().items())  # the worst consequence first
+    lines = list(check.threshold_by_key().items())  # the worst consequence first
     return [
         f"checks.{score}.{name}: never acts, since what is below it is below {worse} already; write a higher number"
         for (worse, above), (name, line) in pairwise(lines)
@@ -138,7 +138,7 @@ def problems_of_ineffective_thresholds(score: str, check: PolicyCheck) -> list[s
 
 def can_keep_from_acceptance(check: PolicyCheck) -> bool:
     """Whether the check can keep a picture from being accepted. A warning cannot."""
-    return check.calibrated or any(LINES[name] != "warn" for name in check.lines())
+    return check.calibrated or any(LINES[name] != "warn" for name in check.threshold_by_key())
 
 
 def policy_in_words(policy: Policy, path: Path) -> list[str]:
@@ -153,7 +153,7 @@ def policy_in_words(policy: Policy, path: Path) -> list[str]:
         lines.append(f"{score}: {does}")
         lines += ["    accept, review and reject by labels (stylegate calibrate)"] if check.calibrated else []
         lines += ["    left out where it cannot be computed"] if check.optional else []
-        for name, threshold in check.lines().items():
+        for name, threshold in check.threshold_by_key().items():
             lines.append(f"    {name.removesuffix('_below').replace('_', ' ')} below {threshold_in_words(threshold)}")
     for measure, rule in policy.batch.items():
         lines.append(f"batch, {measure}: {MEASURES[measure]}")

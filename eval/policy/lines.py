@@ -25,13 +25,13 @@ class ResolvedCheckLines:
     fail_batch_below: float | None = None
     spread: float = 1.0  # of the references; the score's resolution where there are none
 
-    def lines(self) -> dict[str, float]:
+    def numeric_threshold_by_key(self) -> dict[str, float]:
         """The lines that the check has, as key of the policy -> number, the worst consequence first."""
         return {name: line for name in LINES if (line := getattr(self, name)) is not None}
 
     def can_keep_from_acceptance(self) -> bool:
         """Whether a score can lie below a line that keeps a picture from being accepted. A warning does not."""
-        lines = [line for name, line in self.lines().items() if LINES[name] != "warn"]
+        lines = [line for name, line in self.numeric_threshold_by_key().items() if LINES[name] != "warn"]
         return any(can_score_fall_below(self.score, line) for line in lines)
 
     def distance_in_spreads(self, score: float) -> float | None:
@@ -39,7 +39,7 @@ class ResolvedCheckLines:
 
         None if there is no such line, and for a score that is only right or wrong (not graded) and is right.
         """
-        lines = [line for name, line in self.lines().items() if LINES[name] != "warn"]
+        lines = [line for name, line in self.numeric_threshold_by_key().items() if LINES[name] != "warn"]
         if not lines or (score >= max(lines) and not SCORES[self.score].graded):
             return None
         return (score - max(lines)) / self.spread
@@ -70,8 +70,10 @@ def resolve_check_lines(
         own = references.get(score)
         enough = own if own is not None and len(own) >= MIN_REFERENCES else None
         known = foreign.get(score, ()), copies.get(score, ())
-        values = {name: line.number_for_references(score, enough, *known) for name, line in check.lines().items()}
-        relative = any(line.is_relative_to_references for line in check.lines().values())
+        values = {
+            name: line.number_for_references(score, enough, *known) for name, line in check.threshold_by_key().items()
+        }
+        relative = any(line.is_relative_to_references for line in check.threshold_by_key().values())
         computed = score in columns and any(value is not None for value in values.values())
         if computed:
             width = score_spread(score, enough) if enough is not None else SCORES[score].resolution
@@ -119,7 +121,7 @@ def notes_on_checks_without_effect(bounds: list[ResolvedCheckLines]) -> list[str
     """
     found = []
     for bound in bounds:
-        lines = ", ".join(f"{name} {line:g}" for name, line in bound.lines().items())
+        lines = ", ".join(f"{name} {line:g}" for name, line in bound.numeric_threshold_by_key().items())
         found.append(
             f"{bound.score}: only warns, or no score is so low ({lines}; it begins at {SCORES[bound.score].lowest:g})"
         )

@@ -261,9 +261,9 @@ class PolicyCheck(ImmutablePolicyPart):
     @model_validator(mode="after")
     def require_thresholds_or_calibrated(self) -> Self:
         """The check, if it has lines of its own or is calibrated, and not both. Raises ValueError otherwise."""
-        if self.calibrated and (self.lines() or self.optional):
+        if self.calibrated and (self.threshold_by_key() or self.optional):
             raise ValueError(f"`{CALIBRATED}` stands alone: its lines come from labels")
-        if not self.calibrated and not self.lines():
+        if not self.calibrated and not self.threshold_by_key():
             raise ValueError("needs reject_below or review_below (or warn_below, fail_batch_below)")
         return self
 
@@ -271,7 +271,7 @@ class PolicyCheck(ImmutablePolicyPart):
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"anyOf": [{"const": CALIBRATED}, handler(core)]}
 
-    def lines(self) -> dict[str, Threshold]:
+    def threshold_by_key(self) -> dict[str, Threshold]:
         """The lines that are given, by key, the worst consequence first."""
         return {name: line for name in LINES if (line := getattr(self, name)) is not None}
 

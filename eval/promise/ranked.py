@@ -160,8 +160,5 @@ def choose_audit_design(
         if area < WORTH:
             return None, f"every picture is as likely to come next: the ranking is worth too little ({evidence})"
         return BY_MARGIN, f"pictures near a line come a little earlier, and a reject costs less there ({evidence})"
-    return (
-        BY_MARGIN,
-        "pictures near a line come a little earlier, and a reject costs less there; that the ranking is "
-        + ("good is not assumed"),
-    )
+    says = "pictures near a line come a little earlier, and a reject costs less there"
+    return BY_MARGIN, f"{says}; that the ranking is good is not assumed"

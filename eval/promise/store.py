@@ -4,8 +4,8 @@ Rows are only ever added, and each one holds the hash of the row before it: whoe
 breaks the chain, and reading says where. Whoever writes the whole file anew can make a chain that holds; therefore the
 gate's record and the package name the hash of the last row (`last_row_hash_by_purpose`).
 
-A row is there whole once `append_label_store_rows` returns, and stays whatever happens to the process or the machine (SQLite,
-write-ahead log, synchronous=FULL). Any number of processes may read and append at the same time.
+A row is there whole once `append_label_store_rows` returns, and stays whatever happens to the process or the machine
+(SQLite, write-ahead log, synchronous=FULL). Any number of processes may read and append at the same time.
 """
 
 import contextlib
@@ -93,8 +93,9 @@ def num_label_store_rows(out: Path) -> int:
 
 @contextlib.contextmanager
 def frozen_label_store_reads() -> Iterator[None]:
-    """Inside, every `read_all_label_store_rows` of a folder in this thread gives the rows that the first one gave, unless this
-    thread adds some: what is judged by them, and the hash that names them, are of one moment, whoever adds rows.
+    """Inside, every `read_all_label_store_rows` of a folder in this thread gives the rows that the first one gave,
+    unless this thread adds some: what is judged by them, and the hash that names them, are of one moment, whoever adds
+    rows.
     """
     token = _ROWS_OF_ONE_MOMENT.set({})
     try:

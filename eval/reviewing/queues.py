@@ -53,22 +53,18 @@ class ReviewQueue:
     pictures: dict[str, ReviewPicture]  # by sha256: the ones that are asked about
     checks: dict[str, list[str]]  # by sha256: the checks for which a picture is in review, sorted
     board: list[ReviewPicture]  # references, which show the style
-    known_rejects: list[
-        ReviewPicture
-    ]  # hidden among the others: in a review rejects of the gate, in an audit spoilt copies
+    known_rejects: list[ReviewPicture]  # hidden among others: in a review the gate's rejects, in an audit spoilt copies
     trait_values: dict[str, list[str]]  # every value that a planned trait may show
     next_words: str  # the command to run when the review has ended
     second_look_share: float = SECOND_LOOKS
     purpose: Purpose = "review"
     fixed_order: tuple[str, ...] = ()  # of an audit or a calibration; empty for pictures in review
     under: str = ""  # of a calibration: digest of its pool and policy
-    has_ended: Callable[[list[Label], list[Label]], bool] = (
-        never_enough_labels  # of an audit or a calibration: whether these
-    )
-    # labels, and answers to known rejects, are enough
+    # Of an audit or a calibration: whether these labels, and answers to known rejects, are enough.
+    has_ended: Callable[[list[Label], list[Label]], bool] = never_enough_labels
     opinions: dict[str, list[dict[str, str]]] = field(
         default_factory=dict
-    )  # of disagreements: sha256 -> verdict and why
+    )  # of disagreements: verdict and why by sha256
     known_reject_window: int = 0  # of an audit: the first pictures, so many, that known rejects are hidden among
 
     @property

@@ -153,7 +153,7 @@ class ReviewSession:
         latest = {sha256: rows[-1] for sha256, rows in self.standing.items() if rows}
         return labels.labels_before_first_gap(self.queue.fixed_order, latest)
 
-    def has_ended(self) -> bool:
+    def has_enough_labels(self) -> bool:
         """Whether an audit or a calibration has all the labels that it needs; False for pictures in review."""
         return bool(self.queue.fixed_order) and self.queue.has_ended(
             self.labels_before_first_gap(), self.first_answers_to_known_rejects()
@@ -236,7 +236,7 @@ class ReviewSession:
             return "the picture has a label by now" if is_known or answer.sha256 in {a.sha256 for a in before} else ""
         if self.standing[answer.sha256]:
             return "the picture has a label by now"
-        if self.has_ended():
+        if self.has_enough_labels():
             return "the labels were enough before: no further one is asked for"
         place = len(self.labels_before_first_gap()) + sum(not self.queue.is_known_reject(a.sha256) for a in before)
         following = self.queue.fixed_order[place : place + 1]
@@ -325,7 +325,7 @@ class ReviewSession:
         return {
             "changes": len(self.changes),
             "changed": {sha256: not self.is_open_for(who, sha256) for sha256 in changed},
-            "ended": self.has_ended(),
+            "ended": self.has_enough_labels(),
         }
 
     def initial_page_data(self, who: str) -> dict[str, Any]:
@@ -344,7 +344,7 @@ class ReviewSession:
             closed = sum(not self.is_open_for(who, sha256) for sha256 in self.standing)
             repeats = self._repeats_for_self_agreement(who, len(order))
             if queue.fixed_order:
-                order = [] if self.has_ended() else self._remaining_fixed_order(who)
+                order = [] if self.has_enough_labels() else self._remaining_fixed_order(who)
             elif all(queue.is_known_reject(sha256) for sha256 in order):
                 order, repeats = [], set()  # nothing is left to decide: no picture is shown to measure somebody alone
             else:

@@ -23,12 +23,12 @@ def make_gaussian_kernel(x: NDArray, y: NDArray) -> Callable[[NDArray, NDArray],
     """
     width = float(np.median(pdist(np.concatenate([x, y]), "sqeuclidean")))
 
-    def kernel(a: NDArray, b: NDArray) -> NDArray:
+    def gaussian_kernel(a: NDArray, b: NDArray) -> NDArray:
         """[n, m] the kernel of each row of a [n, d] and each row of b [m, d]."""
         squares = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
         return np.exp(-np.maximum(squares, 0) / max(width, 1e-12))
 
-    return kernel
+    return gaussian_kernel
 
 
 def cubic_kernel(a: NDArray, b: NDArray) -> NDArray:

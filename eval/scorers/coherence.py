@@ -77,7 +77,7 @@ def melted_copies(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     random, n = np.random.default_rng(0), len(signatures)
 
-    def noise(width: float) -> NDArray:
+    def smooth_random_noise(width: float) -> NDArray:
         """[n, 64, 64] smooth noise of deviation 1."""
         rough = random.standard_normal((n, SIDE, SIDE), np.float32)
         smooth = ndimage.gaussian_filter(rough, (0, width, width), mode="wrap")
@@ -85,11 +85,12 @@ def melted_copies(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     def random_blend_masks() -> NDArray:
         """[n, 64, 64, 1] between 0 and 1, mostly near either."""
-        return 1 / (1 + np.exp(-STEEP * noise(PARTS)))[..., None]
+        return 1 / (1 + np.exp(-STEEP * smooth_random_noise(PARTS)))[..., None]
 
     mixed = signatures + random_blend_masks() * (np.roll(signatures, 1, axis=0).astype(np.float32) - signatures)
     rows, columns = (
-        np.clip(np.rint(grid + BENT * noise(WAVES)), 0, SIDE - 1).astype(int) for grid in np.indices((SIDE, SIDE))
+        np.clip(np.rint(grid + BENT * smooth_random_noise(WAVES)), 0, SIDE - 1).astype(int)
+        for grid in np.indices((SIDE, SIDE))
     )
     bent = blurred_pictures(mixed[np.arange(n)[:, None, None], rows, columns], JAGGED)
     return np.rint(bent + random_blend_masks() * (blurred_pictures(bent, BLURRED) - bent)).clip(0, 255).astype(np.uint8)

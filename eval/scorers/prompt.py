@@ -54,10 +54,12 @@ class CalibratedTraitClassifier(NamedTuple):
     offset: float
     own: NDArray[np.float64]  # [references] their log-odds by readers that do not know them, NaN where unknown
 
-    def log_odds(self, rows: PictureEmbeddings, planned: Sequence[str]) -> NDArray[np.float64]:
+    def log_odds_of_planned_value(self, rows: PictureEmbeddings, planned: Sequence[str]) -> NDArray[np.float64]:
         """[n] log-odds that each picture shows its planned value, and no other value of the trait."""
         numbers = np.array([self.values.index(value) for value in planned])
-        return self.slope * lead_over_other_values(self.reader.responses(rows), numbers) + self.offset
+        return (
+            self.slope * lead_over_other_values(self.reader.response_of_each_trait_value(rows), numbers) + self.offset
+        )
 
 
 class LinearTraitClassifier(NamedTuple):
@@ -66,7 +68,7 @@ class LinearTraitClassifier(NamedTuple):
     mean: NDArray[np.float64]  # [d + p]
     weights: NDArray[np.float64]  # [values, d + p]
 
-    def responses(self, rows: PictureEmbeddings) -> NDArray[np.float64]:
+    def response_of_each_trait_value(self, rows: PictureEmbeddings) -> NDArray[np.float64]:
         """[n, values] response for each value of the trait; near 1 for the value that is seen."""
         return (embedding_and_patches_in_one_row(rows) - self.mean) @ self.weights.T
 
@@ -117,7 +119,7 @@ def fit_trait_classifiers(
         responses = np.zeros((len(known), len(options)))
         for fold in range(FOLDS):
             out = np.arange(len(known)) % FOLDS == fold
-            responses[out] = fit_classifier_of_one_trait(np.flatnonzero(~out), *of_trait).responses(
+            responses[out] = fit_classifier_of_one_trait(np.flatnonzero(~out), *of_trait).response_of_each_trait_value(
                 embeddings_and_patches_at(references, known[out])
             )
         right = lead_over_other_values(responses, numbers)
@@ -214,7 +216,7 @@ def log_odds_of_planned_traits(
         asked = np.array([i for i, row in enumerate(planned) if row.get(trait) in reading.values], int)
         for start in range(0, len(asked), BLOCK):
             block = asked[start : start + BLOCK]
-            each[k, block] = reading.log_odds(
+            each[k, block] = reading.log_odds_of_planned_value(
                 embeddings_and_patches_at(rows, block), [planned[i][trait] for i in block]
             )
     whole = log_odds_that_all_traits_show(each)
@@ -241,7 +243,7 @@ def predicted_trait_values_of_pictures(
     for trait, reading in readable.items():
         for start in range(0, len(found), BLOCK):
             block = np.arange(start, min(start + BLOCK, len(found)))
-            seen = reading.reader.responses(embeddings_and_patches_at(rows, block)).argmax(1)
+            seen = reading.reader.response_of_each_trait_value(embeddings_and_patches_at(rows, block)).argmax(1)
             for i, number in zip(block, seen, strict=True):
                 found[i][trait] = reading.values[number]
     return found

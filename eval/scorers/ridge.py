@@ -29,7 +29,7 @@ class FittedRidge(NamedTuple):
 
         `views` rows [i, i + n / views, ...] of equal weight show one picture, and are left out together.
         """
-        hat_roots = self.hat_roots(rows, weights)
+        hat_roots = self.square_root_of_hat_matrix(rows, weights)
         hat = column_products_within_each_picture(hat_roots, hat_roots, views)
         return truth - errors_left_out(hat, truth - self.predicted_responses(rows))
 
@@ -46,7 +46,10 @@ class FittedRidge(NamedTuple):
         It follows from the hat matrix H: without the rows S, the weighted errors of S are (1 - H_SS)^-1 times theirs,
         and the entries of other rows R and T are H_RT + H_RS (1 - H_SS)^-1 H_ST.
         """
-        roots, other_roots = self.hat_roots(apart[0], apart[2]), self.hat_roots(others[0], others[2])
+        roots, other_roots = (
+            self.square_root_of_hat_matrix(apart[0], apart[2]),
+            self.square_root_of_hat_matrix(others[0], others[2]),
+        )
         sides = np.sqrt(apart[2]), np.sqrt(others[2])
         errors = [
             side * (t - self.predicted_responses(rows))
@@ -61,7 +64,7 @@ class FittedRidge(NamedTuple):
         left = errors_left_out(hat, (errors[1] + across.T @ solved[:, 0]) / sides[1])
         return alone, others[1] - left
 
-    def hat_roots(self, rows: NDArray, weights: NDArray) -> NDArray[np.float64]:
+    def square_root_of_hat_matrix(self, rows: NDArray, weights: NDArray) -> NDArray[np.float64]:
         """[k + 1, n] columns whose products with one another are the hat matrix of these rows [n, k], for errors
         times the roots of the weights.
         """

@@ -127,7 +127,7 @@ def quantise_to_four_bits(models: LoadedBaseModel, device: torch.device) -> Load
     """
     layer_of, weight_of = bitsandbytes_classes()
     dtype: Any = models.denoiser.dtype
-    for block in transformer_blocks(models.denoiser):
+    for block in transformer_blocks_to_quantise(models.denoiser):
         for parent in list(block.modules()):
             for name, layer in list(parent.named_children()):
                 if type(layer) is torch.nn.Linear:
@@ -139,7 +139,7 @@ def quantise_to_four_bits(models: LoadedBaseModel, device: torch.device) -> Load
     return models._replace(sha256=digest_of_base_in_4_bits(models.sha256))
 
 
-def transformer_blocks(denoiser: torch.nn.Module) -> list[torch.nn.Module]:
+def transformer_blocks_to_quantise(denoiser: torch.nn.Module) -> list[torch.nn.Module]:
     """The denoiser's modules whose class is called ...TransformerBlock: those that hardware.nf4 quantises."""
     return [module for module in denoiser.modules() if type(module).__name__.endswith("TransformerBlock")]
 

@@ -110,7 +110,7 @@ def measure(brand: str, place: Path) -> None:
         accepted.append((taken.mean(), (~good)[taken].mean() if taken.any() else 0.0))
     gain = ranking_gain_of_new_scores(f"{brand}, fresh lot", good, rankings[0], rankings[1], ALPHA)
     best = min(1.0, good.mean() / (1 - ALPHA))
-    print(f"\nRESULT {gain.sentence()}; at best {best:.0%}")
+    print(f"\nRESULT {gain.ranking_gain_in_words()}; at best {best:.0%}")
     for when, (share, rejects) in zip(("before", "after"), accepted, strict=True):
         print(f"RESULT {brand}: accepted by the gate alone {when} {share:.3f}, rejects among them {rejects:.3f}")
 

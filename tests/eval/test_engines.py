@@ -65,10 +65,10 @@ def place(tmp_path: Path) -> FolderPlace:
 def test_a_file_that_a_worker_removes_meanwhile_is_passed_over(
     place: FolderPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.write("left", b".")
+    place.write_or_remove_file("left", b".")
     gone = [place.folder / "part.begun0", place.folder / "left"]
     monkeypatch.setattr(Path, "iterdir", lambda folder: iter(gone))
-    assert place.file_sizes_in_bytes_by_name() == {"left": 1} and not place.has("part.begun0")
+    assert place.file_sizes_in_bytes_by_name() == {"left": 1} and not place.has_nonempty_file("part.begun0")
 
 
 @pytest.fixture
@@ -125,10 +125,10 @@ def test_finished_parts_are_never_done_twice_whatever_the_clock_says_and_others_
 def test_a_result_that_is_not_as_its_worker_wrote_it_is_refused(place: FolderPlace) -> None:
     names = parts.write_rows_to_do_in_parts(place, {}, ROWS, 4)
     parts.run_unfinished_parts(place, names, lambda settings: doubled)
-    first, second = (place.read(f"{name}.safetensors") for name in names[:2])
+    first, second = (place.read_file_bytes(f"{name}.safetensors") for name in names[:2])
     assert parts.read_part_result(place, names[0])[0]["1"]["twice"] == 2
     for other in (first[:-1] + b"\x07", first[:100], second, b"cut"):
-        place.write(f"{names[0]}.safetensors", other)
+        place.write_or_remove_file(f"{names[0]}.safetensors", other)
         with pytest.raises(DataError, match="is no whole result"):
             parts.read_part_result(place, names[0])
 
@@ -248,7 +248,7 @@ def test_parts_pictures_and_results_lie_in_an_object_store(
         assert taken == {name: b"picture " + name.encode() for name in pictures}
         assert [name for name in work.place.file_sizes_in_bytes_by_name() if name.endswith(".tar")], "they were sent"
         assert not list((work.folder / "parts").glob("*")), "nothing of it lies here"
-        work.place.write("settings.json", b"{}")
+        work.place.write_or_remove_file("settings.json", b"{}")
         with pytest.raises(DataError, match=r"s3://acme/parts/\w+/\w+.json was changed after it was made"):
             parts.run_unfinished_parts(work.place, ["0" * 24], lambda settings: reads)
             parts.read_rows_to_do_in_part(work.place, min(parts.names_of_finished_parts(work.place)))

@@ -48,10 +48,10 @@ def test_the_bound_is_the_exact_binomial_one() -> None:
 
 def test_a_reviewer_rejects_fewer_than_that_with_a_small_chance_only() -> None:
     for rejects, miss in ((0, 0.3), (4, 0.5), (351, 0.1), (351, 0.0)):
-        fewest = eyes.fewest_rejects_noticed(rejects, miss, 0.0025)
+        fewest = eyes.lower_bound_on_noticed_rejects(rejects, miss, 0.0025)
         assert binom.cdf(fewest - 1, rejects, 1 - miss) <= 0.0025
         assert fewest == rejects or binom.cdf(fewest, rejects, 1 - miss) > 0.0025
-    assert eyes.fewest_rejects_noticed(351, 1.0, 0.0025) == 0
+    assert eyes.lower_bound_on_noticed_rejects(351, 1.0, 0.0025) == 0
 
 
 def test_shares_of_delta_add_up_to_it() -> None:

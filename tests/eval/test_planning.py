@@ -570,7 +570,10 @@ def test_layers_stand_in_the_order_of_their_numbers_and_hold_only_pictures(run, 
     assert {v: spec.weight for v, spec in file.traits["T2"].items()} == {"Wide_Open": 3, "Drawn": 2}
     assert "note: cannot be read as pictures, so no values: 2 T2/Broken#5.png (no picture of a known format)" in text
     assert all(f"2 T2/{name} (" in text for name in ("Sword source.psd", "Torn#5.png", "Cut#2.jpg"))
-    assert file.phrase("T2", "Wide_Open") == "Wide Open" and file.phrase("T2", "Drawn") == "Drawn"
+    assert (
+        file.phrase_of_value_in_prompt("T2", "Wide_Open") == "Wide Open"
+        and file.phrase_of_value_in_prompt("T2", "Drawn") == "Drawn"
+    )
     learned = read_brand_set(brand_folder("neon")).splits["train"]
     assert "neon/train/metadata.jsonl read" in text and sum(f"      {item.text}\n" in text for item in learned) == 2
     for path in (folder / "2 T2").glob("*#*"):

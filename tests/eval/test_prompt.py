@@ -90,7 +90,7 @@ def test_trait_log_odds_equal_a_slow_reader(beside: int) -> None:
     assert reading.slope > 0 and np.mean(reading.slope * wrong + reading.offset < 0) > 0.9 < np.mean(reading.own > 0)
     other = rows(seen_of(rows_of(9), 0.2))
     wanted = [reading.slope * margin(slow(list(range(30)), picture), 1) + reading.offset for picture in both(other)]
-    assert reading.log_odds(other, ["red"] * 9) == pytest.approx(wanted, abs=1e-6)
+    assert reading.log_odds_of_planned_value(other, ["red"] * 9) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_reader_sees_what_only_the_patches_show() -> None:
@@ -114,7 +114,9 @@ def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:
     planned = [*truth[:38], {"body": "blue" if truth[38]["body"] != "blue" else "red"}, {}]
     found = prompt.log_odds_of_planned_traits(pictures_seen, planned, {"body": reading, "again": doubtful})
     shown = prompt.embeddings_and_patches_at(pictures_seen, np.arange(39))
-    assert found[:39] == pytest.approx(reading.log_odds(shown, [r["body"] for r in planned[:39]]), abs=1e-4)
+    assert found[:39] == pytest.approx(
+        reading.log_odds_of_planned_value(shown, [r["body"] for r in planned[:39]]), abs=1e-4
+    )
     assert (
         found[39] == prompt.NOTHING_ASKED
         and found[38] < 0

@@ -167,7 +167,7 @@ def unnamed_style(number: int) -> Style:
 
 
 def hex_of_colour_word_in_style(style: Style, word: str, tone: float = 0.0) -> str:
-    """The colour #rrggbb in which the style draws `word` (a key of COLOURS, or "ink"); `tone` as in `lightened_or_darkened_colour`."""
+    """The colour #rrggbb in which the style draws `word` (a key of COLOURS, or "ink"); `tone` lightens or darkens."""
     if word == "ink":
         return style.ink
     h, lightness, s = colorsys.rgb_to_hls(*rgb_from_hex(COLOURS[word]))
