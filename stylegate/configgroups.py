@@ -295,7 +295,7 @@ class EngineConfig:
     )
     part_size: int | None = config_field(
         None,
-        "pictures of a part, which a worker does at once; null = 1024 to encode (128 with a store), "
+        "pictures of a part, which a worker does at once; null = 256 to encode (128 with a store), "
         "generate.batch_size to draw",
         low=1,
         high=1_000_000,

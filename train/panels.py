@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
 from stylegate.charts import ChartLine, chart_by_step, smoothed_points
 from train import select
@@ -151,5 +152,5 @@ def confidence_interval_of_mean(values: Sequence[float] | None) -> tuple[float, 
     """The two-sided 95 % confidence interval of a mean (Student's t); None of fewer than two values."""
     if not values or len(values) < 2:
         return None
-    half = select.t.ppf((1 + select.CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    half = t.ppf((1 + select.CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)

@@ -165,8 +165,8 @@ def fit_brand_classifier(
         weights.append(np.full(count, min(1 / (4 * r), 1 / (2 * count))))
         truths.append(decided[1])
     parts = list(zip(rows, truths, weights, strict=True))
-    everything = [np.concatenate(one) for one in (rows, truths, weights)]
-    whole = fit_ridge(*everything)
+    all_rows, all_truths, all_weights = (np.concatenate(one) for one in (rows, truths, weights))
+    whole = fit_ridge(all_rows, all_truths, all_weights)
     known = whole.responses_left_out(*parts[0], views=2).reshape(2, r)  # of both views
     foreign, separations = [], []
 
@@ -180,10 +180,10 @@ def fit_brand_classifier(
     unknown = [i for i, one in enumerate(sets, start=1) if not one.given and len(sets) > 1]
     if unknown:  # they weigh alike; the penalty is a share of the weight of the rows that stay
         stays = 1 - weights[unknown[0]].sum() / whole.weight
-        all_rows = fit_ridge(*everything, RIDGE * stays)
+        of_all = fit_ridge(all_rows, all_truths, all_weights, RIDGE * stays)
     for i, one in enumerate(sets, start=1):
         if i in unknown:
-            apart, mine = all_rows.responses_without_set(parts[i], parts[0], views=2)
+            apart, mine = of_all.responses_without_set(parts[i], parts[0], views=2)
             record_separation_from_set(one.name, mine.reshape(2, r), apart)
         else:
             record_separation_from_set(one.name, known, whole.responses_left_out(*parts[i]))

@@ -170,7 +170,7 @@ def test_a_set_is_left_out_as_if_it_had_never_been_there() -> None:
     fitted = ridge.fit_ridge(*map(np.concatenate, (rows, truths, weights)), ridge.RIDGE * stays)  # type: ignore[arg-type]
     parts = list(zip(rows, truths, weights, strict=True))
     apart, mine = fitted.responses_without_set(parts[2], parts[0], views=2)
-    without = ridge.fit_ridge(*(np.concatenate(one[:2]) for one in (rows, truths, weights)))
+    without = ridge.fit_ridge(*(np.concatenate(one[:2]) for one in (rows, truths, weights)))  # type: ignore[arg-type]
     assert apart == pytest.approx(without.predicted_responses(rows[2]))
     assert mine == pytest.approx(without.responses_left_out(*parts[0], views=2))
 
