@@ -96,8 +96,8 @@ def make_brand_set(config: Config) -> int:
     raise_if_problems(source, findings)
 
     if config.keep and config.keep < len(digests):
-        kept = most_varied_indices(np.stack([one.signature for one in digests.values()]), config.keep)
-        digests = {name: one for index, (name, one) in enumerate(digests.items()) if index in kept}
+        kept = names_of_most_varied_pictures(digests, config.keep)
+        digests = {name: one for name, one in digests.items() if name in kept}
         left_out = [name for name in found if name not in digests]
         why = f"not among the {config.keep} most varied"
         findings.unused |= dict.fromkeys(left_out, why)
@@ -312,6 +312,16 @@ def small_picture_for_contact_sheet(path: Path, brand: Brand) -> Image.Image:
 def contact_sheet_heading(count: int) -> str:
     """The text that counts the pictures of a split: "4 pictures", or "120 pictures (the first 96 are shown)"."""
     return counted(count, "picture") + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
+
+
+def names_of_most_varied_pictures(digests: dict[str, PictureDigest], count: int) -> set[str]:
+    """The names of the `count` pictures that differ most; of near-duplicates the larger ones are taken."""
+    names = list(digests)
+    kept = {names[i] for i in most_varied_indices(np.stack([one.signature for one in digests.values()]), count)}
+    for group in near_duplicate_groups(digests):
+        largest_first = sorted(group, key=lambda name: (-digests[name].shorter_side, name not in kept))
+        kept = kept - set(group) | set(largest_first[: len(kept & set(group))])
+    return kept
 
 
 def assign_splits(

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from stylegate import brandcheck, brandset, files, pictures, textmarks
+from stylegate.brand import names_of_most_varied_pictures
 from stylegate.captionfaults import problems_of_captions, words_in_most_captions
 from stylegate.picturefaults import find_box_inside_frame, is_enlarged
 from stylegate.similarity import most_varied_indices, signature_of_picture
@@ -193,6 +194,18 @@ def test_brand_keeps_the_most_varied_crops_frames_and_says_what_it_saw(run, fold
         for row in map(json.loads, (place / part / "metadata.jsonl").read_text().splitlines()):
             image = Image.open(place / part / row["file_name"])
             assert image.size == ((24, 24) if row["original"] == names[1] else (64, 64))
+
+
+def test_of_near_duplicates_the_larger_one_is_kept() -> None:
+    digests = {}
+    for i in range(6):
+        signature = signature_of_picture(drawn(64, i))
+        for size in (64, 512):
+            digests[f"{i}-{size}.png"] = brandcheck.PictureDigest(f"{i}", signature, size)
+    for count in range(1, 7):
+        kept = names_of_most_varied_pictures(digests, count)
+        assert len(kept) == count and all(name.endswith("-512.png") for name in kept)
+    assert len(names_of_most_varied_pictures(digests, 9)) == 9
 
 
 def test_check_says_in_which_shape_each_picture_is_trained(run, tmp_path: Path) -> None:
