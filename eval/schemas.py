@@ -16,7 +16,7 @@ from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict
 from eval.lot.batch import PlanSlot
 from eval.lot.cost import PackageCostRecord
-from eval.lot.early import EarlyStopRound, ScoredPreview
+from eval.lot.early import EarlyStopPreview, EarlyStopRound
 from eval.lot.record import BatchRecord, SamplerTrial
 from eval.measuring.record import LotScoringRecord
 from eval.package.items import ItemRecord
@@ -54,7 +54,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "policy": PolicyFile,  # a policy
     "preference-pair": PreferencePair,  # a row of metadata.jsonl of a preference set
     "preferences": PreferenceSetRecord,  # preferences.json of a preference set
-    "preview": ScoredPreview,  # a row of previews.jsonl: an attempt whose preview was scored
+    "preview": EarlyStopPreview,  # a row of previews.jsonl: an attempt whose preview was scored
     "provenance": Provenance,  # provenance.json
     "round": EarlyStopRound,  # a row of rounds.jsonl: the line that a round of generate stops attempts below
     "record": ItemRecord,  # records/<id>.json of a package

@@ -103,7 +103,9 @@ def csv_separator_and_rest(csv_text: str) -> tuple[str, str, int]:
 
 
 def parse_json_lines(text: str) -> Table:
-    """Parse the text of a JSON Lines file: an object on each line, each key once. Empty lines are left out."""
+    """A Table of the text of a JSON Lines file: a row for each object, its keys in lower case. Lines that are no
+    object, and keys that stand twice in one, are listed in `problems`. Empty lines are left out.
+    """
     columns, rows, problems = dict[str, str](), [], []  # columns: in lower case -> as first written
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): U+2028 in a caption ends no row
         if not line.strip():

@@ -37,21 +37,21 @@ class RankingGainByLearning(NamedTuple):
     yield_change: DifferenceInterval | None = None
 
     @property
-    def has_enough_pictures(self) -> bool:
+    def has_enough_pictures_to_compare(self) -> bool:
         """Whether there are enough pictures of both kinds to compare."""
         return min(self.good, self.bad) >= MIN_LABELS
 
     @property
     def is_measurably_better(self) -> bool:
         """Whether the reader is measurably better: the interval of the change of area lies above 0."""
-        return self.has_enough_pictures and self.change.low > 0
+        return self.has_enough_pictures_to_compare and self.change.low > 0
 
     def ranking_gain_in_words(self) -> str:
         """The gain in words: the areas before and after with the 95 % interval of their difference, or that there are
         too few labels.
         """
         of = f"{self.reader}, {counted(self.good, 'accepted picture')} and {self.bad} rejected"
-        if not self.has_enough_pictures:
+        if not self.has_enough_pictures_to_compare:
             return f"{of}: at least {MIN_LABELS} of each are needed to say whether it is better"
         low, high = f"{self.change.low:+.3f}", f"{self.change.high:+.3f}"
         text = (

@@ -32,7 +32,7 @@ PENALTY = 0.1  # inverse strength of the penalty on the weights of standardised 
 CERTAIN = 1e6  # log-odds of a preview that cannot be read: it is never stopped
 
 
-class ScoredPreview(Record):
+class EarlyStopPreview(Record):
     """A row of previews.jsonl: the preview of one attempt. Drawn again after a kill it stands twice."""
 
     file: str
@@ -97,20 +97,20 @@ class EarlyStopRound(Record):
         """The line for the attempt whose picture has this name; None for none."""
         return self.line if attempt_and_slot(file)[0] == 0 else self.later_line
 
-    def would_stop(self, one: ScoredPreview) -> bool:
+    def would_stop(self, one: EarlyStopPreview) -> bool:
         """Whether the attempt's hope is below its line, so that it ends there unless it is finished unseen."""
         line = self.stop_line_of_attempt(one.file)
         return line is not None and self.log_odds_of_acceptance(one.scores) < line
 
     def preview_with_decision(
         self, file: str, seed: int, scored: str, scores: dict[str, float | None]
-    ) -> ScoredPreview:
+    ) -> EarlyStopPreview:
         """The row of an attempt of this round, with its hope and whether it ends here. An attempt whose preview was
         scored in another way than the round says goes on.
         """
         if self.stop_line_of_attempt(file) is None or scored != self.scored:
-            return ScoredPreview(file=file, seed=seed, round=self.round, scored=scored, scores=scores)
-        one = ScoredPreview(
+            return EarlyStopPreview(file=file, seed=seed, round=self.round, scored=scored, scores=scores)
+        one = EarlyStopPreview(
             file=file,
             seed=seed,
             round=self.round,
@@ -155,7 +155,7 @@ def rank_of_early_stop_line(accepted: int, lost: float) -> int:
 
 def round_with_learnt_stop_line(
     empty: EarlyStopRound,
-    previews: Iterable[ScoredPreview],
+    previews: Iterable[EarlyStopPreview],
     accepted: Mapping[str, bool],
     earlier: Sequence[EarlyStopRound],
 ) -> EarlyStopRound:
@@ -205,7 +205,7 @@ def fit_log_odds_of_acceptance(
     return weights, float(model.intercept_[0] - weights @ middle)
 
 
-def read_previews(folder: Path) -> dict[str, ScoredPreview]:
+def read_previews(folder: Path) -> dict[str, EarlyStopPreview]:
     """The previews of a batch by the name of the attempt's picture, in the order in which attempts come to be.
 
     Their order in the file is that of the processes that drew them, and must not decide anything. Raises DataError for
@@ -213,7 +213,7 @@ def read_previews(folder: Path) -> dict[str, ScoredPreview]:
     """
     rows = {row["file"]: row for row in files.read_jsonl(folder / PREVIEWS, "file")}
     names = sorted(rows, key=attempt_and_slot)
-    return {name: ScoredPreview.of_row(rows[name], f"{PREVIEWS}: {name}", DAMAGED_PLAN) for name in names}
+    return {name: EarlyStopPreview.of_row(rows[name], f"{PREVIEWS}: {name}", DAMAGED_PLAN) for name in names}
 
 
 def read_rounds(folder: Path) -> list[EarlyStopRound]:
@@ -244,7 +244,7 @@ def cut_torn_row_of_previews(folder: Path) -> None:
         files.write_jsonl(folder / PREVIEWS, files.read_jsonl(folder / PREVIEWS, "file"))
 
 
-def append_previews(folder: Path, previews: Iterable[ScoredPreview]) -> None:
+def append_previews(folder: Path, previews: Iterable[EarlyStopPreview]) -> None:
     """Append a line for each preview to previews.jsonl of the batch in `folder`: the scores of an unfinished picture,
     and whether its drawing was stopped. Several processes may do so at once.
     """

@@ -75,12 +75,12 @@ class DecidedPictures(NamedTuple):
     scores: NDArray[np.float32]  # [n, len(READ_BY_HEAD)] in spreads of the references; NaN where there is none
 
     @property
-    def accepted_flags(self) -> NDArray[np.bool_]:
+    def accepted_by_people_flags(self) -> NDArray[np.bool_]:
         """[n] whether a person would export the picture."""
         return np.array([picture.accepted for picture in self.record.pictures], bool)
 
     @property
-    def off_style_flags(self) -> NDArray[np.bool_]:
+    def rejected_for_style_flags(self) -> NDArray[np.bool_]:
         """[n] whether a person rejected the picture, and gave as reason that it is not in the brand's style."""
         return np.array([picture.off_style for picture in self.record.pictures], bool)
 

@@ -221,8 +221,9 @@ def cached_signatures_of_files(
 def pixel_feature_rows_of_files(
     files_and_sha256: Sequence[tuple[Path, str]], preprocessing: EncoderPreprocessing, background: str
 ) -> Rows:
-    """Rows by index of the pictures that can be decoded, and of those that are refused; none where a file cannot be
-    read, or holds other bytes than its sha256 says. All features but the encoder's are in a row.
+    """A row for each picture, by its index in `files_and_sha256`: all features but the encoder's or, of a picture that
+    is refused, the reason alone, as `broken`. A file that cannot be read, or holds other bytes than its sha256 says,
+    has no row.
     """
     refused, opened = {}, []
 

@@ -61,7 +61,8 @@ class C2paPictureSigner:
         return self.new_c2pa_signer([])
 
     def new_c2pa_signer(self, problems: list[str]) -> Any:
-        """A signer of c2pa's library. What goes wrong in the command is added to `problems`: c2pa does not hand it on.
+        """A signer of c2pa's library, by the certificate's command or else its key. What goes wrong in the command is
+        added to `problems`: c2pa does not hand it on.
 
         Raises ConfigError for a certificate that C2PA refuses.
         """

@@ -17,7 +17,7 @@ IDENTITY = "stylegate"  # the name that stands for the key in signer.ssh.pub
 
 
 def openssh_public_key(key: PrivateKey) -> bytes:
-    """The public key as OpenSSH writes it: its kind, a space, base64."""
+    """The public half of `key` as OpenSSH writes it: its kind ("ecdsa-sha2-nistp256"), a space, base64."""
     form = (serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return key.public_key().public_bytes(*form)
 

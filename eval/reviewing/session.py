@@ -318,8 +318,9 @@ class ReviewSession:
             labels.append_labels(self.queue.out, self.queue.purpose, new)
 
     def changes_since_and_whether_ended(self, since: int, who: str) -> dict[str, Any]:
-        """The number of changes, of those after the first `since` which pictures the reviewer is not to be asked about
-        any more, and whether the answers are enough.
+        """As JSON data: `changes`, how many changes there were so far; `changed`, by sha256, whether the reviewer is
+        not to be asked any more about a picture that changed after the first `since` of them; and `ended`, whether an
+        audit or a calibration has all the labels that it needs.
         """
         changed = [sha256 for sha256 in dict.fromkeys(self.changes[since:]) if sha256 in self.standing]
         return {

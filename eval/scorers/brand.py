@@ -280,13 +280,13 @@ def decided_pictures_about_style(
     """
     if measured.decided is None:
         return None
-    rows = np.flatnonzero(measured.decided.accepted_flags | measured.decided.off_style_flags)
+    rows = np.flatnonzero(measured.decided.accepted_by_people_flags | measured.decided.rejected_for_style_flags)
     if not len(rows):
         return None
     views = measured.at_foreign_size(measured.decided.features)
     others = tuple((embeddings[rows], patches[rows]) for embeddings, patches in views.others)
     some = EncodedPictures(views.embeddings[rows], views.patches[rows], views.signatures[rows], others)
-    return some, np.where(measured.decided.accepted_flags[rows], 1.0, -1.0), rows
+    return some, np.where(measured.decided.accepted_by_people_flags[rows], 1.0, -1.0), rows
 
 
 def references_column(measured: MeasuredLot) -> NDArray[np.float32]:

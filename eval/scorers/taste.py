@@ -69,8 +69,15 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
         found[:, -blocks[-1].shape[1] :] *= SCORES_WEIGHT
         return found
 
-    known, truth = rows_read_by_head(decided.features, of_decided), np.where(decided.accepted_flags, 1.0, -1.0)
-    each = np.where(decided.accepted_flags, 0.5 / decided.accepted_flags.sum(), 0.5 / (~decided.accepted_flags).sum())
+    known, truth = (
+        rows_read_by_head(decided.features, of_decided),
+        np.where(decided.accepted_by_people_flags, 1.0, -1.0),
+    )
+    each = np.where(
+        decided.accepted_by_people_flags,
+        0.5 / decided.accepted_by_people_flags.sum(),
+        0.5 / (~decided.accepted_by_people_flags).sum(),
+    )
     fitted = fit_ridge(known, truth, each, RIDGE)
     apart = fitted.responses_left_out(known, truth, each)
     slope, offset = fit_platt_scaling(apart, truth)

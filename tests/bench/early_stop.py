@@ -20,7 +20,7 @@ import numpy as np
 
 from eval.lot import early
 from eval.lot.batch import read_plan, write_plan
-from eval.lot.early import EarlyStopRound, ScoredPreview
+from eval.lot.early import EarlyStopPreview, EarlyStopRound
 from stylegate import files
 from tests.bench.accepted import quietly, trained
 
@@ -83,7 +83,7 @@ def simulated(pool: Pool, random: np.random.Generator, stops: bool) -> Drawn:
     """Draw and judge a batch of SLOTS slots until each is filled or has used its attempts, as `run` does."""
     of_pool = random.integers(0, POOL, SLOTS)
     attempts, filled = np.zeros(SLOTS, int), np.zeros(SLOTS, bool)
-    previews: list[ScoredPreview] = []
+    previews: list[EarlyStopPreview] = []
     verdicts: dict[str, bool] = {}
     rounds: list[EarlyStopRound] = []
     finished = stopped = lost = good = under = 0

@@ -15,8 +15,8 @@ from eval import generate
 from eval.lot import early
 from eval.lot.batch import attempt_and_slot
 from eval.lot.early import (
+    EarlyStopPreview,
     EarlyStopRound,
-    ScoredPreview,
     is_seed_exempt_from_stopping,
     is_seed_in_fitting_half,
     rank_of_early_stop_line,
@@ -41,13 +41,13 @@ def test_the_rank_of_the_line_is_a_tolerance_limit() -> None:
     assert [rank_of_early_stop_line(n, 0.05) for n in (58, 59, 92, 93)] == [0, 1, 1, 2]
 
 
-def previews_of(random: np.random.Generator, count: int) -> tuple[list[ScoredPreview], dict[str, bool]]:
+def previews_of(random: np.random.Generator, count: int) -> tuple[list[EarlyStopPreview], dict[str, bool]]:
     """Previews with a score that foretells the verdict, beside nine that do not; and which pictures were accepted."""
     rows, accepted = [], {}
     for number in range(count):
         good = bool(random.random() < 0.5)
         scores: dict[str, float | None] = {f"s{i}": float(random.normal(2 * good * (i == 0))) for i in range(10)}
-        rows.append(ScoredPreview(file=f"{number:05d}-0.png", seed=number, round=0, scored="x", scores=scores))
+        rows.append(EarlyStopPreview(file=f"{number:05d}-0.png", seed=number, round=0, scored="x", scores=scores))
         accepted[rows[-1].file] = good
     return rows, accepted
 

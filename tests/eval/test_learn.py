@@ -171,7 +171,7 @@ def test_a_head_that_learned_nothing_is_not_recommended() -> None:
     found = [ranking_gain_of_new_scores("x", good, margin, random.normal(size=120)) for _ in range(6)]
     assert sum(one.is_measurably_better for one in found) <= 1
     assert ranking_gain_of_new_scores("x", good, margin, good + random.normal(size=120)).is_measurably_better
-    assert not ranking_gain_of_new_scores("x", np.arange(120) < 9, margin, margin).has_enough_pictures
+    assert not ranking_gain_of_new_scores("x", np.arange(120) < 9, margin, margin).has_enough_pictures_to_compare
 
 
 def test_the_head_answers_for_review_alone_and_only_where_it_reads() -> None:
