@@ -218,7 +218,7 @@ class HopelessAttemptStopper(NamedTuple):
         models = stage.merge_or_remove_lora(True)
         first = firststeps.draw_previews(models, len(part), self.ends_after, draw_attempts_at_indices)
         rows = [
-            self.round.preview_with_decision(
+            self.round.preview_with_stop_decision(
                 slot.picture_file_name(attempt), slot.seed_of_attempt(attempt), self.scorer.key, scores
             )
             for (slot, attempt), scores in zip(part, self.scorer.score_previews(part, first.previews), strict=True)

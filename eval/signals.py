@@ -49,7 +49,7 @@ class EvidenceOnTraitValue(NamedTuple):
     ratio: float
     """The mean of these rows, drawn towards the mean of all by PRIOR rows, over the mean of all."""
 
-    def evidence_in_words(self, trait: str) -> str:
+    def reason_for_new_weight_in_words(self, trait: str) -> str:
         """The evidence as the reason for another weight of a value of `trait`."""
         rows = "1 row" if self.items == 1 else f"{self.items} rows"
         return f"{self.column} {self.ratio:.2f} of the mean of {trait} ({rows})"
@@ -249,7 +249,7 @@ def propose_trait_weights(
                 continue
             factor = math.prod(found.ratio for found in said) ** (1 / len(said))
             factor = min(max(factor, 1 / MOST), MOST)
-            in_words = ", ".join(found.evidence_in_words(trait) for found in said)
+            in_words = ", ".join(found.reason_for_new_weight_in_words(trait) for found in said)
             if abs(factor - 1) < STEP:
                 continue
             fixed = plain_is_count if not isinstance(spec, dict) else "count" in spec or "tier" in spec

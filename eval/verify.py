@@ -17,7 +17,7 @@ from pathlib import Path
 from eval.package.label_heads import check_label_rows_match_package_hashes, read_label_rows_from_argument
 from eval.package.layout import payload_folder
 from eval.package.marks import (
-    check_marks_of_package,
+    check_credentials_and_watermarks,
     load_watermark_from_argument,
     trusted_certificates_pem_from_argument,
 )
@@ -65,7 +65,7 @@ def verify(words: list[str]) -> int:
             raise DataError(f"{package} does not hold:", wrong, CHANGED)
         provenance, rows = read_provenance_and_rows(package)
         _, promised = promise_problems_and_proven_claim(payload_folder(package), provenance, rows)
-        marked, not_marked, wrong = check_marks_of_package(
+        marked, not_marked, wrong = check_credentials_and_watermarks(
             package, [payload_folder(package) / row["file_name"] for row in rows], trust, watermark
         )
         if wrong:

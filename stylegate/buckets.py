@@ -47,7 +47,7 @@ def bucket_width_and_height(aspect: float, resolution: int, multiple: int) -> tu
 def training_views(
     sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool
 ) -> list[TrainingView]:
-    """A view (picture, width, height) for each size at which a picture is trained.
+    """The views of all pictures: (picture, width, height), one for each size at which the picture is trained.
 
     Every picture has one at the smallest resolution, and one at each larger resolution that does not enlarge it.
     `sizes` are (width, height) in pixels, `resolutions` sides in pixels. With `buckets` a view has nearly the shape of

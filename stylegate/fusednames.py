@@ -100,7 +100,7 @@ def fused_parts_by_module(pipeline: Any, shapes: Mapping[str, tuple[int, ...]]) 
         except Exception:  # of many kinds, for names that diffusers does not know
             continue
         places = fused_parts_from_probe(found, numbers)
-        if places is not None and parts_cover_every_layer(places, shapes):
+        if places is not None and parts_cover_every_layer_once(places, shapes):
             return places
     return None
 
@@ -147,7 +147,7 @@ def fused_parts_from_probe(
     return places
 
 
-def parts_cover_every_layer(places: Mapping[str, FusedLayerPart], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def parts_cover_every_layer_once(places: Mapping[str, FusedLayerPart], shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether every output and input of every layer is in exactly one of the places; `shapes` are the layers' [out,
     in].
     """

@@ -76,7 +76,7 @@ def write_run_page(directory: Path) -> Path:
         subtitle=run_subtitle(run),
         figures=headline_numbers(run),
         notes=page_notes(run),
-        scores=panels.score_panels(run, chosen),
+        scores=panels.evaluation_charts(run, chosen),
         checkpoints=checkpoint_rows(run, chosen),
         strengths=lora_strength_rows(run),
         scale=run.selection.get("scale"),

@@ -13,7 +13,7 @@ from train.record import RunRecord
 KNOWN = {"step", "loss", "grad_norm", "learning_rate"}  # columns of stats.jsonl that have a plot of their own
 
 
-def score_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
+def evaluation_charts(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     """Charts of what evaluations measured, by step, each as a `chart_with_title_and_legend`; step 0 is the base.
     `chosen` is the step that is handed out.
     """

@@ -90,7 +90,7 @@ def write_release(
     A1111), of a transformer lora/<name>.comfyui.safetensors.
     """
     brand, name, scale = brand_set.brand, run_name(config), selection["scale"]
-    layers = lorafile.trained_lora_layers(dict(adapted.items()), scale)
+    layers = lorafile.adapters_as_plain_lora_layers(dict(adapted.items()), scale)
     described = family.lora_header_entries_about_base(models) | lora_metadata(config, brand, models, facts)
     if picture := sample_thumbnail(directory, selection, brand.background):
         described["modelspec.thumbnail"] = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"

@@ -102,7 +102,7 @@ class EarlyStopRound(Record):
         line = self.stop_line_of_attempt(one.file)
         return line is not None and self.log_odds_of_acceptance(one.scores) < line
 
-    def preview_with_decision(
+    def preview_with_stop_decision(
         self, file: str, seed: int, scored: str, scores: dict[str, float | None]
     ) -> EarlyStopPreview:
         """The row of an attempt of this round, with its hope and whether it ends here. An attempt whose preview was

@@ -104,7 +104,8 @@ def write_manifest(package: Path, name: str, names: Sequence[str], key: PrivateK
 
 
 def write_file_or_hard_link_earlier(path: Path, content: str | bytes, earlier: Path | None = None) -> None:
-    """Write a file of a package that is not in its place yet: a kill leaves no package, so no file need be atomic.
+    """Write a file into a package that is still put together elsewhere: a kill leaves no package, so no file need be
+    atomic.
 
     Where `earlier`, a file of an earlier package, holds the same bytes, the new file is a hard link to it: it takes no
     room on the disk, and less time.

@@ -156,7 +156,7 @@ def signature_cache_key(one: PictureToMark, marks: ExportMarks) -> str:
     """The cache key (hex) of a picture's signature: over the judged picture, what is stated of it, and
     the certificate.
     """
-    certificate = marks.signer.certificate.sha256 if marks.signer else ""
+    certificate = marks.signer.certificate.certificate_fingerprint if marks.signer else ""
     return files.canonical_sha256([__version__, one.item.verdict.sha256, certificate, marks.source_type, one.made_from])
 
 

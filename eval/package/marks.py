@@ -172,7 +172,7 @@ def marks_in_words(report: MarksReport) -> str:
     return f"of {report.pictures} pictures {', '.join(said)}"
 
 
-def check_marks_of_package(
+def check_credentials_and_watermarks(
     package: Path, paths: Sequence[Path], trust: bytes = b"", watermark: Watermark | None = None
 ) -> tuple[list[str], list[str], list[str]]:
     """(proven, not proven, wrong): sentences on the marks of a package's pictures, which are read in their files.

@@ -34,7 +34,7 @@ def package_problems(package: Path) -> list[str]:
 
 def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
     """(proven, not proven, wrong): sentences on a package. What its pictures carry as marks is not said
-    (`check_marks_of_package` does).
+    (`check_credentials_and_watermarks` does).
 
     Wrong are first files that are missing, added or changed against the manifests; only if there are none, parts that
     do not agree.
@@ -115,7 +115,7 @@ def problems_between_parts(package: Path) -> list[str]:
             return ["the names and digests of the pictures must be text"]
         problems, _ = promise_problems_and_proven_claim(payload_folder(package), provenance, rows)
         if is_bag(package):
-            wrong = problems + problems_with_in_toto_statement(package) + problems_with_ssh_key(package)
+            wrong = problems + problems_with_in_toto_statement(package) + problems_with_ssh_form_of_signer_key(package)
             return wrong + problems_with_items(package / "data", provenance, rows) + check_trait_certificate(package)[1]
         return problems + problems_with_old_form_package_rows(package, provenance.counts, rows)
     except DataError as error:
@@ -153,7 +153,7 @@ def problems_with_old_form_package_rows(package: Path, counts: PackageCounts, ro
     return problems
 
 
-def problems_with_ssh_key(package: Path) -> list[str]:
+def problems_with_ssh_form_of_signer_key(package: Path) -> list[str]:
     """A list with one sentence if the key in signer.ssh.pub is not the key that signed the package; else []."""
     if not (package / SSH_SIGNER).exists():
         return []

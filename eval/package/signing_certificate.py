@@ -51,7 +51,7 @@ class SigningCertificate:
         return str(named[0].value) if named else ""
 
     @property
-    def sha256(self) -> str:
+    def certificate_fingerprint(self) -> str:
         """The sha256 of the signer's certificate (DER), by which people compare certificates."""
         return self.chain[0].fingerprint(hashes.SHA256()).hex()
 

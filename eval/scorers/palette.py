@@ -46,7 +46,7 @@ def largest_or_smallest_of_3x3(extreme: np.ufunc, pixels: NDArray[np.uint8]) -> 
     return extreme(extreme(lines[:, :, :-2], lines[:, :, 1:-1]), lines[:, :, 2:])
 
 
-def log_colour_density(counts: NDArray) -> NDArray:
+def log_density_by_colour(counts: NDArray) -> NDArray:
     """[CELLS^3] logarithm of the smoothed density of colours, from the counts [CELLS^3] of flat pixels."""
     cube = (counts / max(counts.sum(), 1)).reshape(CELLS, CELLS, CELLS)
     return np.log(ndimage.gaussian_filter(cube, SMOOTHING, mode="nearest").ravel() + UNSEEN)
@@ -67,7 +67,7 @@ def mean_log_density_of_unusual_half(counts: NDArray, usual: NDArray) -> NDArray
 
 def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] palette score of pictures with signatures [n, 64, 64, 3], from the references' signatures [r, 64, 64, 3]."""
-    usual = log_colour_density(count_flat_pixels_by_colour(references).sum(0))
+    usual = log_density_by_colour(count_flat_pixels_by_colour(references).sum(0))
     parts = [signatures[i : i + TOGETHER] for i in range(0, len(signatures), TOGETHER)]
     with ThreadPoolExecutor(CORES) as pool:
         found = pool.map(lambda part: mean_log_density_of_unusual_half(count_flat_pixels_by_colour(part), usual), parts)
@@ -83,5 +83,5 @@ def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:
     total, out = counts.sum(0), np.empty(len(counts), np.float32)
     for i, own in enumerate(counts):
         shown = np.flatnonzero(own)  # the cells that the picture has; the rest weigh nothing
-        out[i] = mean_log_density_of_unusual_half(own[shown], log_colour_density(total - own)[shown])
+        out[i] = mean_log_density_of_unusual_half(own[shown], log_density_by_colour(total - own)[shown])
     return out

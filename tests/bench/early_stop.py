@@ -99,7 +99,7 @@ def simulated(pool: Pool, random: np.random.Generator, stops: bool) -> Drawn:
                 accepted = bool(pool.accepted[of_pool[slot], which])
                 name = f"{slot:05d}-{attempts[slot]}.png"
                 attempts[slot] += 1
-                one = rounds[-1].preview_with_decision(name, seed, "x", pool.scores[of_pool[slot]][which])
+                one = rounds[-1].preview_with_stop_decision(name, seed, "x", pool.scores[of_pool[slot]][which])
                 previews.append(one)
                 good += accepted
                 under += accepted and not one.is_exempt_from_stopping()

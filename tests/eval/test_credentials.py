@@ -294,7 +294,9 @@ def test_the_receivers_script_sees_marks_and_misses_them(run, lot: tuple[str, ..
     content = bytearray(broken.read_bytes())
     content[-9] ^= 1  # of the pixels or of what follows them
     broken.write_bytes(content)
-    proven, unproven, wrong = marks.check_marks_of_package(package, sorted((package / "data" / "images").iterdir()))
+    proven, unproven, wrong = marks.check_credentials_and_watermarks(
+        package, sorted((package / "data" / "images").iterdir())
+    )
     assert "of 3 pictures 2 say that they are" in proven[0] and "watermark" not in proven[0]
     assert unproven[0].startswith("whether the pixels hold a watermark: nobody looked")
     assert unproven[-1] == "which marks the pictures left with: the package has no proof/marks.json"

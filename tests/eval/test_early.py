@@ -84,11 +84,11 @@ def test_too_few_accepted_pictures_or_another_way_of_scoring_draw_no_line() -> N
     found = round_with_learnt_stop_line(EMPTY, rows, accepted, [])
     scores: dict[str, float | None] = dict.fromkeys(found.scores, -99.0)
     assert (
-        found.preview_with_decision("00007-0.png", 11, "x", scores).stopped
-        and not found.preview_with_decision("00007-0.png", 11, "y", scores).stopped
+        found.preview_with_stop_decision("00007-0.png", 11, "x", scores).stopped
+        and not found.preview_with_stop_decision("00007-0.png", 11, "y", scores).stopped
     )
-    assert not found.preview_with_decision("00007-0.png", 10, "x", scores).stopped, "one in ten is finished unseen"
-    assert not found.preview_with_decision("00007-0.png", 11, "x", scores | {found.scores[0]: None}).stopped, (
+    assert not found.preview_with_stop_decision("00007-0.png", 10, "x", scores).stopped, "one in ten is finished unseen"
+    assert not found.preview_with_stop_decision("00007-0.png", 11, "x", scores | {found.scores[0]: None}).stopped, (
         "what is missing stops nothing"
     )
 
@@ -97,7 +97,7 @@ def test_only_pictures_that_were_finished_unseen_are_learnt_from_and_those_lost_
     rows, accepted = previews_of(np.random.default_rng(2), 400)
     first = round_with_learnt_stop_line(EMPTY, rows, accepted, [])
     later = [
-        first.model_copy(update={"round": 1}).preview_with_decision(f"{1000 + n:05d}-0.png", n, "x", row.scores)
+        first.model_copy(update={"round": 1}).preview_with_stop_decision(f"{1000 + n:05d}-0.png", n, "x", row.scores)
         for n, row in enumerate(rows)
     ]
     there = {one.file: accepted[row.file] for one, row in zip(later, rows, strict=True) if not one.stopped}

@@ -14,7 +14,7 @@ from eval.package import living, receiver, ssh, verify_traits
 from eval.package.bag import write_manifest
 from eval.package.label_heads import LABEL_HEADS, check_label_rows_match_package_hashes
 from eval.package.layout import TABLE
-from eval.package.proof import check_package, problems_with_ssh_key
+from eval.package.proof import check_package, problems_with_ssh_form_of_signer_key
 from stylegate import files
 from tests.eval.packages import made_anew, make_package
 
@@ -164,12 +164,14 @@ def test_an_ssh_signature_alone_is_no_signature(package: Path, exported: Path) -
 
 def test_an_ssh_key_of_somebody_else_is_named(package: Path) -> None:
     """`ssh-keygen` would say "Good" by it, to whoever takes that step of VERIFY.md alone."""
-    assert problems_with_ssh_key(package) == []
+    assert problems_with_ssh_form_of_signer_key(package) == []
     line = (package / "signer.ssh.pub").read_text()
     other = ssh.allowed_signer_line(ec.generate_private_key(ec.SECP256R1()))
     for forged in (other, line + other, other + line, ""):
         (package / "signer.ssh.pub").write_text(forged)
-        assert problems_with_ssh_key(package) == ["signer.ssh.pub: not the key in signer.pub.pem"], forged
+        assert problems_with_ssh_form_of_signer_key(package) == ["signer.ssh.pub: not the key in signer.pub.pem"], (
+            forged
+        )
 
 
 def test_only_numbers_are_versions(tmp_path: Path) -> None:

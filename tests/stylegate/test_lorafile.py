@@ -67,7 +67,7 @@ def test_release_reloads_and_draws_the_same_picture(tmp_path: Path, alpha: float
     path = tmp_path / "x.safetensors"
     path.write_bytes(
         lorafile.published_lora_bytes(
-            *adapter.to_diffusers(lorafile.trained_lora_layers({SD.COMPONENT: models.denoiser}))
+            *adapter.to_diffusers(lorafile.adapters_as_plain_lora_layers({SD.COMPONENT: models.denoiser}))
         )
     )
     fresh = SD.load("miniature", CPU, torch.float32)

@@ -283,7 +283,7 @@ def test_a_dora_of_peft_is_merged_as_peft_merges_it(modules) -> None:
         for name, parameter in models.denoiser.named_parameters():
             if "lora_B" in name or "magnitude" in name:
                 parameter.add_(0.05 * torch.randn_like(parameter))
-    layers = lorafile.trained_lora_layers({"unet": models.denoiser})
+    layers = lorafile.adapters_as_plain_lora_layers({"unet": models.denoiser})
     assert all(one.magnitude is not None and one.alpha == 3 for one in layers.values())
     models.pipeline.fuse_lora()
     for name in (TO_Q, "unet.conv_in"):

@@ -283,7 +283,7 @@ def test_strength_is_folded_into_the_file(trained: list[str], tmp_path: Path) ->
     half = tmp_path / "half.safetensors"  # not beside it: other tests look at the run
     half.write_bytes(
         lorafile.published_lora_bytes(
-            *adapter.to_diffusers(lorafile.trained_lora_layers({"unet": models.denoiser}, 0.5))
+            *adapter.to_diffusers(lorafile.adapters_as_plain_lora_layers({"unet": models.denoiser}, 0.5))
         )
     )
     base, full, halved = weights(None), weights(path), weights(half)

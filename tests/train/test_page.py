@@ -120,7 +120,7 @@ def test_checkpoints_stand_with_their_intervals(evaluated: Path) -> None:
     why = select.reason_for_choice_in_words(run.selection["checkpoints"])
     assert f"Step {run.selection['step']} is chosen: {why}." in text
     assert ("of this table are previews" in text) == bool(run.handed_out)
-    cards = {card["title"]: str(card["svg"]) for card in panels.score_panels(run, run.selection["step"])}
+    cards = {card["title"]: str(card["svg"]) for card in panels.evaluation_charts(run, run.selection["step"])}
     for step, style, rate in zip(STEPS, dots(cards["Style"]), dots(cards["Pass rate"]), strict=True):
         result = result_of(evaluated, step)
         low, high = ttest_1samp(result["styles"], 0).confidence_interval(0.95)
