@@ -23,7 +23,7 @@ from eval.package.marks import (
     NOTHING_KNOWN,
     MarksOfPicture,
     credential_states_in_words,
-    load_watermark_from_argument,
+    load_watermark_weights_from_argument,
     marks_in_words,
     marks_report,
     read_marks_of_each_picture,
@@ -49,7 +49,7 @@ def marks(words: Sequence[str]) -> int:
     attack = [word.removeprefix("attack=") for word in words if word.startswith("attack=")]
     if not folders or unknown or not set(attack) <= {"true", "false"}:
         raise ConfigError("marks takes folders, attack=true, trust=FILE and watermark=FILE", unknown, USAGE)
-    trust, watermark = trusted_certificates_pem_from_argument(words), load_watermark_from_argument(words)
+    trust, watermark = trusted_certificates_pem_from_argument(words), load_watermark_weights_from_argument(words)
     for folder in folders:
         paths = picture_paths_of_package_or_folder(folder)
         made_from = weights_digests_and_seed_by_path(folder, watermark) if watermark else NOTHING_KNOWN

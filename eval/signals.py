@@ -41,7 +41,9 @@ Pair = tuple[str, str]  # a trait and its value
 
 
 class EvidenceOnTraitValue(NamedTuple):
-    """What one column of the table's numbers says of one value of a trait."""
+    """How far a column's mean over the rows of one trait value is above or below its mean over all rows of that trait:
+    a ratio, drawn towards 1 where the rows are few.
+    """
 
     column: str
     items: int

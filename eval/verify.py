@@ -18,7 +18,7 @@ from eval.package.label_heads import check_label_rows_match_package_hashes, read
 from eval.package.layout import payload_folder
 from eval.package.marks import (
     check_credentials_and_watermarks,
-    load_watermark_from_argument,
+    load_watermark_weights_from_argument,
     trusted_certificates_pem_from_argument,
 )
 from eval.package.proof import CHANGED, check_package, promise_problems_and_proven_claim, read_provenance_and_rows
@@ -39,7 +39,7 @@ def verify(words: list[str]) -> int:
     trust, labels, watermark = (
         trusted_certificates_pem_from_argument(words),
         read_label_rows_from_argument(words),
-        load_watermark_from_argument(words),
+        load_watermark_weights_from_argument(words),
     )
     if not packages:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")

@@ -13,7 +13,7 @@ from stylegate.loraheader import ADAPTER_METADATA, PEFT_CONFIG, StatedLoraSettin
 from stylegate.lycoris import FactoredLayer
 
 
-class PlainLoraLayer(NamedTuple):
+class LoraOrDoraLayer(NamedTuple):
     """A plain LoRA layer: the tensors of one adapted module, whose weight changes by alpha / rank * up @ down (arXiv
     2106.09685).
     """
@@ -30,7 +30,7 @@ class PlainLoraLayer(NamedTuple):
         return self.down.shape[0]
 
 
-AnyLayer = PlainLoraLayer | FactoredLayer  # FactoredLayer: LoHa, LoKr and others, which are no pair of matrices
+AnyLayer = LoraOrDoraLayer | FactoredLayer  # FactoredLayer: LoHa, LoKr and others, which are no pair of matrices
 
 
 def weight_change(layer: AnyLayer, device: Any = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
@@ -41,12 +41,12 @@ def weight_change(layer: AnyLayer, device: Any = "cpu", dtype: torch.dtype = tor
     return (layer.alpha / layer.rank * (up @ down)).reshape(layer.up.shape[0], *layer.down.shape[1:])
 
 
-def layers_that_are_plain_lora(layers: Mapping[str, AnyLayer]) -> dict[str, PlainLoraLayer]:
+def layers_that_are_plain_lora(layers: Mapping[str, AnyLayer]) -> dict[str, LoraOrDoraLayer]:
     """Those of `layers` that are plain LoRA (a pair of matrices), by the same names; the others are left out."""
-    return {name: layer for name, layer in layers.items() if isinstance(layer, PlainLoraLayer)}
+    return {name: layer for name, layer in layers.items() if isinstance(layer, LoraOrDoraLayer)}
 
 
-def with_alpha_equal_to_rank(layer: PlainLoraLayer) -> PlainLoraLayer:
+def with_alpha_equal_to_rank(layer: LoraOrDoraLayer) -> LoraOrDoraLayer:
     """The layer with alpha = rank and `up` rescaled, so that it adds the same to the weight: programs assume this alpha
     where a file has none.
     """
@@ -76,7 +76,7 @@ def is_dora_of_input_channels(layer: AnyLayer) -> bool:
     """Whether a layer is a DoRA with one magnitude for each input channel; PEFT and diffusers do not support this
     form.
     """
-    outputs = layer.up.shape[0] if isinstance(layer, PlainLoraLayer) else layer.shape[0]
+    outputs = layer.up.shape[0] if isinstance(layer, LoraOrDoraLayer) else layer.shape[0]
     return layer.magnitude is not None and layer.magnitude.shape[0] == 1 and outputs != 1
 
 
@@ -201,7 +201,7 @@ def layer_of_parts(
         own = float(found["alpha"]) * header.block_size if "alpha" in found else None
         alpha = header.alpha(name, found["down"].shape[0]) if own is None else own
         up = found["up"].reshape(*found["up"].shape[:2], *[1] * (len(shape) - 2))
-        return PlainLoraLayer(found["down"], up, alpha, magnitude, bias)
+        return LoraOrDoraLayer(found["down"], up, alpha, magnitude, bias)
     parts = {part: tensor for part, tensor in found.items() if part not in lycoris.BESIDE}
     return FactoredLayer(kind, parts, shape, header.strength(name, found), magnitude, bias)
 
@@ -316,7 +316,7 @@ def tensor_shape_as_text(shape: Any) -> str:
     return " x ".join(map(str, shape))
 
 
-def to_diffusers(layers: Mapping[str, PlainLoraLayer]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def to_diffusers(layers: Mapping[str, LoraOrDoraLayer]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a LoRA file in diffusers' style, whose alpha is in the header.
 
     `layers` are by canonical name. None of them may be a DoRA of input channels.
@@ -342,7 +342,7 @@ def to_diffusers(layers: Mapping[str, PlainLoraLayer]) -> tuple[dict[str, Tensor
     return tensors, {"format": "pt", ADAPTER_METADATA: json.dumps(header, sort_keys=True)}
 
 
-def to_kohya(layers: Mapping[str, PlainLoraLayer]) -> dict[str, Tensor]:
+def to_kohya(layers: Mapping[str, LoraOrDoraLayer]) -> dict[str, Tensor]:
     """The tensors of a LoRA file with kohya's key names, which ComfyUI and A1111 read: for each of `layers` (by module
     name) lora_down, lora_up and alpha, and dora_scale of a DoRA. Changes of biases are left out.
     """
@@ -354,7 +354,7 @@ def to_kohya(layers: Mapping[str, PlainLoraLayer]) -> dict[str, Tensor]:
     return tensors
 
 
-def to_comfyui(layers: Mapping[str, PlainLoraLayer]) -> dict[str, Tensor]:
+def to_comfyui(layers: Mapping[str, LoraOrDoraLayer]) -> dict[str, Tensor]:
     """The tensors of a LoRA file for a transformer denoiser, as ComfyUI reads it: diffusers' key names, and for each
     layer `alpha`, and `dora_scale` of a DoRA.
     """
@@ -365,7 +365,7 @@ def to_comfyui(layers: Mapping[str, PlainLoraLayer]) -> dict[str, Tensor]:
     return tensors
 
 
-def dora_scale_state_dict(name: str, layer: PlainLoraLayer) -> dict[str, Tensor]:
+def dora_scale_state_dict(name: str, layer: LoraOrDoraLayer) -> dict[str, Tensor]:
     """The magnitudes of a layer by the key that kohya and ComfyUI read: [out, 1, ...], or [1, in, ...] of a DoRA of
     input channels. The mapping is empty for a layer without magnitudes.
     """

@@ -30,7 +30,7 @@ from stylegate.brandset import (
 from stylegate.captionfaults import picture_count_and_names
 from stylegate.config import Config
 from stylegate.errors import DataError
-from stylegate.picturefaults import find_box_inside_frame, is_enlarged
+from stylegate.picturefaults import find_box_inside_frame, is_blurred_or_smoothly_enlarged
 from stylegate.textmarks import has_text_near_edge
 
 
@@ -147,7 +147,7 @@ def checked_picture_or_problem(path: Path, background: str) -> CheckedPicture | 
     notes = (
         *picture.notes,
         *[FRAMED] * bool(find_box_inside_frame(picture.image)),
-        *[ENLARGED] * is_enlarged(picture.image),
+        *[ENLARGED] * is_blurred_or_smoothly_enlarged(picture.image),
         *[TEXT] * has_text_near_edge(picture.image),
     )
     digest = PictureDigest(content, similarity.signature_of_picture(picture.image), min(picture.image.size))

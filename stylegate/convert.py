@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from stylegate import adapter, files, lorafile, loranames
-from stylegate.adapter import AnyLayer, PlainLoraLayer
+from stylegate.adapter import AnyLayer, LoraOrDoraLayer
 from stylegate.errors import ConfigError, ModelError
 from stylegate.families import FAMILIES, Family
 from stylegate.words import counted
@@ -132,20 +132,20 @@ def is_text_encoder_layer(layer: str) -> bool:
 
 def adapter_kind_in_words(layer: AnyLayer) -> str:
     """The kind of a layer as text: "LoRA", "LoHa", ...; of a DoRA " with a DoRA's magnitudes" follows."""
-    kind = "LoRA" if isinstance(layer, PlainLoraLayer) else layer.kind
+    kind = "LoRA" if isinstance(layer, LoraOrDoraLayer) else layer.kind
     return kind if layer.magnitude is None else f"{kind} with a DoRA's magnitudes"
 
 
 def plain_layers_and_deviations(
     layers: Mapping[str, AnyLayer], modules: Mapping[str, Any], rank: int | None
-) -> tuple[dict[str, PlainLoraLayer], dict[str, ConversionDeviation]]:
+) -> tuple[dict[str, LoraOrDoraLayer], dict[str, ConversionDeviation]]:
     """Each layer as a plain LoRA with alpha = rank, and how far it is from the layer it was made of, by canonical name.
 
     Layers of a rank above `rank` are reduced to it. With None no rank is reduced, and every layer must be a plain LoRA.
     """
     made, errors = {}, {}
     for name, layer in layers.items():
-        if isinstance(layer, PlainLoraLayer) and layer.magnitude is None and (rank is None or layer.rank <= rank):
+        if isinstance(layer, LoraOrDoraLayer) and layer.magnitude is None and (rank is None or layer.rank <= rank):
             made[name] = adapter.with_alpha_equal_to_rank(layer)._replace(down=layer.down.float(), bias=None)
             change = adapter.weight_change(layer)
         else:
@@ -165,7 +165,7 @@ def weight_change_on_base(layer: AnyLayer, module: Any) -> Tensor:
     return adapter.dora_weight(weight + adapter.weight_change(layer), layer.magnitude) - weight
 
 
-def nearest_lora(change: Tensor, rank: int) -> PlainLoraLayer:
+def nearest_lora(change: Tensor, rank: int) -> LoraOrDoraLayer:
     """The LoRA of rank `rank` whose change is nearest to `change` [out, in, ...], by singular values, of which each of
     the two matrices gets the square root.
     """
@@ -180,12 +180,12 @@ def nearest_lora(change: Tensor, rank: int) -> PlainLoraLayer:
     root = values[:rank].sqrt()
     down = (root[:, None] * right[:rank]).reshape(rank, *change.shape[1:])
     up = (left[:, :rank] * root).reshape(len(flat), rank, *[1] * (change.ndim - 2))
-    return PlainLoraLayer(down.float(), up.float(), float(rank))
+    return LoraOrDoraLayer(down.float(), up.float(), float(rank))
 
 
 def write_converted_file(
     wanted: ConversionRequest,
-    layers: Mapping[str, PlainLoraLayer],
+    layers: Mapping[str, LoraOrDoraLayer],
     biases: Mapping[str, Tensor | None],
     metadata: Mapping[str, str],
     modules: Mapping[str, Any],
@@ -221,7 +221,7 @@ def write_converted_file(
     )
 
 
-def metadata_of_converted_file(metadata: Mapping[str, str], layers: Mapping[str, PlainLoraLayer]) -> dict[str, str]:
+def metadata_of_converted_file(metadata: Mapping[str, str], layers: Mapping[str, LoraOrDoraLayer]) -> dict[str, str]:
     """The metadata of the converted file: entries of the original that stay true (modelspec.*, ss_base_model_version),
     and kohya's keys with the rank of the converted file.
     """

@@ -14,7 +14,7 @@ from torch import Tensor
 from stylegate import loranames, lycoris
 from stylegate.adapter import (
     AnyLayer,
-    PlainLoraLayer,
+    LoraOrDoraLayer,
     layer_of_parts,
     lora_layers_and_problems,
     tensor_shapes_problem,
@@ -181,7 +181,7 @@ def layer_cut_from_fused_layer(layer: AnyLayer, place: FusedLayerPart) -> AnyLay
     lengths, bias = layer.magnitude, None if layer.bias is None else layer.bias[rows]
     if lengths is not None:
         lengths = lengths[rows] if lengths.shape[0] != 1 else lengths[:, columns]
-    if isinstance(layer, PlainLoraLayer):
+    if isinstance(layer, LoraOrDoraLayer):
         return layer._replace(down=layer.down[:, columns], up=layer.up[rows], magnitude=lengths, bias=bias)
     shape = (len(rows), len(columns))
     return layer._replace(rows=rows, columns=columns, magnitude=lengths, bias=bias, shape=shape)

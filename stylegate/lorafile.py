@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from stylegate import adapter, files, fusednames, loraheader, loranames
-from stylegate.adapter import AnyLayer, PlainLoraLayer
+from stylegate.adapter import AnyLayer, LoraOrDoraLayer
 from stylegate.config import Config, run_name
 from stylegate.errors import ModelError
 from stylegate.families import LoadedBaseModel
@@ -220,7 +220,7 @@ def another_base_helps(problems: list[str]) -> bool:
     return all("the base has" in problem for problem in problems)
 
 
-def adapters_as_plain_lora_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, PlainLoraLayer]:
+def adapters_as_plain_lora_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, LoraOrDoraLayer]:
     """The trained adapters as plain LoRA layers, by canonical name; `adapted` are the adapted modules by component.
 
     `scale`, the strength that was chosen, is multiplied into alpha: readers then use strength 1.

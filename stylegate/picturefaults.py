@@ -103,7 +103,7 @@ def has_edge_all_along_frame(pixels: NDArray[np.int16], box: BoxInsideFrame) -> 
     return all((np.abs(line - colour).max(-1) > JUMP).mean() >= ALONG for has_bar, line, colour in sides if has_bar)
 
 
-def is_enlarged(image: Image.Image) -> bool:
+def is_blurred_or_smoothly_enlarged(image: Image.Image) -> bool:
     """Whether the picture holds no detail as fine as its pixels: it was enlarged to at least twice its size, or is
     out of focus.
 

@@ -32,7 +32,7 @@ def signature_of_picture(image: Image.Image) -> NDArray[np.uint8]:
 
 
 class PreparedSignatures(NamedTuple):
-    """Signatures in the form that `likeness_at_equal_indices` compares."""
+    """Signatures in the form that `signature_likeness_row_by_row` compares."""
 
     values: NDArray[np.float32]  # [n, MARGIN + 3 * STRIDE * STRIDE + MARGIN] about their means, zeros between rows
     energies: NDArray[np.float64]  # [n, 25] squares within what each shift down and right leaves
@@ -48,7 +48,7 @@ TOGETHER = 64  # pairs that are compared at once, so that they stay in the proce
 
 def prepare_signatures(signatures: NDArray[np.uint8]) -> PreparedSignatures:
     """Signatures, uint8 [n, 64, 64, 3], centred and padded, with the energy that each shift leaves: what
-    `likeness_at_equal_indices` compares.
+    `signature_likeness_row_by_row` compares.
     """
     planes = signatures.transpose(0, 3, 1, 2).astype(np.float32, order="C").reshape(-1, 3, SIDE * SIDE)
     planes -= planes.mean(2, keepdims=True)
@@ -72,7 +72,7 @@ def sums_inside_each_shift(lines: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.einsum("...p,sp->...s", parts, INSIDE)
 
 
-def likeness_at_equal_indices(a: PreparedSignatures, b: PreparedSignatures) -> NDArray[np.float64]:
+def signature_likeness_row_by_row(a: PreparedSignatures, b: PreparedSignatures) -> NDArray[np.float64]:
     """[n] the likeness in [-1, 1] of each signature in `a` to the one at the same index in `b`.
 
     It is the largest correlation over shifts of up to 2 pixels, each channel centred on its mean. Two flat pictures
@@ -92,7 +92,7 @@ def likeness_at_equal_indices(a: PreparedSignatures, b: PreparedSignatures) -> N
 
 def likeness_of_two_signatures(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """The likeness of two signatures, uint8 [64, 64, 3] each: in [-1, 1], 1 for the same picture."""
-    return float(likeness_at_equal_indices(prepare_signatures(a[None]), prepare_signatures(b[None]))[0])
+    return float(signature_likeness_row_by_row(prepare_signatures(a[None]), prepare_signatures(b[None]))[0])
 
 
 def centred_thumbnails(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -127,7 +127,7 @@ def likeness_of_pairs(
             used, places = np.unique(some[:, side], return_inverse=True)
             values, energies = prepare_signatures(those[used])
             sides.append(PreparedSignatures(values[places.ravel()], energies[places.ravel()]))
-        found.append(likeness_at_equal_indices(*sides).astype(np.float32))
+        found.append(signature_likeness_row_by_row(*sides).astype(np.float32))
     return np.concatenate(found)
 
 
@@ -157,7 +157,7 @@ def near_duplicate_group_numbers(signatures: NDArray[np.uint8]) -> NDArray[np.in
 
     def near_duplicate_flags_of_pairs(part: NDArray[np.int64]) -> NDArray[np.bool_]:
         return (
-            likeness_at_equal_indices(
+            signature_likeness_row_by_row(
                 prepare_signatures(signatures[part[:, 0]]), prepare_signatures(signatures[part[:, 1]])
             )
             >= NEAR

@@ -49,7 +49,7 @@ from stylegate.configgroups import GenerateConfig
 from train import batches, losses, sharding
 from train.encoded import autoencoder_input_pixels
 from train.run import LoadedRun
-from train.weights import copy_lora_weights, lora_at_strength, lora_merged_on_cpu, with_averaged_weights
+from train.weights import copy_lora_weights_to_other_base, lora_at_strength, lora_merged_on_cpu, with_averaged_weights
 
 FINAL = "handed-out"  # folder in samples/ of the pictures of what is handed out
 SHOWN = 4  # rows of the grid
@@ -143,7 +143,7 @@ class Evaluator:
         accelerator.wait_for_everyone()
         with ExitStack() as weights:
             weights.enter_context(with_averaged_weights(self.run.adapted, self.average))
-            copy_lora_weights(self.run.adapted, self.run.drawing_adapted)
+            copy_lora_weights_to_other_base(self.run.adapted, self.run.drawing_adapted)
             for adapted in {id(a): a for a in (self.run.adapted, self.run.drawing_adapted)}.values():
                 weights.enter_context(lora_at_strength(adapted, lora_strength if step else 0.0))
                 weights.enter_context(lora_merged_on_cpu(adapted))

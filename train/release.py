@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from stylegate import adapter, files, lorafile, pictures, sample
-from stylegate.adapter import PlainLoraLayer
+from stylegate.adapter import LoraOrDoraLayer
 from stylegate.basename import base_name_for_drawing
 from stylegate.brandset import Brand, BrandSet
 from stylegate.config import Config, run_name
@@ -239,7 +239,7 @@ def check_written_lora_files(
     adapted: nn.ModuleDict,
     prompt: str,
     side: int,
-    layers: dict[str, PlainLoraLayer],
+    layers: dict[str, LoraOrDoraLayer],
     scale: float,
     path: Path,
     other: Path,

@@ -67,7 +67,7 @@ def lora_merged_on_cpu(adapted: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def copy_lora_weights(adapted: nn.Module, copy: nn.Module) -> None:
+def copy_lora_weights_to_other_base(adapted: nn.Module, copy: nn.Module) -> None:
     """Copy the trained LoRA weights of the modules `adapted` into `copy`, modules of another base with a LoRA of equal
     shape.
 

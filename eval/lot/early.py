@@ -97,7 +97,7 @@ class EarlyStopRound(Record):
         """The line for the attempt whose picture has this name; None for none."""
         return self.line if attempt_and_slot(file)[0] == 0 else self.later_line
 
-    def would_stop(self, one: EarlyStopPreview) -> bool:
+    def is_preview_below_stop_line(self, one: EarlyStopPreview) -> bool:
         """Whether the attempt's hope is below its line, so that it ends there unless it is finished unseen."""
         line = self.stop_line_of_attempt(one.file)
         return line is not None and self.log_odds_of_acceptance(one.scores) < line
@@ -118,7 +118,9 @@ class EarlyStopRound(Record):
             scores=scores,
             hope=self.log_odds_of_acceptance(scores),
         )
-        return one.model_copy(update={"stopped": self.would_stop(one) and not is_seed_exempt_from_stopping(seed)})
+        return one.model_copy(
+            update={"stopped": self.is_preview_below_stop_line(one) and not is_seed_exempt_from_stopping(seed)}
+        )
 
 
 def steps_of_preview(drawing: DrawingSettings) -> int | None:
@@ -169,7 +171,7 @@ def round_with_learnt_stop_line(
         one for one in previews if one.is_exempt_from_stopping() and one.scored == empty.scored and one.file in accepted
     ]
     checked = [one for one in known if one.hope is not None and accepted[one.file]]
-    lost = sum(earlier[one.round].would_stop(one) for one in checked)
+    lost = sum(earlier[one.round].is_preview_below_stop_line(one) for one in checked)
     found = empty.model_copy(update={"checked": len(checked), "lost": lost})
     teaching, others = (
         [one for one in known if is_seed_in_fitting_half(one.seed) == wanted] for wanted in (True, False)

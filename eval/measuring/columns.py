@@ -15,7 +15,12 @@ from eval.measuring.ahead import encode_on_engine_workers
 from eval.measuring.decided import read_decided_pictures, require_same_brand_and_encoder
 from eval.measuring.domain import in_domain_flags_and_warning
 from eval.measuring.encoder import LoadedEncoder
-from eval.measuring.features import BrokenFile, cached_features_of_files, cached_signatures_of_files, num_torch_threads
+from eval.measuring.features import (
+    BrokenFile,
+    cached_features_of_files,
+    cached_signatures_of_files,
+    torch_threads_in_use,
+)
 from eval.measuring.foreign import given_foreign_sets, shipped_foreign_sets, without_sets_of_this_brand
 from eval.measuring.head import aesthetic_head_and_notes, refuse_second_head
 from eval.measuring.measured import ForeignSet, MeasuredLot, PictureFeatures
@@ -74,7 +79,7 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: ComparisonPictu
         tables=score_table_digests(lot.out),
         encoder=encodername.encoder_name(config),
         encoder_sha256=encoder.sha256_of_all_encoders,
-        computed=EncodingConditions(precision="fp32", device=encoder.device.type, threads=num_torch_threads()),
+        computed=EncodingConditions(precision="fp32", device=encoder.device.type, threads=torch_threads_in_use()),
         references=ReferencesUsed(
             name=compared.references_name,
             given=len(compared.references),

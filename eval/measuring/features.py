@@ -202,7 +202,7 @@ def cached_signatures_of_files(
             return {"broken": np.frombuffer(str(error).encode(), np.uint8)}
 
     with (
-        ThreadPoolExecutor(num_torch_threads()) as pool,
+        ThreadPoolExecutor(torch_threads_in_use()) as pool,
         progress.progress_bar(title, len(keys), 0, bool(title)) as tick,
     ):
         cache.compute_missing(keys, batch_size, lambda those: list(pool.map(make_signature_row, those)), tick)
@@ -243,7 +243,7 @@ def pixel_feature_rows_of_files(
     return dict(zip(opened, features_without_encoder(decode_readable_pictures(), preprocessing), strict=True)) | refused
 
 
-def num_torch_threads() -> int:
+def torch_threads_in_use() -> int:
     """The number of CPU threads that torch uses for one operation now: of `hardware.threads`, else torch's own choice;
     1 inside `one_torch_thread_each`.
     """
@@ -254,12 +254,12 @@ def num_torch_threads() -> int:
 
 @contextmanager
 def one_torch_thread_each(wanted: bool) -> Iterator[int]:
-    """Inside, if `wanted`, torch computes with one thread in each Python thread. Yields `num_torch_threads` from
+    """Inside, if `wanted`, torch computes with one thread in each Python thread. Yields `torch_threads_in_use` from
     before: how many Python threads then keep all cores busy.
     """
     import torch
 
-    before = num_torch_threads()
+    before = torch_threads_in_use()
     torch.set_num_threads(1 if wanted else before)
     try:
         yield before

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from eval.package.signing_certificate import NEXT, USES, SigningCertificate
+from eval.package.signing_certificate import NEXT, USES, C2paCertificateAndKey
 from eval.package.xmp import UnmarkableError, is_webp
 from stylegate import __version__
 from stylegate.errors import ConfigError
@@ -49,7 +49,7 @@ class ContentCredentialsOfPicture(NamedTuple):
 class C2paPictureSigner:
     """Signs pictures with one certificate, from several threads at once."""
 
-    def __init__(self, certificate: SigningCertificate) -> None:
+    def __init__(self, certificate: C2paCertificateAndKey) -> None:
         self.certificate = certificate
         self.context = c2pa_context({})
 

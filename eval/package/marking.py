@@ -56,7 +56,7 @@ Row = dict[str, NDArray]  # of the cache
 
 @dataclass(frozen=True, slots=True)
 class ExportMarks:
-    """The marks that an export puts on its pictures."""
+    """What an export writes into its pictures, and the watermark, put in when they were drawn, that it looks for."""
 
     kinds: str = "none"  # all, xmp or none
     source_type: str | None = None  # IPTC's code that somebody stated for pictures that were not drawn here

@@ -114,7 +114,7 @@ def weights_digests_and_seed_by_path(package: Path, watermark: Watermark) -> dic
     return found
 
 
-def load_watermark_from_argument(words: Sequence[str]) -> Watermark | None:
+def load_watermark_weights_from_argument(words: Sequence[str]) -> Watermark | None:
     """The watermark whose weights a word `watermark=FILE` names; None without one. Raises ConfigError."""
     given = [word.removeprefix("watermark=") for word in words if word.startswith("watermark=")]
     return load_watermark(given[-1]) if given else None

@@ -35,7 +35,7 @@ NEXT = "docs/package.md says which certificates sign content credentials; marks=
 
 
 @dataclass(frozen=True)
-class SigningCertificate:
+class C2paCertificateAndKey:
     """A certificate, those above it, and its key or the command that signs with it."""
 
     chain: Sequence[x509.Certificate]  # the signer's first
@@ -74,7 +74,7 @@ class SigningCertificate:
         return private_key_pem(self.key)
 
 
-def signing_certificate(config: Config) -> SigningCertificate:
+def signing_certificate(config: Config) -> C2paCertificateAndKey:
     """The certificate that `credentials=` names, by default the test one of this home, whose file is written if there
     is none.
 
@@ -93,7 +93,7 @@ def signing_certificate(config: Config) -> SigningCertificate:
         raise ConfigError(f"{what}: no certificate in PEM form that can be read: {error}", next_step=NEXT) from None
     except FileNotFoundError as error:
         raise ConfigError(f"{what}: there is no file {error.filename}", next_step=NEXT) from None
-    found = SigningCertificate(chain, key, command)
+    found = C2paCertificateAndKey(chain, key, command)
     if problems := problems_with_signing_certificate(found, datetime.datetime.now(datetime.UTC)):
         raise ConfigError(f"{what} cannot sign content credentials:", problems, NEXT)
     return found
@@ -110,7 +110,7 @@ def read_private_key(config: Config, path: Path, content: bytes) -> Any:
         raise ConfigError(f"{files.display_path(given)} {why}", next_step=step) from None
 
 
-def problems_with_signing_certificate(found: SigningCertificate, now: datetime.datetime) -> list[str]:
+def problems_with_signing_certificate(found: C2paCertificateAndKey, now: datetime.datetime) -> list[str]:
     """Sentences on why a certificate cannot sign content credentials at the time `now`; [] if nothing speaks against
     it.
     """

@@ -20,7 +20,7 @@ from stylegate.errors import DataError
 FREED = 8  # filled slots that are freed first, where exchanges of one value do not suffice; then twice as many
 
 
-def plan_rows_with_slots_repaired(
+def plan_rows_with_other_combinations_in_slots(
     problem: PlanConstraints, rows: NDArray[np.int32], broken: Sequence[int], filled: Collection[int], seed: int
 ) -> NDArray[np.int32]:
     """The rows of a plan in which the slots `broken` have other combinations than before, which no other slot gets.

@@ -8,7 +8,7 @@ import numpy as np
 
 from eval.lot.batch import PlanSlot
 from eval.planning.problem import OPEN, PlanConstraints, make_plan_constraints, value_with_tier_weight
-from eval.planning.repair import plan_rows_with_slots_repaired
+from eval.planning.repair import plan_rows_with_other_combinations_in_slots
 from eval.planning.solve import solve_plan
 from eval.planning.traits import OneOfOne, TraitsFile
 from stylegate.brandset import Brand
@@ -110,7 +110,7 @@ def repaired_slots(
             "the plan's counts are not those of the traits file, which was changed since",
             next_step="stylegate plan with the same arguments without repair=; then repair what is left.",
         )
-    found = plan_rows_with_slots_repaired(problem, rows, broken, filled, plan.seed)
+    found = plan_rows_with_other_combinations_in_slots(problem, rows, broken, filled, plan.seed)
     changed = (found != rows).any(axis=1)
     return [
         make_slot_from_traits(file, brand, plan, slot.slot, problem.traits_of_row(row), ones.get(slot.slot))

@@ -98,7 +98,7 @@ def resolve_check_lines(
     ):
         raise DataError(
             f"policy {policy.name} would accept every picture: no check that can be computed here holds one back",
-            [*left_out, *notes_on_checks_without_effect(bounds)],
+            [*left_out, *sentences_on_given_ineffective_checks(bounds)],
             "give brand= or references= (at least 8), or a line that pictures can fall below.",
         )
     return bounds, left_out, lacking
@@ -115,9 +115,9 @@ def why_check_is_left_out(score: str, computed: bool, references_missing: bool) 
     return next((words for need, words in NEEDS.items() if need in others), "could not be computed")
 
 
-def notes_on_checks_without_effect(bounds: list[ResolvedCheckLines]) -> list[str]:
-    """A sentence for each of these checks, none of which holds a picture back: it only warns, or no score can be below
-    its lines.
+def sentences_on_given_ineffective_checks(bounds: list[ResolvedCheckLines]) -> list[str]:
+    """For each of `bounds` a sentence that the check holds no picture back: it only warns, or no score can be below its
+    lines. Nothing is tested: the caller gives such checks alone.
     """
     found = []
     for bound in bounds:

@@ -51,7 +51,7 @@ def betting_wealth(labels: Sequence[int] | NDArray, size: int, rejects: int, alp
     return np.where(np.maximum.accumulate(impossible), np.inf, found) if len(x) else found
 
 
-def largest_allowed_rejects(alpha: float, size: int) -> int:
+def num_rejects_allowed_in_lot(alpha: float, size: int) -> int:
     """Rejects that a lot of `size` may hold: floor(alpha size), which 0.29 x 100 in floating point is not."""
     return math.floor(alpha * size + 1e-9)
 
@@ -85,7 +85,7 @@ def labels_until_proven(
     """
     bettor, found = bettor or uniform_order_bettor(alpha), np.cumsum(np.asarray(labels, int))
     for already in np.unique(np.concatenate([[0], found])):
-        smallest = fewest_rejects_noticed(largest_allowed_rejects(alpha, size - already) + already + 1)
+        smallest = fewest_rejects_noticed(num_rejects_allowed_in_lot(alpha, size - already) + already + 1)
         proven = np.flatnonzero(ruled_out_after_each_label(labels, size, delta, smallest, bettor) & (found == already))
         if len(proven):
             return int(proven[0]) + 1

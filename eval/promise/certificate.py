@@ -25,7 +25,7 @@ TRAIT_CERTIFICATE = "trait-certificate.json"
 Share = Field(gt=0, lt=1)
 
 
-class CertifiedPromise(Record):
+class PromiseTerms(Record):
     """The promise of a certificate: at most `alpha` of what is exported are rejects, with confidence 1 - `delta`."""
 
     alpha: float = Share
@@ -68,7 +68,7 @@ class Certificate(Record):
     """Version of the file: 4 with `known_rejects`, else 3 with a `design`, 2 without."""
     says: str
     """The promise in words."""
-    promise: CertifiedPromise
+    promise: PromiseTerms
     policy: PolicyOfLabels
     lot: CertifiedLot
     order_seed: str
@@ -155,7 +155,7 @@ def make_certificate(
     found = Certificate(
         version=MEASURED if plan.known_rejects else RANKED if plan.design else EVEN,
         says=plan.promise_in_words(),
-        promise=CertifiedPromise(alpha=terms.alpha, delta=terms.delta, ladder=list(terms.ladder)),
+        promise=PromiseTerms(alpha=terms.alpha, delta=terms.delta, ladder=list(terms.ladder)),
         policy=PolicyOfLabels(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
         lot=CertifiedLot(sha256=plan.lot_sha256, size=len(plan.lot), pictures=plan.lot),
         order_seed=plan.order_seed,

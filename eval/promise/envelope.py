@@ -128,7 +128,8 @@ def reject_share_bounds_at_thresholds(
 def accepting_threshold(
     scores: NDArray, labelled: NDArray, rejects: NDArray, in_this_lot: NDArray, alpha: float, delta: float
 ) -> float | None:
-    """The lowest threshold whose bound is at most alpha; None if there is none.
+    """The lowest threshold at which the share of rejects among the accepted pictures is, by its upper bound, at most
+    alpha; None if there is none.
 
     A threshold that accepts only labelled pictures does not count, unless all pictures of this lot (`in_this_lot`) are
     labelled.

@@ -160,7 +160,7 @@ class ReviewSession:
         )
 
     def first_answers_to_known_rejects(self) -> list[Label]:
-        """What reviewers said of known rejects, in the order given; the first answer of each reviewer counts."""
+        """What reviewers said of known rejects, in the order given; the first answer of each to each one counts."""
         found: dict[tuple[str, str], Label] = {}
         for row in self.given.values():
             if row.asked_for == KNOWN and not row.withdrawn:

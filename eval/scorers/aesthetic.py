@@ -164,6 +164,6 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
     Where the policy names decided pictures, it is the log-odds that people accept a picture (eval/scorers/taste.py).
     """
     if measured.decided is not None:
-        return taste.column(measured)
+        return taste.acceptance_log_odds(measured)
     assert measured.head is not None
     return score(measured.pictures.embeddings, measured.head)

@@ -46,7 +46,7 @@ def append_lowest_score_as_column(spreads: NDArray[np.float32]) -> NDArray[np.fl
     return np.c_[known, known.min(1)]
 
 
-def column(measured: MeasuredLot) -> NDArray[np.float32]:
+def acceptance_log_odds(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] log-odds that people accept each picture of the lot; those of references go into `measured.own`."""
     from eval.scorers.brand import fit_block_scaling
     from eval.scorers.prompt import fit_platt_scaling

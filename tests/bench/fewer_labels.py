@@ -125,7 +125,7 @@ def risk_by_place(placing: Placing, rejects: int, size: int, rng: np.random.Gene
 
 def fewest_on_average(risk: NDArray[np.float64], delta: float) -> float:
     """The bound of the header, for the risk in parts of the ranking that are equally large."""
-    mean = (audit.largest_allowed_rejects(ALPHA, LOT) + 1) / LOT
+    mean = (audit.num_rejects_allowed_in_lot(ALPHA, LOT) + 1) / LOT
 
     def divergence(r: NDArray, r0: NDArray) -> NDArray:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -150,7 +150,7 @@ def fewest_on_average(risk: NDArray[np.float64], delta: float) -> float:
 
 def fewest_without_rejects(delta: float) -> int:
     """The labels that every valid audit needs if it sees no reject: a lot may have its rejects anywhere by chance."""
-    rejects, chance, count = audit.largest_allowed_rejects(ALPHA, LOT) + 1, 1.0, 0
+    rejects, chance, count = audit.num_rejects_allowed_in_lot(ALPHA, LOT) + 1, 1.0, 0
     while chance > delta:
         chance *= 1 - rejects / (LOT - count)
         count += 1

@@ -24,7 +24,7 @@ from eval.package.credentials import (
     read_c2pa_credentials_of_picture,
 )
 from eval.package.marking import AI_MADE, decodes_to_same_picture
-from eval.package.signing_certificate import SigningCertificate, new_key_and_test_certificate_pem
+from eval.package.signing_certificate import C2paCertificateAndKey, new_key_and_test_certificate_pem
 from eval.package.xmp import SOURCE_TYPES, picture_file_with_source_type, source_types_in_file
 from stylegate.pictures import CORES
 
@@ -36,7 +36,10 @@ MANIFEST = c2pa_manifest_to_sign(SOURCE_TYPES + AI_MADE, True, {"judged_sha256":
 def main() -> int:
     pem = new_key_and_test_certificate_pem()
     key = serialization.load_pem_private_key(pem, None)
-    signer, context = C2paPictureSigner(SigningCertificate(x509.load_pem_x509_certificates(pem), key)), c2pa_context({})
+    signer, context = (
+        C2paPictureSigner(C2paCertificateAndKey(x509.load_pem_x509_certificates(pem), key)),
+        c2pa_context({}),
+    )
 
     def sign(content: bytes) -> bytes:
         return signer.signed_picture_bytes(picture_file_with_source_type(content, AI_MADE, drawn_here=True), MANIFEST)

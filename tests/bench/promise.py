@@ -53,7 +53,7 @@ def broken_ladders(count: int, rng: np.random.Generator, size: int = LOT) -> flo
         for share in sorted(LADDER):
             end = round(share * size)
             enough = (
-                audit.largest_allowed_rejects(ALPHA, end) + 1 + int(0.02 * end * ALPHA)
+                audit.num_rejects_allowed_in_lot(ALPHA, end) + 1 + int(0.02 * end * ALPHA)
             )  # a little more, so that finds do not mend it
             truth[rng.choice(np.arange(start, end), enough - truth.sum(), replace=False)] = 1
             start = end

@@ -26,7 +26,7 @@ from eval.package.credentials import (
 )
 from eval.package.marking import decodes_to_same_picture
 from eval.package.proof import check_package
-from eval.package.signing_certificate import SigningCertificate, new_key_and_test_certificate_pem, private_key_pem
+from eval.package.signing_certificate import C2paCertificateAndKey, new_key_and_test_certificate_pem, private_key_pem
 from eval.package.xmp import UnmarkableError, picture_file_with_source_type
 from stylegate import files
 from tests.eval.packages import made_anew
@@ -36,8 +36,8 @@ __all__ = ["lot"]  # a fixture
 MANIFEST = c2pa_manifest_to_sign(AI_MADE, True, {"judged_sha256": "a" * 64, "seed": 7})
 
 
-def read_pem(content: bytes) -> SigningCertificate:
-    return SigningCertificate(
+def read_pem(content: bytes) -> C2paCertificateAndKey:
+    return C2paCertificateAndKey(
         x509.load_pem_x509_certificates(content), serialization.load_pem_private_key(content, None)
     )
 
@@ -188,7 +188,7 @@ def test_a_certificate_that_cannot_sign_is_one_clear_error(
 def test_each_picture_has_the_reason_of_its_own(tmp_path: Path) -> None:
     """Of a command that fails once: not that of a picture before it, or of one that another thread signs."""
     once = f"test -e '{tmp_path}/asked' && exec cat || touch '{tmp_path}/asked'; echo no card >&2; exit 3"
-    signer = C2paPictureSigner(SigningCertificate(OURS.chain, None, ("sh", "-c", once)))
+    signer = C2paPictureSigner(C2paCertificateAndKey(OURS.chain, None, ("sh", "-c", once)))
     with pytest.raises(UnmarkableError, match="sh made no signature: it ended with exit code 3: no card"):
         signer.signed_picture_bytes(FILES["PNG"], MANIFEST)
     with pytest.raises(UnmarkableError, match=r"sh made no signature: (?!.*no card)"):

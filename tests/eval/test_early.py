@@ -62,12 +62,12 @@ def test_the_line_is_set_by_accepted_pictures_that_the_teaching_has_not_seen() -
     taught = [row for row in rows if is_seed_in_fitting_half(row.seed)]
     assert found.accepted == len(setting) and found.teaching == len(taught) and found.rank == 3
     assert found.line == sorted(found.log_odds_of_acceptance(row.scores) for row in setting)[2]
-    assert sum(found.would_stop(row) for row in setting) == 2, "the one on the line goes on"
+    assert sum(found.is_preview_below_stop_line(row) for row in setting) == 2, "the one on the line goes on"
     assert found.later_line == min(found.log_odds_of_acceptance(row.scores) for row in setting), (
         "125 are enough for the first of 2.5 %"
     )
     again = [row.model_copy(update={"file": row.file.replace("-0", "-1")}) for row in setting]
-    assert not any(found.would_stop(row) for row in again)
+    assert not any(found.is_preview_below_stop_line(row) for row in again)
     good, bad = (
         [found.log_odds_of_acceptance(row.scores) for row in taught if accepted[row.file] == one]
         for one in (True, False)

@@ -36,7 +36,7 @@ from eval.planning.open_slots import (
 from eval.planning.picture import counts_and_rarity_in_words
 from eval.planning.problem import OPEN, PlanConstraints, exact_counts_and_problems, make_plan_constraints
 from eval.planning.rarity import missing_pairs, rarest_pairs, rarity_of_each_item
-from eval.planning.repair import plan_rows_with_slots_repaired
+from eval.planning.repair import plan_rows_with_other_combinations_in_slots
 from eval.planning.slots import notes_on_values_without_slot, slots_from_traits, traits_of_slots_to_keep
 from eval.planning.solve import solve_plan
 from eval.planning.traits import TraitsFile, TraitValue
@@ -221,7 +221,7 @@ def test_a_repair_changes_no_more_slots_than_it_must(broken: list[int]) -> None:
     problem = make_plan_constraints(random_file(1, 2000), 2000)
     rows = solve_plan(problem, 1).astype(np.int32)
     filled = set(range(2000)) - {*broken, 1000}
-    found = plan_rows_with_slots_repaired(problem, rows, broken, filled, 0)
+    found = plan_rows_with_other_combinations_in_slots(problem, rows, broken, filled, 0)
     assert keeps_everything(problem, found)
     changed = np.flatnonzero((found != rows).any(axis=1)).tolist()
     assert set(broken) <= set(changed) and len(changed) <= len(broken) + 1
@@ -233,7 +233,7 @@ def test_a_repair_that_one_exchange_does_not_bring_frees_more_slots_or_says_that
     file = file_of("prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}", tmp_path)
     problem = make_plan_constraints(file, 6)  # every combination there is
     with pytest.raises(DataError, match="no plan of 6 slots exists"):
-        plan_rows_with_slots_repaired(problem, solve_plan(problem, 0).astype(np.int32), [2], {0, 1}, 0)
+        plan_rows_with_other_combinations_in_slots(problem, solve_plan(problem, 0).astype(np.int32), [2], {0, 1}, 0)
     file = file_of(
         "prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}\none_of_ones: [{slot: 0, traits: {a: x, b: z}}]",
         tmp_path,
@@ -241,7 +241,7 @@ def test_a_repair_that_one_exchange_does_not_bring_frees_more_slots_or_says_that
     problem = make_plan_constraints(file, 4)
     problem.given[0] = problem.value_numbers_of_traits({"a": "x", "b": "z"})
     with pytest.raises(DataError, match="one-of-ones fix whole: 0"):
-        plan_rows_with_slots_repaired(problem, solve_plan(problem, 0).astype(np.int32), [0], set(), 0)
+        plan_rows_with_other_combinations_in_slots(problem, solve_plan(problem, 0).astype(np.int32), [0], set(), 0)
 
 
 def test_every_combination_that_exists_can_be_used(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_shares_of_delta_never_exceed_it() -> None:
     assert (
         audit.delta_per_attempt(0.05, 3) == [0.025, 0.0125, 0.00625] and sum(audit.delta_per_attempt(0.05, 40)) <= 0.05
     )
-    assert audit.largest_allowed_rejects(0.29, 100) == 29 and audit.largest_allowed_rejects(0.05, 19) == 0
+    assert audit.num_rejects_allowed_in_lot(0.29, 100) == 29 and audit.num_rejects_allowed_in_lot(0.05, 19) == 0
 
 
 def test_certificates_keep_their_promise_on_simulated_lots() -> None:

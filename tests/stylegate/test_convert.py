@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylegate import adapter, convert, lorafile, loranames
-from stylegate.adapter import PlainLoraLayer
+from stylegate.adapter import LoraOrDoraLayer
 from stylegate.families import FAMILIES
 
 Q = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -45,7 +45,7 @@ def change_of_file(path: Path, modules: dict[str, Any]) -> dict[str, torch.Tenso
 def test_a_lokr_becomes_a_lora_as_near_as_its_rank_allows(run_exactly, tmp_path: Path, modules, style: str) -> None:
     torch.manual_seed(0)
     plain = adapter.to_kohya(
-        {CONV: PlainLoraLayer(torch.randn(3, *modules[CONV].weight.shape[1:]), torch.randn(64, 3, 1, 1), 6.0)}
+        {CONV: LoraOrDoraLayer(torch.randn(3, *modules[CONV].weight.shape[1:]), torch.randn(64, 3, 1, 1), 6.0)}
     )
     save_file(
         lokr_of(modules, Q, 4) | plain, tmp_path / "x.safetensors", {"modelspec.title": "x", "ss_network_dim": "9"}
@@ -76,7 +76,7 @@ def test_a_dora_and_a_text_encoder_are_converted_on_the_weights_of_the_base(
     run_exactly, tmp_path: Path, modules
 ) -> None:
     torch.manual_seed(0)
-    tensors = adapter.to_kohya({Q: PlainLoraLayer(torch.randn(2, 64), torch.randn(64, 2), 2.0)}) | lokr_of(
+    tensors = adapter.to_kohya({Q: LoraOrDoraLayer(torch.randn(2, 64), torch.randn(64, 2), 2.0)}) | lokr_of(
         modules, TEXT, 1
     )
     save_file(tensors | {f"{FLAT[Q]}.dora_scale": torch.rand(64, 1) + 0.5}, tmp_path / "x.safetensors")

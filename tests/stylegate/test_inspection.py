@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from stylegate import adapter, files, loraheader, loranames
-from stylegate.adapter import PlainLoraLayer
+from stylegate.adapter import LoraOrDoraLayer
 
 ATTENTION = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 LAYERS = {
-    ATTENTION: PlainLoraLayer(torch.zeros(4, 768), torch.zeros(320, 4), 2.0),
-    "unet.conv_in": PlainLoraLayer(torch.zeros(4, 4, 3, 3), torch.zeros(320, 4, 1, 1), 2.0),
+    ATTENTION: LoraOrDoraLayer(torch.zeros(4, 768), torch.zeros(320, 4), 2.0),
+    "unet.conv_in": LoraOrDoraLayer(torch.zeros(4, 4, 3, 3), torch.zeros(320, 4, 1, 1), 2.0),
 }
 
 

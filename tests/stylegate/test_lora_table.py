@@ -19,7 +19,7 @@ from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from stylegate import adapter, files, fusednames, lorafile, loraheader
-from stylegate.adapter import PlainLoraLayer
+from stylegate.adapter import LoraOrDoraLayer
 from stylegate.errors import ModelError
 
 Tensors = dict[str, Tensor]
@@ -386,7 +386,7 @@ def _():
 
 @row("diffusers", "LoRA, alpha and rank by layer in the header")
 def _():
-    tensors, header = adapter.to_diffusers({Q: PlainLoraLayer(random(2, 12), random(12, 2), 3.0)})
+    tensors, header = adapter.to_diffusers({Q: LoraOrDoraLayer(random(2, 12), random(12, 2), 3.0)})
     up, down = tensors[f"{Q}.lora_B.weight"], tensors[f"{Q}.lora_A.weight"]
     return File(tensors, {Q: 1.5 * product(up, down)}, metadata=header)
 

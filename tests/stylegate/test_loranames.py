@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from stylegate import adapter, lorafile, loraheader, loranames
-from stylegate.adapter import PlainLoraLayer
+from stylegate.adapter import LoraOrDoraLayer
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
 from tests.bench import memory
@@ -33,7 +33,7 @@ def modules() -> dict[str, torch.nn.Module]:
 
 
 @pytest.fixture(scope="module")
-def layers(modules: dict[str, torch.nn.Module]) -> dict[str, PlainLoraLayer]:
+def layers(modules: dict[str, torch.nn.Module]) -> dict[str, LoraOrDoraLayer]:
     """One adapter for each kind of module, ranks and alphas of their own."""
     torch.manual_seed(0)
     names = [TO_Q, TO_Q.replace("to_q", "to_out.0"), TO_Q.replace("attn1.to_q", "ff.net.0.proj")]
@@ -44,11 +44,11 @@ def layers(modules: dict[str, torch.nn.Module]) -> dict[str, PlainLoraLayer]:
         weight: torch.Tensor = modules[name].weight  # type: ignore[assignment]
         rank = 2 + i % 3
         down, up = torch.randn(rank, *weight.shape[1:]), torch.randn(weight.shape[0], rank, *[1] * (weight.ndim - 2))
-        made[name] = PlainLoraLayer(down, up, alpha=rank * (0.5 + i % 2))
+        made[name] = LoraOrDoraLayer(down, up, alpha=rank * (0.5 + i % 2))
     return made
 
 
-def test_both_styles_are_read_back_without_loss(modules, layers: dict[str, PlainLoraLayer]) -> None:
+def test_both_styles_are_read_back_without_loss(modules, layers: dict[str, LoraOrDoraLayer]) -> None:
     tensors, header = adapter.to_diffusers(layers)
     for read_back, problems in (
         adapter.lora_layers_and_problems(tensors, header, modules),
@@ -74,7 +74,7 @@ def test_diffusers_own_loader_changes_every_layer_as_meant(tmp_path: Path, layer
     """kohya's with one rank and alpha, as we write it: diffusers 0.42 misplaces alphas that differ by layer."""
     if style == "kohya":
         layers = {
-            n: PlainLoraLayer(one.down[:2].contiguous(), one.up[:, :2].contiguous(), 1.5) for n, one in layers.items()
+            n: LoraOrDoraLayer(one.down[:2].contiguous(), one.up[:, :2].contiguous(), 1.5) for n, one in layers.items()
         }
     tensors, header = adapter.to_diffusers(layers) if style == "diffusers" else (adapter.to_kohya(layers), {})
     save_file({name: t.contiguous() for name, t in tensors.items()}, tmp_path / "x.safetensors", header)
@@ -89,7 +89,7 @@ def test_diffusers_own_loader_changes_every_layer_as_meant(tmp_path: Path, layer
 
 def test_what_kohya_and_comfyui_call_layers() -> None:
     """Literal names, as ComfyUI's and A1111's tables of keys have them."""
-    one = PlainLoraLayer(torch.zeros(2, 3), torch.zeros(4, 2), 1.0)
+    one = LoraOrDoraLayer(torch.zeros(2, 3), torch.zeros(4, 2), 1.0)
     made = adapter.to_kohya({TO_Q: one, "unet.conv_in": one, "text_encoder.encoder.layers.0.self_attn.q_proj": one})
     assert set(made) == {
         f"{layer}.{part}"
@@ -227,7 +227,7 @@ BROKEN_HEADERS = [
 def test_a_pattern_from_outside_is_never_run(run, tmp_path: Path) -> None:
     """Neither by `inspect` nor on drawing: what is no name is refused, whatever a regular expression would match."""
     header = {loraheader.ADAPTER_METADATA: json.dumps({"unet.lora_alpha": 2, "unet.alpha_pattern": {"to_[qk]": 1}})}
-    layers = {TO_Q: PlainLoraLayer(torch.ones(2, 64), torch.ones(64, 2), 2.0)}
+    layers = {TO_Q: LoraOrDoraLayer(torch.ones(2, 64), torch.ones(64, 2), 2.0)}
     save_file(adapter.to_diffusers(layers)[0], tmp_path / "x.safetensors", header)
     text = run("inspect", str(tmp_path / "x.safetensors"))[1]
     assert "never done here" in text and "'to_[qk]'" in text
@@ -270,7 +270,7 @@ def test_a_layer_twice_is_refused(modules) -> None:
     down, up = torch.zeros(2, 64), torch.zeros(64, 2)
     dotted = {f"{TO_Q}.lora_A.weight": down, f"{TO_Q}.lora_B.weight": up}
     _, problems = adapter.lora_layers_and_problems(
-        dotted | adapter.to_kohya({TO_Q: PlainLoraLayer(down, up, 2.0)}), {}, modules
+        dotted | adapter.to_kohya({TO_Q: LoraOrDoraLayer(down, up, 2.0)}), {}, modules
     )
     assert any("in the file twice" in p for p in problems)
 
@@ -302,7 +302,7 @@ def test_a_dora_is_merged_by_the_axis_of_its_magnitudes(tmp_path: Path, modules,
     down, up = torch.randn(rank, *weight.shape[1:]), torch.randn(weight.shape[0], rank, *[1] * (weight.ndim - 2))
     scale = torch.rand([count if i == axis else 1 for i, count in enumerate(weight.shape)]) + 0.5
     flat = loranames.layer_name_in_kohya(name)
-    tensors = adapter.to_kohya({name: PlainLoraLayer(down, up, 1.0)}) | {f"{flat}.dora_scale": scale}
+    tensors = adapter.to_kohya({name: LoraOrDoraLayer(down, up, 1.0)}) | {f"{flat}.dora_scale": scale}
     (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_safetensors_bytes(tensors, {}))
     models = SD.load("miniature", CPU, torch.float32)
     lorafile.merge_lora_file(models, tmp_path / "x.safetensors")
@@ -363,7 +363,7 @@ def test_names_are_those_that_comfyui_and_a1111_look_up(tmp_path: Path, family: 
     for key, canonical in named.items():
         half = loranames.parse_lora_key(f"{key}.{'lora_down' if component == 'unet' else 'lora_A'}.weight")
         assert half and loranames.canonical_layer_name(half, flat, modules) == canonical
-    layer = PlainLoraLayer(torch.zeros(1, 1), torch.zeros(1, 1), 1.0)
+    layer = LoraOrDoraLayer(torch.zeros(1, 1), torch.zeros(1, 1), 1.0)
     write = adapter.to_kohya if component == "unet" else adapter.to_comfyui
     written = {loranames.parse_lora_key(key).layer for key in write(dict.fromkeys(named.values(), layer))}  # type: ignore[union-attr]
     originals = r"(input|middle|output)_block|_out_2$|time_embed_|label_emb|lora_te_"
@@ -404,7 +404,7 @@ def test_prefixes_of_other_trainers_are_read(modules, prefix: str, canonical: st
     assert not problems and list(layers) == [canonical]
 
 
-def test_the_header_holds_only_what_older_readers_know(layers: dict[str, PlainLoraLayer]) -> None:
+def test_the_header_holds_only_what_older_readers_know(layers: dict[str, LoraOrDoraLayer]) -> None:
     """diffusers makes a LoraConfig of it: a key that an older PEFT does not know is a TypeError there."""
     told = json.loads(adapter.to_diffusers(layers)[1][loraheader.ADAPTER_METADATA])
     known = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_dora"}

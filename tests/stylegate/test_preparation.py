@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from stylegate import brandcheck, brandset, files, pictures, textmarks
 from stylegate.brand import names_of_most_varied_pictures
 from stylegate.captionfaults import problems_of_captions, words_in_most_captions
-from stylegate.picturefaults import find_box_inside_frame, is_enlarged
+from stylegate.picturefaults import find_box_inside_frame, is_blurred_or_smoothly_enlarged
 from stylegate.similarity import most_varied_indices, signature_of_picture
 from stylegate.textmarks import has_text_near_edge, is_next_letter
 
@@ -73,10 +73,10 @@ def test_letterboxes_of_jpeg_files_are_found_and_slopes_are_not(quality: int, su
 def test_enlarged_pictures_are_told_from_drawn_ones_and_from_pixel_art(times: int) -> None:
     for seed in range(8):
         small, size = drawn(256 // times, seed), (256, 256)
-        assert is_enlarged(small.resize(size, Image.Resampling.BICUBIC))
-        assert is_enlarged(small.resize(size, Image.Resampling.LANCZOS))
-        assert not is_enlarged(drawn(256, seed))
-        assert not is_enlarged(drawn(64, seed).resize(size, Image.Resampling.NEAREST))
+        assert is_blurred_or_smoothly_enlarged(small.resize(size, Image.Resampling.BICUBIC))
+        assert is_blurred_or_smoothly_enlarged(small.resize(size, Image.Resampling.LANCZOS))
+        assert not is_blurred_or_smoothly_enlarged(drawn(256, seed))
+        assert not is_blurred_or_smoothly_enlarged(drawn(64, seed).resize(size, Image.Resampling.NEAREST))
 
 
 @pytest.mark.parametrize("words", ["Anna Meyer 2024", "www.artshop.com", "@pixelfox_art"])

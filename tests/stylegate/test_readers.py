@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from stylegate import adapter, loracontents, lorafile, loraheader, loranames, readers
-from stylegate.adapter import PlainLoraLayer
+from stylegate.adapter import LoraOrDoraLayer
 from stylegate.families import FAMILIES
 from stylegate.loraheader import ADAPTER_METADATA
 
@@ -37,9 +37,9 @@ def pipeline_of(base: dict[str, Any]) -> Any:
     return base["pipeline"]
 
 
-def layer(modules: dict[str, Any], name: str, rank: int = 2, alpha: float = 1.0) -> PlainLoraLayer:
+def layer(modules: dict[str, Any], name: str, rank: int = 2, alpha: float = 1.0) -> LoraOrDoraLayer:
     shape = adapter.weight_shape_of(modules[name])
-    return PlainLoraLayer(torch.randn(rank, *shape[1:]), torch.randn(shape[0], rank, *[1] * (len(shape) - 2)), alpha)
+    return LoraOrDoraLayer(torch.randn(rank, *shape[1:]), torch.randn(shape[0], rank, *[1] * (len(shape) - 2)), alpha)
 
 
 def respelled(old: str, new: str) -> Callable[[Tensors], Tensors]:
@@ -254,7 +254,7 @@ def test_settings_beside_the_tensors_are_not_read_by_others() -> None:
     assert file.strengths == {layer: 0.25}
     assert "takes 1 layer at strength 1" in readers.lora_problems_by_program(file)["ComfyUI"]
     dylora = {"ss_network_args": '{"algo": "dylora", "block_size": "2"}'}
-    tensors = adapter.to_kohya({Q: PlainLoraLayer(torch.ones(4, 64), torch.ones(64, 4), 2.0)})
+    tensors = adapter.to_kohya({Q: LoraOrDoraLayer(torch.ones(4, 64), torch.ones(64, 4), 2.0)})
     answers = readers.lora_problems_by_program(loracontents.parse_lora_contents(tensors, dylora))
     for program in ("diffusers", "ComfyUI", "A1111", "InvokeAI"):
         assert "0.5" in answers[program] and answers["stylegate"] == "reads all of it"
@@ -272,7 +272,7 @@ SPOILED: dict[str, tuple[dict[str, torch.Tensor], str]] = {
 @pytest.mark.parametrize("case", SPOILED)
 def test_what_is_wrong_for_every_reader_is_a_problem(run, tmp_path: Path, case: str) -> None:
     spoiled, says = SPOILED[case]
-    tensors = adapter.to_kohya({Q: PlainLoraLayer(torch.ones(2, 64), torch.ones(64, 2), 1.0)}) | spoiled
+    tensors = adapter.to_kohya({Q: LoraOrDoraLayer(torch.ones(2, 64), torch.ones(64, 2), 1.0)}) | spoiled
     save_file(tensors, tmp_path / "x.safetensors")
     code, text = run("inspect", str(tmp_path / "x.safetensors"))
     (problem,) = (line for line in text.splitlines() if line.startswith("  problem"))
@@ -300,7 +300,7 @@ def test_a_file_without_plain_layers_is_answered_too(run, tmp_path: Path) -> Non
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(run, tmp_path: Path) -> None:
     evil = "\x1b]0;title\x07\n"
-    tensors = adapter.to_kohya({Q: PlainLoraLayer(torch.ones(2, 64), torch.ones(64, 2), 1.0)})
+    tensors = adapter.to_kohya({Q: LoraOrDoraLayer(torch.ones(2, 64), torch.ones(64, 2), 1.0)})
     tensors |= {f"{evil}.lora_down.weight": torch.ones(1, 1), f"x.{evil}": torch.ones(1)}
     metadata = {
         "modelspec.architecture": evil,
