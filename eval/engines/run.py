@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from eval.engines import parts
-from eval.engines.place import FolderPlace, ObjectStorePlace, Place, place_from_uri_or_path, uri_below
-from eval.engines.work import import_stage, run_named_parts
+from eval.engines.place import FolderPlace, ObjectStorePlace, Place, uri_below
+from eval.engines.work import run_named_parts
 from stylegate import files
 from stylegate.configgroups import EngineConfig
 from stylegate.errors import ConfigError, StylegateError, SurroundingsError
@@ -190,12 +190,9 @@ def run_on_ray(engine: EngineConfig, folder: Path, place: str, names: list[str],
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         # The place goes with each row: arguments of a constructor can be lost when an actor begins again (ray#53727).
-        # Without that of the stage a worker only begins its first part later.
-        stage = parts.read_json(place_from_uri_or_path(place), parts.SETTINGS)["stage"]
         items = ray.data.from_items([{"place": place, "part": name} for name in names], override_num_blocks=len(names))
         done = items.map(
             cast(Any, RayPartWorker),  # Ray makes an object of it on each worker
-            fn_constructor_args=[stage],
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_gpus=1 if on_gpu else None,
         )
@@ -208,12 +205,7 @@ def run_on_ray(engine: EngineConfig, folder: Path, place: str, names: list[str],
 
 
 class RayPartWorker:
-    """An actor of Ray Data: imports the stage when it begins, loads it at its first part, and does part after part."""
-
-    def __init__(self, stage: str = "") -> None:
-        """Ray sends an actor that began again its next part some seconds later: they are enough for the imports."""
-        if stage:
-            import_stage(stage)
+    """An actor of Ray Data: loads the stage at its first part, and does part after part."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         run_named_parts(row["place"], [row["part"]])

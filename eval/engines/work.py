@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 from eval.engines import parts
@@ -21,20 +21,13 @@ def run_named_parts(place: str, names: Sequence[str]) -> None:
 def loaded_stage(settings: str) -> parts.Stage:
     """The stage of these settings (a JSON object), with its model loaded."""
     told = json.loads(settings)
-    return import_stage(told.pop("stage"))(**told)
+    if told.pop("stage") == "draw":
+        from eval.lot.drawing import DrawPictures  # torch, only in a worker
 
-
-def import_stage(name: str) -> Callable[..., parts.Stage]:
-    """The class of the stage "draw" or "encode". With it all is imported that its model needs: seconds of a worker."""
-    if name == "draw":
-        from eval.lot.drawing import DrawPictures
-
-        return DrawPictures
-    import open_clip  # noqa: F401  (it is needed as soon as the stage is made)
-
+        return DrawPictures(**told)
     from eval.measuring.stage import PictureFeatureStage
 
-    return PictureFeatureStage
+    return PictureFeatureStage(**told)
 
 
 def take_own_device() -> None:
