@@ -119,7 +119,7 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
     if code == ExitCode.EVIDENCE:
         steps.append(f"Run stylegate {'calibrate' if uncalibrated else 'certify'} with the same arguments.")
     if code != ExitCode.PASS and UNREADABLE in outcome.why.get("review", {}):
-        steps.append("First make the style readable, as the note says: until then every picture waits for a person.")
+        steps.append("Where the style can be made readable, as the note says, do that first: until then people decide.")
     if code != ExitCode.PASS and UNKNOWN_VALUE in outcome.why.get("review", {}):
         steps.append(
             "Values of traits that no picture of the brand shows cannot be read: where the brand has them under "

@@ -298,7 +298,7 @@ def why_style_is_unreadable(readability: StyleReadability | None) -> str:
     return (
         f"the references cannot be told surely from {nearest} (area {found.area:.2f}, at least {found.low:.2f}; "
         f"{readability.needed:.2f} is needed): more references, foreign= with the styles to keep apart, or another "
-        "encoder may help"
+        "encoder may help (stylegate encoders compares them); else people must judge this style"
     )
 
 

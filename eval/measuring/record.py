@@ -50,7 +50,7 @@ class StyleReadability(Record):
     def readability_in_words(self) -> str:
         """Whether the style can be told from foreign pictures, and from which set least surely."""
         found = self.separations[self.nearest]
-        known = f"compared with {len(self.separations)} foreign sets, the most similar is {self.nearest}"
+        known = f"of {len(self.separations)} foreign sets, {self.nearest} is told from it least surely"
         surely = f"area {found.area:.2f}, at least {found.low:.2f}"
         base = self.separations.get(OF_BASE) if self.nearest != OF_BASE else None  # it is said once
         beside = f"; {OF_BASE} are told with area {base.area:.2f}, at least {base.low:.2f}" if base else ""

@@ -47,8 +47,10 @@ PROMISES = {
 def write_reports(judged: JudgedLot, config: Config) -> Path:
     """Write junit.xml and summary.md for machines and report/ for people; returns the path of report/index.html."""
     lot, outcome, verdicts = judged.lot, judged.outcome, judged.verdicts
+    shown = files.display_path(lot.out)
+    typed_out = "" if Path(shown).is_absolute() else shown  # no path of the machine
     files.write_atomically(lot.out / "junit.xml", junit_xml(lot.out.name, outcome, verdicts))
-    files.write_atomically(lot.out / "summary.md", markdown_summary(lot.out.name, outcome, verdicts))
+    files.write_atomically(lot.out / "summary.md", markdown_summary(lot.out.name, outcome, verdicts, typed_out))
     return write_report_page(judged, config)
 
 

@@ -143,9 +143,10 @@ def escaped_on_one_line(text: str, longest: int = MAX_NAME) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> str:
+def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict], out: str = "") -> str:
     """The summary of a gate in Markdown, for the page of a pipeline's job: counts, promise, rules, reasons, what people
-    decided, checks left out, the worst pictures.
+    decided, checks left out, the worst pictures. `out` is the gate's out= folder as a person types it; by default the
+    lot's `name`.
     """
     counts, code = outcome.counts, outcome.exit_code
     observed = f" (observed only: exit code 0 instead of {code:d})" if outcome.observe else ""
@@ -176,7 +177,7 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
         lines.append(f"- checks left out: {escape_markdown_on_one_line(left_out, MAX_LEFT_OUT)}")
     lines += [f"- note: {escape_markdown_on_one_line(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
     lines += [f"- and {len(outcome.notes) - MAX_NAMED} more notes"] if len(outcome.notes) > MAX_NAMED else []
-    if advice := next_step_in_words(outcome, verdicts, name):
+    if advice := next_step_in_words(outcome, verdicts, out or name):
         lines += ["", f"Next: {escape_markdown_on_one_line(advice, MAX_LEFT_OUT)}"]
     failed = [v for v in verdicts if v.verdict != "accept"]
     if failed:

@@ -212,7 +212,7 @@ def test_a_style_that_cannot_be_read_is_refused_and_says_from_what(run: Call, ju
     found = json.loads((tmp_path / "out" / "gate.json").read_text())
     assert code in (10, 11) and found["counts"]["accept"] == 0
     assert "note: the references cannot be told surely from noto-v1 (area 0." in text and "foreign=" in text
-    assert "Next: " in text and "First make the style readable" in text
+    assert "Next: " in text and "do that first" in text and "stylegate encoders" in text
     areas = found["readability"]["separations"]
     assert areas["noto-v1"]["area"] < areas["noto-v1 (shipped)"]["area"]
     assert found["readability"]["nearest"] == "noto-v1" and found["why"]["review"]["style-unreadable"] >= 24

@@ -367,3 +367,12 @@ def test_what_people_decided_is_offered_to_learn_from_once_it_is_enough() -> Non
     assert (
         "stylegate review with the same arguments" in on_page and ".csv" not in on_page and "index.html" not in on_page
     )
+
+
+def test_the_summary_names_files_as_they_are_typed(run, judged: Path, tmp_path: Path, monkeypatch) -> None:
+    """Not by the last folder of out= alone; and, where it lies elsewhere, without a path of the machine."""
+    for here, typed in ((tmp_path, "some/where"), (judged, "where")):
+        monkeypatch.chdir(here)
+        run("gate", f"images={judged}", "references=neon", f"out={tmp_path / 'some' / 'where'}")
+        said = (tmp_path / "some" / "where" / "summary.md").read_text()
+        assert f"decisions={typed}/review.csv" in said and str(tmp_path) not in said, said
