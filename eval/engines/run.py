@@ -1,7 +1,7 @@
 """Run a stage over many rows with the configured engine; the results are the same bytes with each of them.
 
     stylegate score images=DIR references=DIR engine=accelerate engine.workers=8
-    stylegate score images=DIR references=DIR engine=ray engine.address=auto
+    stylegate score images=DIR references=DIR engine=ray engine.address=10.0.0.5:6379
     stylegate generate brand=acme traits=acme.yaml engine=slurm engine.partition=gpu engine.workers=40
 
 All do the same: the rows are written as parts to a place that all workers see (eval/engines/parts.py), workers do the
@@ -11,6 +11,7 @@ parts, and this process takes each result as it appears. Which worker does what 
 import importlib.util
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -130,8 +131,25 @@ def require_engine_installed(engine: str) -> None:
     package = {"ray": "ray", "slurm": "submitit", "accelerate": "accelerate"}[engine]
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
-            f"engine={engine} needs the package {package}", next_step=f"pip install 'stylegate[{engine}]'."
+            f"engine={engine} needs the package {package}",
+            next_step=f"pip install 'stylegate[{engine}]', in a checkout pip install -c constraints.txt -e '.[{engine}]'.",
         )
+
+
+def require_ray_cluster_answers(address: str) -> None:
+    """Raises ConfigError if nothing answers at HOST:PORT within 5 seconds: Ray 2.60 would try for some 14 minutes.
+    Other addresses, such as "auto", are Ray's to find.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"engine.address={address}: nothing answers there ({error})",
+            next_step="begin a cluster there (ray start --head), or leave engine.address out for a Ray on this machine.",
+        ) from None
 
 
 def run_on_accelerate(engine: EngineConfig, folder: Path, place: str, names: list[str], on_gpu: bool) -> Iterator[None]:
@@ -169,6 +187,8 @@ def run_on_ray(engine: EngineConfig, folder: Path, place: str, names: list[str],
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else lines for Ray's developers stand between ours
+    if engine.address:
+        require_ray_cluster_answers(engine.address)
     import ray
     import ray.data
     from ray.exceptions import RayError
@@ -183,7 +203,8 @@ def run_on_ray(engine: EngineConfig, folder: Path, place: str, names: list[str],
         raise ConfigError(
             f"engine=ray engine.address={engine.address}: Ray does not begin:",
             said or [type(error).__name__],
-            "leave engine.address out for a Ray on this machine; a cluster needs this Python, this Ray and its token.",
+            "leave engine.address out for a Ray on this machine; a cluster needs this Python, this Ray and its token, "
+            "~/.ray/auth_token.",
         ) from error
     try:
         context = ray.data.DataContext.get_current()

@@ -63,6 +63,8 @@ def encode_on_engine_workers(
             for sha256, row in zip(shas, there, strict=True)
             if row is None
         ]
+        if not rows and not quiet:
+            print(f"note: every picture was encoded before: engine={config.engine.name} has nothing to do")
         with progress.progress_bar("encode", len(rows), visible=bool(rows) and not quiet) as tick:
 
             def store_rows_and_tick(found: dict[str, Row], killed: list[str]) -> None:

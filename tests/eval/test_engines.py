@@ -169,7 +169,11 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs the package ray") as caught:
         engines.EngineWork(EngineConfig(name="ray"), {}, tmp_path)
-    assert caught.value.next_step == "pip install 'stylegate[ray]'." and not any(tmp_path.iterdir())
+    assert (
+        caught.value.next_step
+        == "pip install 'stylegate[ray]', in a checkout pip install -c constraints.txt -e '.[ray]'."
+        and not any(tmp_path.iterdir())
+    )
 
 
 def test_workers_that_can_write_nothing_end_the_work_with_one_error_and_lose_nothing(
@@ -388,8 +392,8 @@ def test_what_ray_says_of_a_cluster_of_another_python_is_said_whole(
         )
 
     monkeypatch.setattr(ray, "init", refuses)
-    engine = EngineConfig(name="ray", address="10.0.0.5:6379")
-    with pytest.raises(ConfigError) as caught:
+    with socket.create_server(("127.0.0.1", 0)) as cluster, pytest.raises(ConfigError) as caught:
+        engine = EngineConfig(name="ray", address=f"127.0.0.1:{cluster.getsockname()[1]}")
         list(engines.run_on_ray(engine, tmp_path, str(tmp_path), ["a"], False))
     assert {"Python: 3.12.1", "Python: 3.11.7"} <= set(caught.value.problems)
 
@@ -405,11 +409,17 @@ def test_a_cluster_that_nobody_named_is_not_looked_for(tmp_path: Path, monkeypat
         raise RuntimeError("as far as this")
 
     monkeypatch.setattr(ray, "init", notes)
-    for address in (None, "10.0.0.5:6379"):
-        with pytest.raises(ConfigError):
-            list(engines.run_on_ray(EngineConfig(name="ray", address=address, workers=1), tmp_path, "", ["a"], False))
-    assert [one["address"] for one in told] == ["local", "10.0.0.5:6379"]
+    with socket.create_server(("127.0.0.1", 0)) as cluster:
+        named = f"127.0.0.1:{cluster.getsockname()[1]}"
+        for address in (None, named, "auto"):
+            engine = EngineConfig(name="ray", address=address, workers=1)
+            with pytest.raises(ConfigError, match="Ray does not begin"):
+                list(engines.run_on_ray(engine, tmp_path, "", ["a"], False))
+    assert [one["address"] for one in told] == ["local", named, "auto"]
     assert told[0]["num_cpus"] == 1 and "num_cpus" not in told[1]
+    with pytest.raises(ConfigError, match="nothing answers there") as dead:  # Ray itself tries for some 14 minutes
+        list(engines.run_on_ray(EngineConfig(name="ray", address=named), tmp_path, "", ["a"], False))
+    assert "ray start --head" in dead.value.next_step and len(told) == 3
 
 
 def test_workers_for_devices_that_nobody_can_count_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
