@@ -132,7 +132,8 @@ def require_engine_installed(engine: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"engine={engine} needs the package {package}",
-            next_step=f"pip install 'stylegate[{engine}]', in a checkout pip install -c constraints.txt -e '.[{engine}]'.",
+            next_step=f"pip install 'stylegate[{engine}]', "
+            f"in a checkout pip install -c constraints.txt -e '.[{engine}]'.",
         )
 
 
@@ -148,7 +149,7 @@ def require_ray_cluster_answers(address: str) -> None:
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"engine.address={address}: nothing answers there ({error})",
-            next_step="begin a cluster there (ray start --head), or leave engine.address out for a Ray on this machine.",
+            next_step="begin a cluster there (ray start --head), or leave engine.address out: Ray on this machine.",
         ) from None
 
 
