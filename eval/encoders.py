@@ -22,7 +22,7 @@ from eval.lot.comparison import ComparisonPictures, foreign_pictures_by_style, p
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.encoder import LoadedEncoder, encode_pictures, load_encoder
-from eval.measuring.encodername import DEFAULT, architecture_and_weights_file, encoder_folder, split_encoder_names
+from eval.measuring.encodername import DEFAULT, encoder_name_with_absolute_path
 from eval.measuring.record import StyleReadability
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import brand as reader
@@ -160,15 +160,3 @@ def write_encoder_into_brand_file(folder: Path, chosen: EncoderMeasurement | Non
         text = yaml.safe_dump(before.model_dump() | {"encoder": name}, sort_keys=False, allow_unicode=True)
     files.write_atomically(path, text)
     print(f"{files.display_path(path)}: encoder {name}; the gate uses it where encoder= is not given")
-
-
-def encoder_name_with_absolute_path(name: str) -> str:
-    """The encoder's name with absolute paths, which then means the same in every working directory."""
-
-    def absolute_name_of_one_encoder(one: str) -> str:
-        architecture, weights = architecture_and_weights_file(one)
-        if weights:
-            return f"{architecture}:{weights}"
-        return str(encoder_folder(one)) if files.is_path(one) else one
-
-    return "+".join(map(absolute_name_of_one_encoder, split_encoder_names(name)))

@@ -29,11 +29,10 @@ def encode_on_engine_workers(
     What workers finished for an earlier start that was stopped is taken first. A picture that kills its workers is
     stored as one that cannot be read. Raises what `Work` raises.
     """
+    first = encodername.split_encoder_names(encodername.encoder_name(config))[0]
     settings = {
         "stage": "encode",
-        "encoder": one_encoder_name_with_absolute_path(
-            encodername.split_encoder_names(encodername.encoder_name(config))[0]
-        ),
+        "encoder": encodername.encoder_name_with_absolute_path(first),  # a worker may start in another folder
         "encoder_sha256": encoder.sha256,
         "background": compared.background,
         "batch_size": config.score.batch_size,
@@ -73,11 +72,3 @@ def encode_on_engine_workers(
 
             size = config.engine.part_size or (A_PART_SENT if config.engine.store else A_PART)
             work.do_rows_in_parts(rows, size, store_rows_and_tick, settings["device"] == "cuda")
-
-
-def one_encoder_name_with_absolute_path(name: str) -> str:
-    """The name of one encoder, with an absolute path for a relative one: a worker may start in another folder."""
-    architecture, weights = encodername.architecture_and_weights_file(name)
-    if weights:
-        return f"{architecture}:{weights}"
-    return str(Path(name).expanduser().resolve()) if files.is_path(name) else name

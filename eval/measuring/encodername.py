@@ -262,3 +262,15 @@ def preprocessing_of_one_encoder(name: str) -> EncoderPreprocessing:
     assert "ToTensor" in type(to_tensor).__name__ and type(normalize).__name__ == "Normalize", transform
     mean, std = (tuple(float(value) for value in values) for values in (normalize.mean, normalize.std))
     return EncoderPreprocessing(type(transform)(geometry), mean, std, str(transform))
+
+
+def encoder_name_with_absolute_path(name: str) -> str:
+    """The encoder's name with absolute paths, which then means the same in every working directory."""
+
+    def absolute_name_of_one_encoder(one: str) -> str:
+        architecture, weights = architecture_and_weights_file(one)
+        if weights:
+            return f"{architecture}:{weights}"
+        return str(Path(one).expanduser().resolve()) if files.is_path(one) else one
+
+    return "+".join(map(absolute_name_of_one_encoder, split_encoder_names(name)))
