@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.judging.judge import judge, score_calibration_pool
+from eval.judging.judge import compute_calibration_pool_scores_by_sha256, judge
 from eval.lot.batch import require_file
 from eval.lot.compared import comparison_pictures_with_decided_ones
 from eval.lot.comparison import ComparisonPictures
@@ -34,7 +34,7 @@ from eval.promise.calibration import (
     calibration_digests_by_input,
     calibration_result_for_pool,
     make_calibration,
-    require_calibrated_check,
+    require_policy_has_calibrated_check,
 )
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
 from eval.promise.rejected import estimate_false_rejects
@@ -60,7 +60,7 @@ def calibrate(config: Config) -> int:
     0 if a threshold keeps the promise, else 13.
     """
     policy = policyfile.read_policy(config.policy)
-    require_calibrated_check(policy)
+    require_policy_has_calibrated_check(policy)
     with locked_lot(config) as lot:
         compared = comparison_pictures_with_decided_ones(config, lot)
         pool = calibration_pool_scores_by_sha256(config, lot, compared, policy)
@@ -88,7 +88,7 @@ def calibrate(config: Config) -> int:
             return ExitCode.EVIDENCE
         remove_worksheet(lot.out / WORKSHEET, "calibrate", lot.sha256)
         made = make_calibration(plan, given, policy, calibration_digests_by_input(config, lot, compared, policy))
-        made.write(lot.out / CALIBRATION)
+        made.write_json_file(lot.out / CALIBRATION)
         line = calibration_result_for_pool(made, pool, made.fingerprint, policy)
         found = estimate_false_rejects(lot.out, judge(config, lot, compared).verdicts, policy)
         thrown_away = found.false_rejects_in_words() if found else NOT_LOOKED_AT
@@ -107,10 +107,10 @@ def calibration_pool_scores_by_sha256(
 
     Raises DataError if there is none, or if a reader or the aesthetic head learned from one of them.
     """
-    pool = score_calibration_pool(config, lot, compared, policy)
+    pool = compute_calibration_pool_scores_by_sha256(config, lot, compared, policy)
     if not pool:
         raise DataError(
-            f"no picture that every other check accepts has a {policy.calibrated_score}: nothing to calibrate on",
+            f"no picture that every other check accepts has a {policy.calibrated_score_name}: nothing to calibrate on",
             next_step="stylegate gate with the same arguments says why. A margin needs other thresholds.",
         )
     require_calibration_pool_not_learned_from(config, pool, compared)
@@ -134,7 +134,7 @@ def require_calibration_pool_not_learned_from(
             )
     if config.score.labels:
         learned = aesthetic.read_aesthetic_labels(require_file(config.score.labels, "score.labels"))
-        both = [name for name, path, _ in learned if files.sha256(path) in pool]
+        both = [name for name, path, _ in learned if files.sha256_of_file(path) in pool]
         if both:
             raise DataError(
                 "pictures that the aesthetic head learned from cannot calibrate:", both[:20], "train it on others."

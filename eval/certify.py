@@ -30,8 +30,8 @@ from eval.lot.lot import Lot, locked_lot
 from eval.policy.model import Policy, percentage_rounded_up
 from eval.promise import labels
 from eval.promise.auditplan import (
-    AuditAttempt,
     AuditPlan,
+    AuditResultOnBestPictures,
     answers_to_known_rejects,
     audit_labels_before_first_gap,
     index_of_first_proven_attempt,
@@ -43,7 +43,7 @@ from eval.promise.known_rejects import (
     FOLDER,
     audit_picture_path_by_sha256,
     pictures_with_known_rejects,
-    plan_with_known_rejects,
+    plan_with_known_rejects_and_why,
 )
 from eval.promise.label import KNOWN
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
@@ -75,7 +75,7 @@ def certify(config: Config) -> int:
         plan, why = audit_plan_and_why_this_order(
             lot.out, before.verdicts, policy, bool(lot.slots), not config.promise.known_rejects
         )
-        plan, measured = plan_with_known_rejects(lot, plan, config.promise.known_rejects)
+        plan, measured = plan_with_known_rejects_and_why(lot, plan, config.promise.known_rejects)
         print(f"order: {why}\nreviewers: {measured}")
         given = audit_labels_before_first_gap(lot.out, plan, policy)
         for note in labels.notes_on_labels_of_other_policies(lot.out, "audit", policy):
@@ -86,19 +86,19 @@ def certify(config: Config) -> int:
         elif sys.stdin.isatty():
             given = ask_and_store_audit_labels(lot, plan, given, policy)
         answers = answers_to_known_rejects(lot.out, plan, policy)
-        attempts = plan.audit_attempts_for_lot_shares(given, answers)
+        attempts = plan.audit_results_for_lot_shares(given, answers)
         proven = index_of_first_proven_attempt(attempts)
         if proven is not None:
             found = make_certificate(plan, given, attempts, proven, policy, answers=answers)
-            found.write(lot.out / CERTIFICATE)
-            remove_worksheet(lot.out / WORKSHEET, "audit", audit_digests_by_name(lot, plan))
+            found.write_json_file(lot.out / CERTIFICATE)
+            remove_worksheet(lot.out / WORKSHEET, "audit", audited_picture_digests_by_name(lot, plan))
             shutil.rmtree(lot.out / FOLDER, ignore_errors=True)
         else:
             known = known_rejects_not_answered_by_all(plan, given, answers)
             rows = next_audit_questions(lot, plan, given, known, config.promise.num_labels)
             for row in rows:
                 picture_file_to_show(lot, plan, row)
-            write_worksheet(lot.out / WORKSHEET, "audit", rows, policy, audit_digests_by_name(lot, plan))
+            write_worksheet(lot.out / WORKSHEET, "audit", rows, policy, audited_picture_digests_by_name(lot, plan))
         after = judge(config, lot)  # the rejects that were found leave the lot
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
@@ -108,7 +108,7 @@ def certify(config: Config) -> int:
     return code
 
 
-def audit_digests_by_name(lot: Lot, plan: AuditPlan) -> dict[str, str]:
+def audited_picture_digests_by_name(lot: Lot, plan: AuditPlan) -> dict[str, str]:
     """The sha256 of each picture of an audit, by every name that a row of a worksheet may call the picture."""
     of_audit = set(plan.lot)
     asked = {sha256: name for name, sha256 in lot.sha256.items() if sha256 in of_audit}
@@ -186,7 +186,7 @@ def store_audit_labels_from_table(path: Path, lot: Lot, plan: AuditPlan, policy:
     Returns all labels of the lot's pictures up to there, those that were stored before too.
     """
     before, filled_in = stored_labels_and_worksheet_labels(
-        path, "audit", lot.out, audit_digests_by_name(lot, plan), policy
+        path, "audit", lot.out, audited_picture_digests_by_name(lot, plan), policy
     )
     known = {sha256: label for sha256, label in filled_in.items() if sha256 in plan.known_rejects}
     answers = {sha256: label for sha256, label in filled_in.items() if sha256 not in known}
@@ -214,7 +214,7 @@ def ask_and_store_audit_labels(lot: Lot, plan: AuditPlan, given: list[Label], po
     known = known_rejects_without_answer_of(plan, answers, getuser())
     rows = next_audit_questions(lot, plan, given, known, len(plan.lot), getuser())
     for number, question in enumerate(rows, start=len(given) + 1):
-        attempts = plan.audit_attempts_for_lot_shares(given, answers)
+        attempts = plan.audit_results_for_lot_shares(given, answers)
         if index_of_first_proven_attempt(attempts) is not None:
             break
         bound = min(attempt.bound for attempt in attempts)
@@ -236,7 +236,7 @@ def print_audit_state(
     plan: AuditPlan,
     given: Sequence[Label],
     answers: Sequence[Label],
-    attempts: Sequence[AuditAttempt],
+    attempts: Sequence[AuditResultOnBestPictures],
     proven: int | None,
 ) -> int:
     """Print the state of the audit. Returns the exit code: 0 if the promise is proven, else 13."""
@@ -274,7 +274,7 @@ def print_audit_state(
     found = read_certificate(lot.out / CERTIFICATE)
     out = len(certified_digests(found))
     print(f"certify: proven: {found.proven_claim_in_words()}")
-    print(f"reviewers: {found.known_rejects_in_words()}")
+    print(f"reviewers: {found.missed_known_rejects_in_words()}")
     stay = counted(len(plan.lot) - out - bad, "other")
     print(f"{counted(out, 'picture')} may leave, {counted(bad, 'reject')} found and {stay} stay")
     print(files.display_path(lot.out / CERTIFICATE))

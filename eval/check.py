@@ -80,19 +80,19 @@ def training_buckets_in_words(config: Config, brand_set: BrandSet) -> list[str]:
         [pictures.upright_size_of(item.unchanged_file_bytes()) for item in items],
     )
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
-    views = buckets.training_views(sizes, resolutions, sketch.multiple, config.train.buckets)
-    shown = buckets.views_in_words(names, sizes, views) if config.show else []
+    views = buckets.pictures_at_training_sizes(sizes, resolutions, sketch.multiple, config.train.buckets)
+    shown = buckets.picture_scaling_and_cropping_in_words(names, sizes, views) if config.show else []
     return [*shown, *buckets.buckets_in_words(names, sizes, views)]
 
 
 def add_caption_and_split_remarks(config: Config, brand_set: BrandSet, findings: CheckReport) -> None:
     """Add remarks on the captions and splits of the set to `findings.remarks`, in place."""
     brand, splits = brand_set.brand, brand_set.splits
-    learned = {item.file: item.captions() for item in splits["train"]}
+    learned = {item.file: item.all_captions_of_picture() for item in splits["train"]}
     findings.remarks += problems_of_captions(learned, brand.trigger, brand.style)
     findings.remarks += brandcheck.remarks_on_long_captions(brand_set, config)
     findings.remarks += remarks_on_splits(len(splits["validation"]), len(splits["test"]))
-    held_out = [", ".join(item.captions()) for part in ("validation", "test") for item in splits[part]]
+    held_out = [", ".join(item.all_captions_of_picture()) for part in ("validation", "test") for item in splits[part]]
     findings.remarks += remarks_on_words_missing_in_training(chain.from_iterable(learned.values()), held_out)
     try:
         misplaced = misplaced_captions(config, brand_set)

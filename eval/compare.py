@@ -112,7 +112,7 @@ def remarks_on_compared_batches(one: JudgedBatch, other: JudgedBatch, numbers: l
     learned from. `numbers` are the slots that are compared.
     """
     found = []
-    facts = [batch.lot.record.facts.content() if batch.lot.record else {} for batch in (one, other)]
+    facts = [batch.lot.record.facts.json_data_without_defaults() if batch.lot.record else {} for batch in (one, other)]
     keys = dict.fromkeys([*facts[0], *facts[1]])  # what has its default is left out of one
     if differing := [key for key in keys if facts[0].get(key) != facts[1].get(key)]:
         found.append(f"the batches differ in {', '.join(differing)}")

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import yaml
 from PIL import Image
 
-from eval.lot.comparison import ComparisonPictures, foreign_pictures_by_style, pictures_and_traits_of_split
+from eval.lot.comparison import ComparisonPictures, given_foreign_pictures_by_style, pictures_and_traits_of_split
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.encoder import LoadedEncoder, encode_pictures, load_encoder
@@ -63,7 +63,7 @@ def encoders(config: Config) -> int:
             f"{files.display_path(folder)} has {len(references)} references in test/; {MIN_REFERENCES} are needed",
             next_step="put more pictures into test/, or make the brand set again with test=N.",
         )
-    foreign = foreign_pictures_by_style(config, references, training) if config.foreign else {}
+    foreign = given_foreign_pictures_by_style(config, references, training) if config.foreign else {}
     compared = ComparisonPictures(
         references, [], [], brand.background, brand.alpha, "", brand.name, {}, {}, brand=brand.name, foreign=foreign
     )

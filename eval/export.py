@@ -42,7 +42,7 @@ from eval.package.signature import PrivateKey, is_file_signed_by_key, signing_ke
 from eval.policy.model import VERDICTS
 from eval.promise.certificate import TRAIT_CERTIFICATE
 from stylegate import files, lineage
-from stylegate.config import Config, run_name
+from stylegate.config import Config, run_or_batch_name
 from stylegate.errors import DataError, ExitCode
 from stylegate.words import counted
 
@@ -56,7 +56,7 @@ def export(config: Config) -> int:
     """Write the next version of the package, or print which one holds the same. Returns 0; 10, 12 or 13 where something
     has to stay here.
     """
-    told = living.read_burn_request(config)
+    told = living.burn_and_merge_request_from_config(config)
     with locked_lot(config, remember=False) as lot:  # everything that decides is read here
         outcome, verdicts = read_gate_record_and_verdicts(lot)
         if held := exit_code_and_reason_against_export(lot, outcome, verdicts):
@@ -65,7 +65,7 @@ def export(config: Config) -> int:
             print(f"Next: {advice}")
             return code
         collection = files.EXPORTS / (
-            config.name or (run_name(config) if config.brand else package_name_without_leading_dots(lot.out))
+            config.name or (run_or_batch_name(config) if config.brand else package_name_without_leading_dots(lot.out))
         )
         with files.exclusive_lock(collection):
             licences = licence_chain(config, lot)
@@ -74,7 +74,7 @@ def export(config: Config) -> int:
             marks = replace(marks, watermark=watermark_of_batch(config, lot))
             price = config.hardware.price_per_hour
             target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
-        sha256 = files.sha256(target / TAGMANIFEST)
+        sha256 = files.sha256_of_file(target / TAGMANIFEST)
         lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
     if stay := accepted_attempts_not_exported(lot, verdicts):
         print(f"note: accepted, but a better attempt at the same slot is exported: {count_and_first_names(stay)}")
@@ -84,7 +84,7 @@ def export(config: Config) -> int:
         print(f"note: {count_and_first_names(new)} came after the gate and was not judged")
     if (lot.out / TRAIT_CERTIFICATE).exists() and not (target / "data" / TRAIT_CERTIFICATE).exists():
         print(f"note: {TRAIT_CERTIFICATE} is not of the traits that leave, and stays: stylegate plan audit=true")
-    report = MarksReport.read(target / MARKS, "the report on marks")
+    report = MarksReport.read_json_file(target / MARKS, "the report on marks")
     planned = number_of_planned_pictures(lot)
     if planned and report.pictures < planned:
         print(
@@ -93,7 +93,8 @@ def export(config: Config) -> int:
         print("      computed among these")
     print(f"marks: {marks_in_words(report)}")
     if key:
-        print(f"key: the fingerprint is {files.sha256(target / SIGNER)}; tell it to the receiver in another way than")
+        fingerprint = files.sha256_of_file(target / SIGNER)
+        print(f"key: the fingerprint is {fingerprint}; tell it to the receiver in another way than")
         print("     with the package: it is the sha256 of signer.pub.pem")
     print(f"export: {files.display_path(target)} ({exported_and_left_in_words(report.pictures, outcome, planned)})")
     if changed or new:
@@ -170,9 +171,9 @@ def write_package(
     try:
         provenance = fill_package(partial, lot, accepted, outcome, collection.name, licences, marks, earlier)
         if seconds := read_compute_seconds_by_stage(lot.out):
-            cost_per_accepted(seconds, len(accepted), price, len(lot.stopped)).write(partial / COST)
+            cost_per_accepted(seconds, len(accepted), price, len(lot.stopped)).write_json_file(partial / COST)
         if heads := last_label_row_hashes(outcome):
-            heads.write(partial / LABEL_HEADS)
+            heads.write_json_file(partial / LABEL_HEADS)
         if newest and is_bag(newest):
             living.write_changes(partial, newest, [package for package, _ in versions], told)
         write_bag_manifests_and_signatures(partial, collection.name, key, provenance)
@@ -222,7 +223,7 @@ def exit_code_and_reason_against_export(
 def read_gate_record_and_verdicts(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
     """gate.json and the verdicts. Raises DataError unless the verdicts are the ones that gate.json speaks of."""
     what = "the gate's record (stylegate gate first)"
-    outcome = GateRecord.read(lot.out / "gate.json", what, "stylegate gate again, then export.")
+    outcome = GateRecord.read_json_file(lot.out / "gate.json", what, "stylegate gate again, then export.")
     now = evidence_digests(lot.out, outcome.calibration)
     if changed := [name for name, sha256 in now.items() if outcome.evidence.get(name) != sha256]:
         raise DataError(
@@ -232,7 +233,7 @@ def read_gate_record_and_verdicts(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
     if outcome.observe:
         raise DataError("the verdicts were made with observe=true", next_step="stylegate gate without it, then export.")
     path = lot.out / "verdicts.jsonl"
-    if not path.is_file() or files.sha256(path) != outcome.verdicts_sha256:
+    if not path.is_file() or files.sha256_of_file(path) != outcome.verdicts_sha256:
         raise DataError(
             f"{files.display_path(path)} is not what the gate wrote", next_step="stylegate gate again, then export."
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 from eval.judging.advice import (
     failed_share_in_words,
     next_step_in_words,
-    note_if_only_observed,
+    observe_only_note_in_words,
     warning_without_references,
 )
 from eval.judging.decisions import store_decisions_from_table, write_review_worksheet
@@ -67,7 +67,7 @@ def judge_and_report(config: Config, with_next_step: bool = True) -> JudgedLot:
     Returns the judged lot.
     """
     judged = judge_and_write(config)
-    print_outcome(judged, with_next_step)
+    print_gate_summary_and_next_step(judged, with_next_step)
     return judged
 
 
@@ -87,7 +87,7 @@ def judge_and_write(config: Config, only: set[Path] | None = None) -> JudgedLot:
     return judged
 
 
-def print_outcome(judged: JudgedLot, with_next_step: bool = True) -> None:
+def print_gate_summary_and_next_step(judged: JudgedLot, with_next_step: bool = True) -> None:
     """Print what was found, where it is written, and what a person does next."""
     out = judged.lot.out
     for line in console_summary_lines(judged):
@@ -114,7 +114,7 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
     for verdict, causes in outcome.why.items():
         if causes:
             lines.append(f"{verdict}, by reason: {', '.join(f'{check} {count}' for check, count in causes.items())}")
-    lines += filter(None, [failed_share_in_words(outcome), note_if_only_observed(outcome)])
+    lines += filter(None, [failed_share_in_words(outcome), observe_only_note_in_words(outcome)])
     lines += [f"{rule.state}: {rule.says}" for rule in outcome.batch if rule.state != "pass"]
     if outcome.promise.state != "none":
         lines.append(f"promise: {outcome.promise.promise_state_in_words()}")

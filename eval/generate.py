@@ -38,7 +38,7 @@ from eval.lot.batch import (
     read_plan,
     traits_or_prompts_digest,
 )
-from eval.lot.drawing import DrawPictures, arguments_for_draw_pictures
+from eval.lot.drawing import PictureDrawingStage, arguments_for_picture_drawing_stage
 from eval.lot.drawn import append_drawn_digests, start_drawn_digests_file
 from eval.lot.early import EarlyStopRound
 from eval.lot.rounds import (
@@ -46,9 +46,9 @@ from eval.lot.rounds import (
     Attempt,
     BatchProgress,
     attempts_in_unfinished_parts,
-    next_round,
     read_batch_progress,
     recorded_round_or_one_with_learnt_line,
+    unfinished_or_next_drawing_round,
 )
 from eval.measuring import encodername, features
 from eval.measuring.previews import PreviewScorer
@@ -69,7 +69,7 @@ def generate(config: Config, first_slots: int | None = None) -> int:
     engine beside accelerate launch or stop_early_at, DataError if the plan changes meanwhile.
     """
     folder, facts = batch_folder_and_facts(config, plan_stays=True)
-    processes = hardware.accelerate_process_state(hardware.hardware_config_for_this_process(config))
+    processes = hardware.accelerate_process_state(hardware.hardware_config_cpu_if_workers_elsewhere(config))
     main, rank, world = processes.is_main_process, processes.process_index, processes.num_processes
     ends_after = early.steps_of_preview(facts.generate)
     if world > 1 and config.engine.name != "local":
@@ -129,7 +129,7 @@ def print_what_was_drawn(config: Config, folder: Path, before: int) -> int:
     told = f"; not judged yet: {new} (stylegate gate, with the same arguments)" if new else ""
     told += f"; stopped early: {standing.stopped}" if standing.stopped else ""
     print(f"generate: {len(there) - before} drawn, {len(there)} in {files.display_path(folder / 'images')}{told}")
-    if early.read_rounds(folder) and attempts_in_unfinished_parts(standing.due, 1, folder):
+    if early.read_early_stop_rounds(folder) and attempts_in_unfinished_parts(standing.due, 1, folder):
         print("          the others are drawn once these are judged: gate, then generate again")
     if standing.due or standing.filled >= standing.wanted or not standing.exhausted:
         return ExitCode.PASS
@@ -143,7 +143,7 @@ def print_what_was_drawn(config: Config, folder: Path, before: int) -> int:
 
 def digests_of_plan_and_its_source(folder: Path, config: Config) -> tuple[str, str | None]:
     """Digests of plan.parquet and of the traits or prompts file that the plan was made from."""
-    return files.sha256(folder / PLAN), traits_or_prompts_digest(config)
+    return files.sha256_of_file(folder / PLAN), traits_or_prompts_digest(config)
 
 
 def require_unchanged_plan(folder: Path, config: Config, planned: tuple[str, str | None]) -> None:
@@ -158,15 +158,17 @@ def require_unchanged_plan(folder: Path, config: Config, planned: tuple[str, str
             )
 
 
-def load_drawing_stage_of_batch(config: Config, folder: Path, processes: PartialState) -> DrawPictures:
+def load_drawing_stage_of_batch(config: Config, folder: Path, processes: PartialState) -> PictureDrawingStage:
     """Load base and LoRA into the stage that draws. On the way the main process draws the pictures of the base alone,
     and writes batch.json.
     """
     encodername.encoder_preprocessing(encodername.encoder_name(config))  # a wrong name is said before anything is drawn
     record = read_existing_batch_record(folder)
-    drawn_with = replace(config.generate, **record.facts.generate.content())  # a trial may have chosen others
-    settings = arguments_for_draw_pictures(config, record, drawn_with)
-    stage = DrawPictures(**settings | {"device": str(processes.device), "threads": None})
+    drawn_with = replace(
+        config.generate, **record.facts.generate.json_data_without_defaults()
+    )  # a trial may have chosen others
+    settings = arguments_for_picture_drawing_stage(config, record, drawn_with)
+    stage = PictureDrawingStage(**settings | {"device": str(processes.device), "threads": None})
     if settings["lora"] and processes.is_main_process:
         with hardware.autocast_to_bf16(stage.device, stage.precision):
             drawn_as, models = (stage.resolution, stage.precision), stage.merge_or_remove_lora(False)
@@ -182,15 +184,17 @@ def draw_rounds_with_early_stopping(config: Config, folder: Path, processes: Par
     """
     size, attempts = config.generate.batch_size, config.plan.max_attempts
     stage, scorer = None, None
-    while found := next_round(folder, size, attempts):
+    while found := unfinished_or_next_drawing_round(folder, size, attempts):
         if stage is None or scorer is None:
             stage = load_drawing_stage_of_batch(config, folder, processes)
             processes.wait_for_everyone()  # until the base's own pictures are there
             scorer = PreviewScorer(config, folder, stage.device)
         if processes.is_main_process:
-            early.append_new_round(folder, recorded_round_or_one_with_learnt_line(folder, found, scorer.key))
+            early.append_early_stop_round_if_new(
+                folder, recorded_round_or_one_with_learnt_line(folder, found, scorer.key)
+            )
         processes.wait_for_everyone()  # until the line is written
-        stopping = HopelessAttemptStopper(scorer, early.read_rounds(folder)[found.number], ends_after)
+        stopping = HopelessAttemptStopper(scorer, early.read_early_stop_rounds(folder)[found.number], ends_after)
         share = found.parts[processes.process_index :: processes.num_processes]
         draw_attempts(stage, share, config, folder, processes, stopping)
         processes.wait_for_everyone()  # until the round is drawn
@@ -204,7 +208,7 @@ class HopelessAttemptStopper(NamedTuple):
     ends_after: int  # denoising steps
 
     def draw_hopeful_pictures(
-        self, stage: DrawPictures, part: list[Attempt], folder: Path
+        self, stage: PictureDrawingStage, part: list[Attempt], folder: Path
     ) -> tuple[list[Attempt], list[Image.Image]]:
         """Draw the attempts of a part, and stop after `ends_after` steps those whose preview is hopeless. Returns the
         others and their finished pictures. Each attempt gets a row in previews.jsonl.
@@ -216,20 +220,22 @@ class HopelessAttemptStopper(NamedTuple):
             )
 
         models = stage.merge_or_remove_lora(True)
-        first = firststeps.draw_previews(models, len(part), self.ends_after, draw_attempts_at_indices)
+        first = firststeps.draw_previews_by_first_steps(models, len(part), self.ends_after, draw_attempts_at_indices)
         rows = [
             self.round.preview_with_stop_decision(
                 slot.picture_file_name(attempt), slot.seed_of_attempt(attempt), self.scorer.key, scores
             )
             for (slot, attempt), scores in zip(part, self.scorer.score_previews(part, first.previews), strict=True)
         ]
-        early.append_previews(folder, rows)
+        early.append_early_stop_preview_rows(folder, rows)
         chosen = [i for i, row in enumerate(rows) if not row.stopped]
-        return [part[i] for i in chosen], firststeps.finish_pictures(models, first, chosen, draw_attempts_at_indices)
+        return [part[i] for i in chosen], firststeps.finish_pictures_after_previews(
+            models, first, chosen, draw_attempts_at_indices
+        )
 
 
 def draw_attempts(
-    stage: DrawPictures,
+    stage: PictureDrawingStage,
     parts: list[list[Attempt]],
     config: Config,
     folder: Path,
@@ -244,7 +250,7 @@ def draw_attempts(
     """
     shown = encodername.encoder_preprocessing(encodername.encoder_name(config))
     planned = digests_of_plan_and_its_source(folder, config)
-    standing, brand = read_batch_progress(folder, config.plan.max_attempts), brand_of_batch(config)
+    standing, brand = read_batch_progress(folder, config.plan.max_attempts), read_configured_brand_or_none(config)
     began, drawn_so_far = time.monotonic(), 0
     with progress.progress_bar("generate", sum(map(len, parts)), visible=processes.is_main_process) as tick:
         for part in parts:
@@ -257,7 +263,7 @@ def draw_attempts(
                     stage.draw_with_lora_and_watermark(*zip(*map(prompts_and_seed_of_attempt, part), strict=True)),
                 )
             content = [pictures.png_bytes(image) for image in drawn]
-            new = write_new_pictures(folder, folder / "images", finished, content)
+            new = write_missing_pictures_of_attempts(folder, folder / "images", finished, content)
             by_digest = {sha256: drawn[i] for i, sha256 in new.items()}
             features.store_features_of_drawn(by_digest, shown, brand.background if brand else "#ffffff")
             drawn_so_far += len(part)
@@ -276,8 +282,8 @@ def draw_by_engine(
     """
     planned = digests_of_plan_and_its_source(folder, config)
     record = read_existing_batch_record(folder)
-    drawn_with = replace(config.generate, **record.facts.generate.content())
-    settings = arguments_for_draw_pictures(config, record, drawn_with)
+    drawn_with = replace(config.generate, **record.facts.generate.json_data_without_defaults())
+    settings = arguments_for_picture_drawing_stage(config, record, drawn_with)
     by_id, rows = {}, []
     for part in parts:
         told = [list(prompts_and_seed_of_attempt(attempt)) for attempt in part]
@@ -299,14 +305,14 @@ def draw_by_engine(
             for row, made in found.items():
                 contents = {name: array.tobytes() for name, array in made.items()}
                 if row == base_row["id"]:
-                    cache.put({row: made})
+                    cache.store_arrays_by_key({row: made})
                     write_base_pictures(folder, contents)
                 elif part := by_id.get(row):  # of the plan as it is now
                     in_order = [contents[str(i)] for i in range(len(part))]
                     if not drawn_so_far:
                         with Image.open(io.BytesIO(in_order[0])) as first:
                             write_drawing_settings_into_record(folder, config, settings["precision"], first.width)
-                    write_new_pictures(folder, images, part, in_order)
+                    write_missing_pictures_of_attempts(folder, images, part, in_order)
                     drawn_so_far += len(part)
                     seconds_each = (time.monotonic() - began) / drawn_so_far
                     words = standing.progress_in_words(drawn_so_far, seconds_each, config.hardware.price_per_hour)
@@ -317,7 +323,7 @@ def draw_by_engine(
             work.hand_over_results_of_earlier_start(write_pictures_of_results)
             if not prompts:
                 write_base_pictures(folder, {})
-            elif kept := cache.get(base_row["id"]):
+            elif kept := cache.read_arrays_of_key(base_row["id"]):
                 write_pictures_of_results({base_row["id"]: kept}, [])
             else:
                 rows.insert(0, base_row)
@@ -336,7 +342,7 @@ def draw_by_engine(
         )
 
 
-def brand_of_batch(config: Config) -> brandset.Brand | None:
+def read_configured_brand_or_none(config: Config) -> brandset.Brand | None:
     """The brand that brand= names; None without it. Another one than the batch's was refused before."""
     return brandset.read_brand_file(brandset.brand_folder(config.brand)) if config.brand else None
 
@@ -344,7 +350,7 @@ def brand_of_batch(config: Config) -> brandset.Brand | None:
 def write_drawing_settings_into_record(folder: Path, config: Config, precision: str, size: int) -> None:
     """Write into batch.json how the batch is drawn: precision, side in pixels, attempts at most."""
     told = {"precision": precision, "size": size, "max_attempts": config.plan.max_attempts}
-    read_existing_batch_record(folder).model_copy(update=told).write(folder / RECORD)
+    read_existing_batch_record(folder).model_copy(update=told).write_json_file(folder / RECORD)
 
 
 def prompts_and_seed_of_attempt(attempt: Attempt) -> tuple[str, str, int]:
@@ -353,7 +359,9 @@ def prompts_and_seed_of_attempt(attempt: Attempt) -> tuple[str, str, int]:
     return slot.prompt, slot.negative_prompt, slot.seed_of_attempt(number)
 
 
-def write_new_pictures(folder: Path, images: Path, part: list[Attempt], contents: list[bytes]) -> dict[int, str]:
+def write_missing_pictures_of_attempts(
+    folder: Path, images: Path, part: list[Attempt], contents: list[bytes]
+) -> dict[int, str]:
     """Write the pictures of a part's attempts into `images`, but for attempts that have one there already. Returns the
     sha256 of each file that was written, by its attempt's place in the part. `contents` are PNG files.
     """

@@ -26,7 +26,7 @@ from eval.learning import LEARNT
 from eval.learning.advice import advice_on_captions_traits_references
 from eval.learning.decisions import decided_pictures
 from eval.learning.gains import RankingGainByLearning, ranking_gains_by_learning
-from eval.learning.newpolicy import make_learnt_policy
+from eval.learning.newpolicy import learnt_policy_file_name_and_text
 from eval.learning.page import write_learning_report_page
 from eval.lot.compared import comparison_pictures_with_decided_ones
 from eval.lot.comparison import ComparisonPictures, DecidedPicturesFile
@@ -58,7 +58,7 @@ def learn(config: Config) -> int:
             elsewhere = replace(lot, out=Path(place))
             scores = score_and_decide_by_policy(config, elsewhere, taught, policy, quiet=True).scores
             decided = decided_pictures_with_standardised_scores(decided, scores)
-            new = make_learnt_policy(policyfile.policy_path(config.policy), policy, decided, scores)
+            new = learnt_policy_file_name_and_text(policyfile.policy_path(config.policy), policy, decided, scores)
             files.write_atomically(Path(place) / new.name, new.text)
             after = score_and_decide_by_policy(
                 config, elsewhere, taught, policyfile.read_policy(str(Path(place) / new.name)), quiet=True

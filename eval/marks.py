@@ -89,18 +89,18 @@ def as_jpeg_of_quality_75(image: Image.Image) -> bytes:
 
 def image_bytes_at_half_size(image: Image.Image) -> bytes:
     """The picture at half its width and height, as the bytes of an image file."""
-    return image_file_bytes(image.resize((image.width // 2, image.height // 2)), format_to_write(image))
+    return image_file_bytes(image.resize((image.width // 2, image.height // 2)), image_format_or_png(image))
 
 
 def image_bytes_cropped_by_tenth(image: Image.Image) -> bytes:
     """The picture without a tenth of its width and height at each side, as the bytes of an image file."""
     across, down = image.width // 10, image.height // 10
     return image_file_bytes(
-        image.crop((across, down, image.width - across, image.height - down)), format_to_write(image)
+        image.crop((across, down, image.width - across, image.height - down)), image_format_or_png(image)
     )
 
 
-def format_to_write(image: Image.Image) -> str:
+def image_format_or_png(image: Image.Image) -> str:
     """The format of the picture's file; PNG where Pillow reads that format and does not write it (PSD)."""
     return image.format if image.format in Image.SAVE else "PNG"
 

@@ -30,19 +30,19 @@ from eval.lot.batch import (
     write_plan,
 )
 from eval.lot.drawn import remove_drawn_digests
-from eval.lot.early import remove_previews_of_slots
+from eval.lot.early import remove_preview_rows_of_slots
 from eval.lot.record import BatchFacts
 from eval.package import living
 from eval.planning import commitment, interchange, picture, rarity
 from eval.planning.asked import slots_from_config, training_combinations_to_exclude
 from eval.planning.open_slots import RarityInterval, rarity_intervals
 from eval.planning.problem import make_plan_constraints
-from eval.planning.slots import notes_on_values_without_slot, repaired_slots
+from eval.planning.slots import notes_on_values_without_slot, plan_slots_with_some_traits_replaced
 from eval.planning.traits import TraitsFile
 from eval.planning.traitsfile import read_traits_file
 from stylegate import brandcheck, brandset, files
 from stylegate.brandset import BrandSet
-from stylegate.config import Config, run_name
+from stylegate.config import Config, run_or_batch_name
 from stylegate.errors import ConfigError, ModelError
 from stylegate.words import counted, name_without_case_and_accents
 
@@ -83,7 +83,7 @@ def plan(config: Config, with_next_step: bool = True) -> int:
         config.generate.guidance_scale,
     ):
         print(f"note: a trial chose {chosen.num_inference_steps} steps and guidance {chosen.guidance_scale:g}")
-    for note in notes_on_unknown_traits(brand_set, file) if brand_set and file else []:
+    for note in notes_on_traits_unknown_to_brand(brand_set, file) if brand_set and file else []:
         print(f"note: {note}")
     prompts = len({slot.prompt for slot in slots})
     if prompts < len(slots):
@@ -99,7 +99,7 @@ def plan(config: Config, with_next_step: bool = True) -> int:
         print("      what comes out as a copy is refused (novelty); other prompts draw new pictures")
     print(f"plan: {counted(len(slots), 'slot')}, numbered from 0, in {files.display_path(folder / PLAN)}")
     if with_next_step:
-        print_next_step(folder)
+        print_next_step_after_planning(folder)
     return 0
 
 
@@ -107,12 +107,12 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
     """Print the plan, write a chart of its counts into the cache, and its items where out= says; the plan itself is not
     written. Returns 0.
     """
-    folder = batch_folder_to_show(config)
+    folder = batch_folder_for_showing_plan(config)
     slots = slots_from_config(config, brand_set, file, read_earlier_slots(folder), slots_with_a_drawn_picture(folder))
     warn_if_declared_supply_exceeded(config, folder, slots)
     for note in notes_on_values_without_slot(file, slots):
         print(f"note: {note}")
-    for note in notes_on_unknown_traits(brand_set, file) if brand_set and file else []:
+    for note in notes_on_traits_unknown_to_brand(brand_set, file) if brand_set and file else []:
         print(f"note: {note}")
     print_plan_and_write_chart(slots, file, files.PLANS / f"{folder.name}.png")
     print_rarity_intervals(config, folder, slots)
@@ -122,7 +122,7 @@ def show_plan(config: Config, brand_set: BrandSet | None, file: TraitsFile | Non
     return 0
 
 
-def batch_folder_to_show(config: Config) -> Path:
+def batch_folder_for_showing_plan(config: Config) -> Path:
     """The folder of the batch that the arguments name. Before the LoRA is trained it has no name yet: the run's name
     stands for it.
 
@@ -136,12 +136,12 @@ def batch_folder_to_show(config: Config) -> Path:
         if config.lora_file or lorafile.trained_lora_path(config).is_file():
             raise
         print(f"note: {error.summary}. A plan can be shown before that.")
-        return files.BATCHES / (config.batch or run_name(config))
+        return files.BATCHES / (config.batch or run_or_batch_name(config))
 
 
 def count_prompts_from_training(slots: list[PlanSlot], brand_set: BrandSet) -> int:
     """How many slots have a prompt that is the caption of a training picture; upper and lower case count as equal."""
-    captions = [text for item in brand_set.splits["train"] for text in item.captions()]
+    captions = [text for item in brand_set.splits["train"] for text in item.all_captions_of_picture()]
     learned = {brand_set.brand.prompt_with_trigger(text).lower() for text in captions}
     return sum(slot.prompt.lower() in learned for slot in slots)
 
@@ -150,7 +150,7 @@ def warn_if_declared_supply_exceeded(config: Config, folder: Path, slots: list[P
     """Print a note if the plan has more of something than the first version of the collection declared: export would
     refuse it.
     """
-    name = config.name or (run_name(config) if config.brand else folder.name)
+    name = config.name or (run_or_batch_name(config) if config.brand else folder.name)
     versions = [package for package, _ in living.numbered_versions(files.EXPORTS / name)]
     if problems := living.problems_beyond_declared_supply(versions, {slot.slot: slot.traits for slot in slots}):
         print(
@@ -187,30 +187,32 @@ def replan_slots_with_other_traits(
         earlier, record = read_plan(folder), read_existing_batch_record(folder)
         states = read_failed_attempts_and_filled_slots(folder)
         exhausted = states.exhausted_slots(record.max_attempts or config.plan.max_attempts)
-        broken = slots_to_repair(config.repair or "", len(earlier), exhausted)
-        require_slots_without_picture(folder, broken)
+        broken = parse_slot_numbers_to_repair(config.repair or "", len(earlier), exhausted)
+        require_slots_not_accepted_or_pending(folder, broken)
         if not broken:
             print(f"plan: no slot of {files.display_path(folder)} has used all its attempts; nothing is changed")
             return 0
         brand = brand_set.brand if brand_set else brandset.NO_BRAND
         excluded = training_combinations_to_exclude(config, brand_set, file)
-        slots = repaired_slots(file, brand, config.plan, excluded, earlier, broken, states.accepted_or_in_review)
+        slots = plan_slots_with_some_traits_replaced(
+            file, brand, config.plan, excluded, earlier, broken, states.accepted_or_in_review
+        )
         of_before = replace(config.plan, num_images=len(earlier), num_wanted=record.wanted)
         write_plan_and_move_outdated_pictures(
             folder, facts, replace(config, plan=of_before), earlier, slots, of_traits=True
         )
-    changed = [new.slot for old, new in zip(earlier, slots, strict=True) if not old.draws_same_pictures_as(new)]
+    changed = [new.slot for old, new in zip(earlier, slots, strict=True) if not old.is_same_slot_but_for_name(new)]
     others = [number for number in changed if number not in broken]
     lost = [number for number in others if number in states.accepted_or_in_review]
     print(
         f"plan: {counted(len(broken), 'slot')} repaired; all counts are as before; "
         f"{counted(len(others), 'other slot')} changed, of which {len(lost)} had an accepted picture or one in review"
     )
-    print_next_step(folder)
+    print_next_step_after_planning(folder)
     return 0
 
 
-def require_slots_without_picture(folder: Path, numbers: list[int]) -> None:
+def require_slots_not_accepted_or_pending(folder: Path, numbers: list[int]) -> None:
     """Raise ConfigError, naming them, for slots that have an accepted picture or one in review: a repair would take it
     away.
     """
@@ -226,7 +228,7 @@ def require_slots_without_picture(folder: Path, numbers: list[int]) -> None:
         )
 
 
-def print_next_step(folder: Path) -> None:
+def print_next_step_after_planning(folder: Path) -> None:
     """Print the command that draws the batch in a folder."""
     try:
         config_with_arguments_of_batch(Config(batch=folder.name))
@@ -236,7 +238,7 @@ def print_next_step(folder: Path) -> None:
         print(f"Next: stylegate generate batch={folder.name}, then gate; or both with the same arguments.")
 
 
-def slots_to_repair(written: str, size: int, exhausted: list[int]) -> list[int]:
+def parse_slot_numbers_to_repair(written: str, size: int, exhausted: list[int]) -> list[int]:
     """The numbers of the slots that repair= names; `all` are those whose attempts are all used.
 
     Raises ConfigError with every word that is no number of a slot.
@@ -251,7 +253,7 @@ def slots_to_repair(written: str, size: int, exhausted: list[int]) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def notes_on_unknown_traits(brand_set: BrandSet, file: TraitsFile) -> list[str]:
+def notes_on_traits_unknown_to_brand(brand_set: BrandSet, file: TraitsFile) -> list[str]:
     """A sentence about the traits of the file that no picture of the brand is known to have, and one about each trait
     with values that none shows.
     """
@@ -278,7 +280,7 @@ def notes_on_unknown_traits(brand_set: BrandSet, file: TraitsFile) -> list[str]:
 
 def traits_file_path(config: Config) -> Path:
     """The path of the traits file that traits= names. Raises ConfigError if there is none."""
-    return files.resolve_name(config.traits or "", files.TRAITS, "traits", ".yaml")
+    return files.resolve_name_or_path(config.traits or "", files.TRAITS, "traits", ".yaml")
 
 
 def print_plan_and_write_chart(slots: list[PlanSlot], file: TraitsFile | None, path: Path) -> None:
@@ -307,7 +309,7 @@ def rarity_interval_of_each_slot(config: Config, folder: Path, slots: list[PlanS
     Verdicts about slots that `slots` has otherwise than the folder's plan do not count: their pictures will be moved.
     """
     before = {slot.slot: slot for slot in read_earlier_slots(folder)}
-    same = {slot.slot for slot in slots if slot.draws_same_pictures_as(before.get(slot.slot))}
+    same = {slot.slot for slot in slots if slot.is_same_slot_but_for_name(before.get(slot.slot))}
     rows = files.read_jsonl(folder / "verdicts.jsonl", "file", "verdict")
     filled = same & {attempt_and_slot(row["file"])[1] for row in rows if row["verdict"] == "accept"}
     exhausted = (
@@ -350,13 +352,13 @@ def move_outdated_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: l
     verdicts. Returns lines to print: which slots lost theirs and why.
     """
     now, drawn = {slot.slot: slot for slot in slots}, slots_with_a_drawn_picture(folder)
-    remove_previews_of_slots(
-        folder, {slot.slot for slot in earlier if not slot.draws_same_pictures_as(now.get(slot.slot))}
+    remove_preview_rows_of_slots(
+        folder, {slot.slot for slot in earlier if not slot.is_same_slot_but_for_name(now.get(slot.slot))}
     )
     lost: dict[int, str] = {}
     for slot in earlier:
         after = now.get(slot.slot)
-        if not slot.draws_same_pictures_as(after) and slot.slot in drawn:
+        if not slot.is_same_slot_but_for_name(after) and slot.slot in drawn:
             changed = [
                 f"{t}: {v} -> {after.traits.get(t)}"
                 for t, v in slot.traits.items()
@@ -365,7 +367,7 @@ def move_outdated_pictures_aside(folder: Path, earlier: list[PlanSlot], slots: l
             lost[slot.slot] = "is gone" if after is None else ", ".join(changed) or "has another prompt"
     if not lost:
         return []
-    aside = folder / EARLIER / files.sha256(folder / PLAN)[:8]
+    aside = folder / EARLIER / files.sha256_of_file(folder / PLAN)[:8]
     moved = {name for name in names_of_attempts_with_picture(folder / "images") if attempt_and_slot(name)[1] in lost}
     for name in moved:
         (aside / name).parent.mkdir(parents=True, exist_ok=True)

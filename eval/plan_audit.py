@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.judging.decisions import planned_values_by_trait
+from eval.judging.decisions import all_planned_values_by_trait
 from eval.judging.judge import judge, require_gate_used_same_policy, write_verdicts_and_gate_record
 from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import exportable_verdicts, planned_traits_with_corrections
@@ -23,8 +23,8 @@ from eval.lot.lot import Lot, locked_lot
 from eval.policy.model import Policy, Promise, percentage_rounded_up
 from eval.promise import labels, terminal
 from eval.promise.auditplan import (
-    AuditAttempt,
     AuditPlan,
+    AuditResultOnBestPictures,
     audit_labels_before_first_gap,
     begun_audit_plan_or_new_one,
     index_of_first_proven_attempt,
@@ -32,7 +32,7 @@ from eval.promise.auditplan import (
 )
 from eval.promise.certificate import TRAIT_CERTIFICATE, make_certificate, read_certificate
 from eval.promise.labels import Label, label_with_policy, labels_before_first_gap
-from eval.promise.statements import TraitStatement, trait_statements_of_picture
+from eval.promise.statements import MetadataTraitStatement, metadata_trait_statements_of_picture
 from eval.promise.worksheet import (
     WorksheetQuestion,
     parse_trait_and_value_shown,
@@ -74,32 +74,35 @@ def audit_traits(config: Config) -> int:
         elif sys.stdin.isatty():
             given = ask_and_store_trait_labels(lot, plan, stated, given, policy)
         write_audit_terms(lot.out, plan)  # a worksheet shows pictures too
-        (attempt,) = attempts = plan.audit_attempts_for_lot_shares(given)
+        (attempt,) = attempts = plan.audit_results_for_lot_shares(given)
         if index_of_first_proven_attempt(attempts) is not None:
             found = make_certificate(plan, given, attempts, 0, policy, list(stated.values()))
-            found.write(lot.out / TRAIT_CERTIFICATE)
+            found.write_json_file(lot.out / TRAIT_CERTIFICATE)
             remove_worksheet(lot.out / WORKSHEET, "traits", statement_digests_by_worksheet_name(stated))
         else:
             next_ones = [stated[s] for s in plan.labelling_order[len(given) : len(given) + config.promise.num_labels]]
             rows = [
-                WorksheetQuestion(s.statement_name_in_worksheet, s.sha256, f"{s.trait}: {s.value}") for s in next_ones
+                WorksheetQuestion(
+                    s.worksheet_name_from_file_and_trait, s.digest_of_picture_trait_and_value, f"{s.trait}: {s.value}"
+                )
+                for s in next_ones
             ]
             write_worksheet(lot.out / WORKSHEET, "traits", rows, policy, statement_digests_by_worksheet_name(stated))
         after = judge(config, lot)  # what was found wrong is no longer stated
         write_verdicts_and_gate_record(after)
         write_reports(after, config)
-        return print_audit_state(lot.out, plan, attempt)
+        return print_trait_audit_state(lot.out, plan, attempt)
 
 
-def trait_statements_of_exportable(judged: JudgedLot) -> dict[str, TraitStatement]:
+def trait_statements_of_exportable(judged: JudgedLot) -> dict[str, MetadataTraitStatement]:
     """The statements (eval/promise/statements.py) of the traits of pictures that may be exported, by digest. Raises
     DataError if there are none.
     """
     planned = judged.lot.planned_traits_by_name()
     found = {
-        statement.sha256: statement
+        statement.digest_of_picture_trait_and_value: statement
         for verdict in exportable_verdicts(judged.verdicts, is_planned_batch=True)
-        for statement in trait_statements_of_picture(
+        for statement in metadata_trait_statements_of_picture(
             verdict.file,
             verdict.sha256,
             planned_traits_with_corrections(planned.get(verdict.file, {}), verdict.shown_traits),
@@ -113,13 +116,13 @@ def trait_statements_of_exportable(judged: JudgedLot) -> dict[str, TraitStatemen
     return found
 
 
-def statement_digests_by_worksheet_name(stated: dict[str, TraitStatement]) -> dict[str, str]:
+def statement_digests_by_worksheet_name(stated: dict[str, MetadataTraitStatement]) -> dict[str, str]:
     """The digest of each statement by the name that stands for it in worksheets. `stated` is by digest."""
-    return {statement.statement_name_in_worksheet: sha256 for sha256, statement in stated.items()}
+    return {statement.worksheet_name_from_file_and_trait: sha256 for sha256, statement in stated.items()}
 
 
 def store_trait_labels_from_table(
-    path: Path, lot: Lot, plan: AuditPlan, stated: dict[str, TraitStatement], policy: Policy
+    path: Path, lot: Lot, plan: AuditPlan, stated: dict[str, MetadataTraitStatement], policy: Policy
 ) -> list[Label]:
     """Store the labels of a table up to the first statement of the order that has none. Returns all labels up to there,
     those that were stored before too.
@@ -129,7 +132,7 @@ def store_trait_labels_from_table(
     names = statement_digests_by_worksheet_name(stated)
     before, answers = stored_labels_and_worksheet_labels(path, "traits", lot.out, names, policy)
     rows = read_worksheet_answers(path, "traits", lot.out, names, policy)
-    values = planned_values_by_trait(lot.planned_traits_by_name().values())
+    values = all_planned_values_by_trait(lot.planned_traits_by_name().values())
     shown: dict[str, dict[str, str]] = {}
     problems = []
     for row in (row for row in rows if row.shows):
@@ -139,7 +142,7 @@ def store_trait_labels_from_table(
             if value == statement.value or not row.label.is_reject:
                 raise ValueError(f"{row.shows}, but the row says {row.label.verdict} of {trait}: {statement.value}")
         except ValueError as error:
-            problems.append(f"{statement.statement_name_in_worksheet}: {error}")
+            problems.append(f"{statement.worksheet_name_from_file_and_trait}: {error}")
         else:
             shown[row.label.sha256] = {trait: value}
     if problems:
@@ -158,7 +161,7 @@ def store_trait_labels_from_table(
 
 
 def ask_and_store_trait_labels(
-    lot: Lot, plan: AuditPlan, stated: dict[str, TraitStatement], given: list[Label], policy: Policy
+    lot: Lot, plan: AuditPlan, stated: dict[str, MetadataTraitStatement], given: list[Label], policy: Policy
 ) -> list[Label]:
     """Ask about one statement after the other; each answer is stored at once. Ends with the proof, or when stopped.
     Returns `given` and the new labels.
@@ -168,9 +171,9 @@ def ask_and_store_trait_labels(
         "looked at in random order until that is proven."
     )
     write_audit_terms(lot.out, plan)
-    values = planned_values_by_trait(lot.planned_traits_by_name().values())
+    values = all_planned_values_by_trait(lot.planned_traits_by_name().values())
     for number, sha256 in enumerate(plan.labelling_order[len(given) :], start=len(given) + 1):
-        (attempt,) = plan.audit_attempts_for_lot_shares(given)
+        (attempt,) = plan.audit_results_for_lot_shares(given)
         if attempt.proven_after is not None:
             break
         statement = stated[sha256]
@@ -202,7 +205,7 @@ def ask_which_value_is_seen(trait: str, others: Sequence[str]) -> dict[str, str]
             return {trait: answer} if answer else {}
 
 
-def print_audit_state(out: Path, plan: AuditPlan, attempt: AuditAttempt) -> int:
+def print_trait_audit_state(out: Path, plan: AuditPlan, attempt: AuditResultOnBestPictures) -> int:
     """Print the state of the audit. Returns the exit code: 0 if the promise is proven, else 13."""
     print(f"promise: {plan.promise_in_words()}")
     if plan.earlier:

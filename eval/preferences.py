@@ -34,7 +34,7 @@ OF_OTHERS = {"distinct"}  # checks that compare a picture with others of the lot
 FOLDER = "preferences"
 
 
-class JudgedPicture(NamedTuple):
+class VerdictAndDecider(NamedTuple):
     """A picture that can stand in a pair: its verdict, and who decided about it."""
 
     verdict: Verdict
@@ -82,12 +82,12 @@ def preferences(config: Config) -> int:
 
 def pictures_usable_in_pairs(
     verdicts: Iterable[Verdict], evidence: set[str]
-) -> tuple[list[JudgedPicture], Counter[str]]:
+) -> tuple[list[VerdictAndDecider], Counter[str]]:
     """The pictures that can stand in a pair, and how many others there are, by reason.
 
     `evidence` is what `digests_labelled_as_evidence` gives.
     """
-    usable: list[JudgedPicture] = []
+    usable: list[VerdictAndDecider] = []
     left_out: Counter[str] = Counter()
     for verdict in verdicts:
         rejected_for = {reason.check for reason in verdict.reasons if reason.verdict == "reject"}
@@ -101,16 +101,16 @@ def pictures_usable_in_pairs(
             left_out["rejected as copies alone"] += 1
         else:
             person = PERSON in rejected_for or verdict.settled or (verdict.verdict == "accept" and verdict.waived)
-            usable.append(JudgedPicture(verdict, "person" if person else "gate"))
+            usable.append(VerdictAndDecider(verdict, "person" if person else "gate"))
     return usable, left_out
 
 
-def preference_pairs_of_slots(lot: Lot, usable: list[JudgedPicture]) -> list[PreferencePair]:
+def preference_pairs_of_slots(lot: Lot, usable: list[VerdictAndDecider]) -> list[PreferencePair]:
     """A pair for each accepted and each rejected picture of the same slot, by slot and attempt.
 
     Raises DataError if a picture is not the one that was judged.
     """
-    by_slot: dict[int, dict[str, list[JudgedPicture]]] = {}
+    by_slot: dict[int, dict[str, list[VerdictAndDecider]]] = {}
     for one in usable:
         of_slot = by_slot.setdefault(attempt_and_slot(one.verdict.file)[1], {"accept": [], "reject": []})
         of_slot[one.verdict.verdict].append(one)
@@ -126,7 +126,9 @@ def preference_pairs_of_slots(lot: Lot, usable: list[JudgedPicture]) -> list[Pre
     return pairs
 
 
-def make_preference_pair(lot: Lot, number: int, chosen: JudgedPicture, rejected: JudgedPicture) -> PreferencePair:
+def make_preference_pair(
+    lot: Lot, number: int, chosen: VerdictAndDecider, rejected: VerdictAndDecider
+) -> PreferencePair:
     """The preference pair of two pictures of the slot `number`, as a row of metadata.jsonl."""
     slot = (lot.slots or {})[chosen.verdict.file]
     seeds = [
@@ -148,7 +150,7 @@ def make_preference_pair(lot: Lot, number: int, chosen: JudgedPicture, rejected:
     )
 
 
-def why_no_pair_in_words(usable: list[JudgedPicture]) -> str:
+def why_no_pair_in_words(usable: list[VerdictAndDecider]) -> str:
     """A sentence on why there is no pair."""
     counts = Counter(one.verdict.verdict for one in usable)
     found = f"{counts['accept']} accepted and {counts['reject']} rejected pictures can be used"
@@ -164,16 +166,16 @@ def write_preference_set(
     assert lot.record
     facts, words = lot.record.facts, lot.record.words
     brand = brandset.read_brand_file(brandset.brand_folder(words.brand))
-    rows = files.json_lines_text(pair.content() for pair in pairs)
+    rows = files.json_lines_text(pair.json_data_without_defaults() for pair in pairs)
     paths = {lot.sha256[name]: path for name, path in lot.files}
 
-    def write_set_into(partial: Path) -> None:
+    def write_preference_set_files(partial: Path) -> None:
         for sha256 in {digest for pair in pairs for digest in (pair.chosen_sha256, pair.rejected_sha256)}:
             files.write_atomically(partial / preference_picture_file(sha256), paths[sha256].read_bytes())
         files.write_atomically(partial / ROWS, rows)
         PreferenceSetRecord(
             pairs=len(pairs),
-            sha256=files.sha256(partial / ROWS),
+            sha256=files.sha256_of_file(partial / ROWS),
             brand=brand.name,
             licence=brand.licence,
             source=brand.source,
@@ -182,11 +184,11 @@ def write_preference_set(
             lora_sha256=facts.lora,
             run=words.run,
             batch=lot.out.name,
-            plan_sha256=files.sha256(lot.out / PLAN),
+            plan_sha256=files.sha256_of_file(lot.out / PLAN),
             policy_sha256=outcome.policy.sha256,
             decisions_sha256=outcome.evidence.get(gate_evidence_key_for_label_purpose("review")),
             left_out={reason: count for reason, count in left_out.items() if count},
-        ).write(partial / RECORD)
+        ).write_json_file(partial / RECORD)
         shutil.rmtree(target, ignore_errors=True)  # a kill here leaves none, the same command makes it
 
-    files.write_folder_atomically(target, write_set_into)
+    files.write_folder_atomically(target, write_preference_set_files)

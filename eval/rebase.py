@@ -43,7 +43,7 @@ def rebase(words: list[str]) -> int:
                 target = partial / folder / path.name
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(content)
-                sums.append(f"{files.sha256(target)}  {folder}/{path.name}\n")
+                sums.append(f"{files.sha256_of_file(target)}  {folder}/{path.name}\n")
         (partial / "SHA256SUMS").write_text("".join(sums))
 
     files.write_folder_atomically(out.absolute(), write_rebased_metadata)

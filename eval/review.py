@@ -29,8 +29,8 @@ from eval.lot.words import arguments_naming_lot
 from eval.policy import file as policyfile
 from eval.promise import disagreements
 from eval.promise.auditplan import index_of_first_proven_attempt, write_audit_terms
-from eval.promise.calibration import begin_or_resume_calibration, require_calibrated_check
-from eval.promise.known_rejects import audit_picture_path_by_sha256, plan_with_known_rejects
+from eval.promise.calibration import begin_or_resume_calibration, require_policy_has_calibrated_check
+from eval.promise.known_rejects import audit_picture_path_by_sha256, plan_with_known_rejects_and_why
 from eval.promise.label import Label
 from eval.promise.rejected import labelling_order_of_rejected_pictures, sha256_of_pictures_rejected_by_score
 from eval.promise.terminal import can_open_browser
@@ -108,12 +108,12 @@ def begin_audit_queue(config: Config, lot: Lot) -> ReviewQueue:
     plan, why = audit_plan_and_why_this_order(
         lot.out, judged.verdicts, policy, bool(lot.slots), not config.promise.known_rejects
     )
-    plan, measured = plan_with_known_rejects(lot, plan, config.promise.known_rejects)
+    plan, measured = plan_with_known_rejects_and_why(lot, plan, config.promise.known_rejects)
     print(f"order: {why}\nreviewers: {measured}")
     write_audit_terms(lot.out, plan)
 
     def is_proven(given: list[Label], answers: list[Label]) -> bool:
-        return index_of_first_proven_attempt(plan.audit_attempts_for_lot_shares(given, answers)) is not None
+        return index_of_first_proven_attempt(plan.audit_results_for_lot_shares(given, answers)) is not None
 
     words = f"stylegate certify {arguments_naming_lot(config, lot)}"
     found = audit_or_calibration_queue(lot, judged.comparison, policy, "audit", plan.labelling_order, is_proven, words)
@@ -150,7 +150,7 @@ def begin_calibration_queue(config: Config, lot: Lot) -> ReviewQueue:
     now, before a picture is shown.
     """
     policy, compared = policyfile.read_policy(config.policy), comparison_pictures_with_decided_ones(config, lot)
-    require_calibrated_check(policy)
+    require_policy_has_calibrated_check(policy)
     pool = calibration_pool_scores_by_sha256(config, lot, compared, policy)
     plan = begin_or_resume_calibration(lot.out, pool, policy, config.promise.num_labels)
     words, under = f"stylegate calibrate {arguments_naming_lot(config, lot)}", plan.digest_of_pool_and_policy

@@ -23,7 +23,7 @@ from eval.package.items import ItemRecord
 from eval.package.label_heads import LastLabelRowHashByPurpose
 from eval.package.living import ChangesSinceVersion
 from eval.package.marks import MarksReport
-from eval.package.provenance import Provenance
+from eval.package.provenance import PackageProvenance
 from eval.planning.commitment import PlanCommitment
 from eval.planning.traits import TraitsFile
 from eval.policy.model import PolicyFile
@@ -55,7 +55,7 @@ MODELS: dict[str, type[BaseModel]] = {  # name of the schema -> what it describe
     "preference-pair": PreferencePair,  # a row of metadata.jsonl of a preference set
     "preferences": PreferenceSetRecord,  # preferences.json of a preference set
     "preview": EarlyStopPreview,  # a row of previews.jsonl: an attempt whose preview was scored
-    "provenance": Provenance,  # provenance.json
+    "provenance": PackageProvenance,  # provenance.json
     "round": EarlyStopRound,  # a row of rounds.jsonl: the line that a round of generate stops attempts below
     "record": ItemRecord,  # records/<id>.json of a package
     "score": LotScoringRecord,  # score.json

@@ -51,7 +51,7 @@ def encode_share_of_this_process(config: Config, lot: Lot, compared: ComparisonP
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True
-    processes = hardware.accelerate_process_state(hardware.hardware_config_for_this_process(config))
+    processes = hardware.accelerate_process_state(hardware.hardware_config_cpu_if_workers_elsewhere(config))
     encoder = encoding.load_encoder(encodername.encoder_name(config), processes.device)
     for title in ("score", "references", "training"):
         named = lot.files if title == "score" else getattr(compared, title)

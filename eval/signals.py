@@ -40,7 +40,7 @@ NAMED = 20  # problems of a table that one message lists
 Pair = tuple[str, str]  # a trait and its value
 
 
-class EvidenceOnTraitValue(NamedTuple):
+class ColumnMeanRatioOfTraitValue(NamedTuple):
     """How far a column's mean over the rows of one trait value is above or below its mean over all rows of that trait:
     a ratio, drawn towards 1 where the rows are few.
     """
@@ -63,10 +63,10 @@ def signals(words: Sequence[str]) -> int:
     Raises ConfigError for words of another kind, DataError for a table or a package that cannot be used.
     """
     table_path, told = parse_command_words(words)
-    traits_path = files.resolve_name(told["traits"], files.TRAITS, "traits", ".yaml")
+    traits_path = files.resolve_name_or_path(told["traits"], files.TRAITS, "traits", ".yaml")
     file = read_traits_file(traits_path)
-    rows = trait_values_and_numbers_by_row(table_path, told.get("package"))
-    evidence = evidence_by_trait_value(rows)
+    rows = read_traits_and_metrics_by_row(table_path, told.get("package"))
+    evidence = column_mean_ratios_by_trait_value(rows)
     written = files.read_yaml(traits_path, "traits file", words=True)
     proposed, reasons, kept = propose_trait_weights(written, file.numbers == "counts", evidence)
     if unknown := [f"{trait}: {value}" for trait, value in evidence if value not in written["traits"].get(trait, {})]:
@@ -148,7 +148,7 @@ def traits_file_as_yaml(content: Mapping[str, Any]) -> str:
     return yaml.dump(content, Dumper=DumperWithUnquotedNumbers, sort_keys=False, allow_unicode=True, width=120)
 
 
-def trait_values_and_numbers_by_row(path: Path, package: str | None) -> list[tuple[list[Pair], dict[str, float]]]:
+def read_traits_and_metrics_by_row(path: Path, package: str | None) -> list[tuple[list[Pair], dict[str, float]]]:
     """For each row of the table the (trait, value) pairs that it is about, and its numbers by column.
 
     Raises DataError listing what is wrong with the table.
@@ -168,7 +168,7 @@ def trait_values_and_numbers_by_row(path: Path, package: str | None) -> list[tup
             pairs = (
                 trait_value_pairs_of_item(row.cells.get("id"), traits)
                 if of_items
-                else [trait_value_named_in_row(row.cells)]
+                else [trait_and_value_named_in_row(row.cells)]
             )
             cells = {name: cell for name, cell in row.cells.items() if name not in ("id", "trait", "value")}
             numbers = {name: float(cell) for name, cell in cells.items() if cell not in ("", None)}
@@ -184,7 +184,7 @@ def trait_values_and_numbers_by_row(path: Path, package: str | None) -> list[tup
     return rows
 
 
-def trait_value_named_in_row(cells: Mapping[str, Any]) -> Pair:
+def trait_and_value_named_in_row(cells: Mapping[str, Any]) -> Pair:
     """The (trait, value) that a row of the table names. Raises ValueError unless both are text."""
     trait, value = cells.get("trait"), cells.get("value")
     if not (isinstance(trait, str) and isinstance(value, str)):
@@ -210,13 +210,13 @@ def traits_of_verified_package(package: Path) -> dict[int, dict[str, str]]:
     return traits_of_package(package)
 
 
-def evidence_by_trait_value(
+def column_mean_ratios_by_trait_value(
     rows: Sequence[tuple[list[Pair], dict[str, float]]],
-) -> dict[Pair, list[EvidenceOnTraitValue]]:
+) -> dict[Pair, list[ColumnMeanRatioOfTraitValue]]:
     """What each column says of each (trait, value), compared with all rows that name the trait; `rows` are those of
-    `trait_values_and_numbers_by_row`.
+    `read_traits_and_metrics_by_row`.
     """
-    found: dict[Pair, list[EvidenceOnTraitValue]] = {}
+    found: dict[Pair, list[ColumnMeanRatioOfTraitValue]] = {}
     for column in dict.fromkeys(name for _, numbers in rows for name in numbers):
         by_value: dict[Pair, list[float]] = {}
         for pairs, numbers in rows:
@@ -229,12 +229,14 @@ def evidence_by_trait_value(
             for (name, value), numbers in by_value.items():
                 if name == trait:
                     ratio = (sum(numbers) + PRIOR * mean) / (len(numbers) + PRIOR) / mean
-                    found.setdefault((trait, value), []).append(EvidenceOnTraitValue(column, len(numbers), ratio))
+                    found.setdefault((trait, value), []).append(
+                        ColumnMeanRatioOfTraitValue(column, len(numbers), ratio)
+                    )
     return found
 
 
 def propose_trait_weights(
-    written: Mapping[str, Any], plain_is_count: bool, evidence: Mapping[Pair, list[EvidenceOnTraitValue]]
+    written: Mapping[str, Any], plain_is_count: bool, evidence: Mapping[Pair, list[ColumnMeanRatioOfTraitValue]]
 ) -> tuple[dict[str, Any], list[str], list[str]]:
     """The content of the traits file with other weights, a sentence for each change, and one for each value that had to
     stay.

@@ -45,7 +45,7 @@ WITHOUT_GUIDANCE = 1.0
 ONE_PASS = ("flux",)  # families whose guidance is told to the model, and costs no second pass
 
 
-class JudgedSetting(NamedTuple):
+class SamplerSettingWithVerdicts(NamedTuple):
     """The verdicts on the pictures that were drawn with one setting, in the order of the slots."""
 
     setting: SamplerSetting
@@ -85,8 +85,8 @@ def trial(config: Config) -> int:
         tried=tried,
         chosen=most_accepted_per_work(tried).setting,
     )
-    found.write(sampler_trial_path(batch_facts_from_config(config)))
-    print_trial(found)
+    found.write_json_file(sampler_trial_path(batch_facts_from_config(config)))
+    print_tried_sampler_settings(found)
     if planned_slots(config):
         print(f"       {config.batch} was planned before, and keeps its steps")
     return 0
@@ -97,11 +97,11 @@ def planned_slots(config: Config) -> list[PlanSlot]:
     return read_plan(files.BATCHES / config.batch) if config.batch else []
 
 
-def draw_and_judge_setting(config: Config, setting: SamplerSetting) -> JudgedSetting:
+def draw_and_judge_setting(config: Config, setting: SamplerSetting) -> SamplerSettingWithVerdicts:
     """Plan the batch of this setting, unless that was done, draw the first attempts at its first slots that are not
     drawn yet, and judge them all. Returns their verdicts.
     """
-    settings = replace(config.generate, **setting.content(), by_trial=False, stop_early_at=None)
+    settings = replace(config.generate, **setting.json_data_without_defaults(), by_trial=False, stop_early_at=None)
     size, slots = settings.batch_size, planned_slots(config)
     count = math.ceil(PICTURES / size) * size  # whole parts: the batch goes on from them
     count = min(len(slots) or config.plan.num_images, count)
@@ -120,7 +120,7 @@ def draw_and_judge_setting(config: Config, setting: SamplerSetting) -> JudgedSet
     assert judged.lot.slots is not None
     by_file = judged.lot.slots
     first = {by_file[v.file].slot: v for v in judged.verdicts if v.file == by_file[v.file].picture_file_name(0)}
-    return JudgedSetting(setting, [first[number] for number in range(count)])
+    return SamplerSettingWithVerdicts(setting, [first[number] for number in range(count)])
 
 
 def plan_same_slots(config: Config, told: Config, slots: list[PlanSlot]) -> None:
@@ -134,7 +134,9 @@ def plan_same_slots(config: Config, told: Config, slots: list[PlanSlot]) -> None
         )
 
 
-def compare_with_first_setting(config: Config, outcome: JudgedSetting, reference: JudgedSetting) -> TriedSamplerSetting:
+def compare_with_first_setting(
+    config: Config, outcome: SamplerSettingWithVerdicts, reference: SamplerSettingWithVerdicts
+) -> TriedSamplerSetting:
     """What a setting accepts, and at what cost, beside `reference`, the first setting with the same slots and seeds."""
     ours, theirs = outcome.accepted_per_slot(), reference.accepted_per_slot()
     change = ours - theirs
@@ -172,7 +174,7 @@ def most_accepted_per_work(tried: list[TriedSamplerSetting]) -> TriedSamplerSett
     return max((t for t in tried if t.holds), key=lambda t: t.accepted_share_at_least / t.work)
 
 
-def print_trial(found: SamplerTrial) -> None:
+def print_tried_sampler_settings(found: SamplerTrial) -> None:
     """Print a table with a row for each setting that was tried, and the one that was chosen."""
     table = Table(box=None)
     for heading in ("steps", "guidance", "work", f"accepted of {found.pictures}", "at least", "margin"):
@@ -187,5 +189,5 @@ def print_trial(found: SamplerTrial) -> None:
         )
         table.add_row(str(s.num_inference_steps), f"{s.guidance_scale:g}", *numbers)
     Console().print(table)
-    print(f"trial: {found.chosen.setting_in_words()}; the same arguments draw with it from now on")
+    print(f"trial: {found.chosen.sampler_setting_in_words()}; the same arguments draw with it from now on")
     print("       (generate.by_trial=false draws as the configuration says)")

@@ -45,7 +45,7 @@ def verify(words: list[str]) -> int:
         raise DataError("no package given", next_step="stylegate verify data/exports/demo-v1")
     for package in packages:
         if package.is_file() and package.suffix == ".json" and commitment.is_commitment_file(package):
-            print(f"{package}: {commitment.verify_commitment_in_words(package)}")
+            print(f"{package}: {commitment.verify_plan_commitment(package)}")
             continue
         if package.is_file() and package.suffix == ".json":
             found = read_certificate(package)

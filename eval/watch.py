@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
-from eval.gate import exit_code_unless_observed, judge_and_write, print_outcome
+from eval.gate import exit_code_unless_observed, judge_and_write, print_gate_summary_and_next_step
 from eval.judging.judged import JudgedLot
 from eval.lot.lot import relative_name
 from eval.measuring.encoder import keeping_encoder_loaded
@@ -32,7 +32,7 @@ LOOK_EVERY_S = 0.5
 FileState = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
 
 
-class CompleteFiles:
+class CompletePictureFinder:
     """The pictures of a folder that are complete, as far as can be told from outside: they no longer change."""
 
     def __init__(self, folder: Path) -> None:
@@ -98,7 +98,7 @@ def watch(config: Config) -> int:
         judged = judge_until_stopped(config, images, stop)
     if judged is None:
         raise DataError(f"images={config.images}: no picture was judged", next_step="name the folder that is filled.")
-    print_outcome(judged)
+    print_gate_summary_and_next_step(judged)
     with keeping_exit_code_of_verdict(judged.outcome.exit_code):
         mirror_to_wandb(config, judged)
     return exit_code_unless_observed(judged)
@@ -110,7 +110,7 @@ def judge_until_stopped(config: Config, images: Path, stop: Event) -> JudgedLot 
     Pictures that it does not cover are named at the end. Raises InUseError where another command used the lot all the
     time.
     """
-    settled, judged, last, in_use = CompleteFiles(images), None, {}, None
+    settled, judged, last, in_use = CompletePictureFinder(images), None, {}, None
     while not stop.is_set():
         complete = settled.look_for_complete_files()
         if complete and (complete.items() - last.items() or last.keys() - settled.first_seen.keys()):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stylegate import loranames, lycoris
 from stylegate.loraheader import ADAPTER_METADATA, PEFT_CONFIG, StatedLoraSettings, escape_control_characters
-from stylegate.lycoris import FactoredLayer
+from stylegate.lycoris import LycorisLayer
 
 
 class LoraOrDoraLayer(NamedTuple):
@@ -30,18 +30,18 @@ class LoraOrDoraLayer(NamedTuple):
         return self.down.shape[0]
 
 
-AnyLayer = LoraOrDoraLayer | FactoredLayer  # FactoredLayer: LoHa, LoKr and others, which are no pair of matrices
+AnyLayer = LoraOrDoraLayer | LycorisLayer  # LycorisLayer: LoHa, LoKr and others, which are no pair of matrices
 
 
 def weight_change(layer: AnyLayer, device: Any = "cpu", dtype: torch.dtype = torch.float64) -> Tensor:
     """The tensor that a layer adds to its module's weight: [out, in, ...], in `dtype`."""
-    if isinstance(layer, FactoredLayer):
+    if isinstance(layer, LycorisLayer):
         return lycoris.weight_change(layer, device, dtype)
     up, down = (half.detach().to(device, dtype).flatten(1) for half in (layer.up, layer.down))
     return (layer.alpha / layer.rank * (up @ down)).reshape(layer.up.shape[0], *layer.down.shape[1:])
 
 
-def layers_that_are_plain_lora(layers: Mapping[str, AnyLayer]) -> dict[str, LoraOrDoraLayer]:
+def lora_and_dora_layers_by_name(layers: Mapping[str, AnyLayer]) -> dict[str, LoraOrDoraLayer]:
     """Those of `layers` that are plain LoRA (a pair of matrices), by the same names; the others are left out."""
     return {name: layer for name, layer in layers.items() if isinstance(layer, LoraOrDoraLayer)}
 
@@ -159,7 +159,7 @@ def lora_layers_and_problems(
         if wrong:
             problems.append(f"{name}: {wrong}")
         else:
-            layers[name] = layer_of_parts(name, found, shape, header)
+            layers[name] = adapter_layer_from_tensors_by_part(name, found, shape, header)
     return layers, header.problems + list(dict.fromkeys(problems))
 
 
@@ -185,7 +185,7 @@ def lacks_alpha_of_peft(
     )
 
 
-def layer_of_parts(
+def adapter_layer_from_tensors_by_part(
     name: str, found: Mapping[str, Tensor], shape: tuple[int, ...], header: StatedLoraSettings
 ) -> AnyLayer:
     """The layer made of the tensors `found`, by part (down, up, alpha, ...), for a weight of `shape` [out, in, ...].
@@ -199,11 +199,11 @@ def layer_of_parts(
     )
     if kind == "LoRA":
         own = float(found["alpha"]) * header.block_size if "alpha" in found else None
-        alpha = header.alpha(name, found["down"].shape[0]) if own is None else own
+        alpha = header.effective_lora_alpha_of_layer(name, found["down"].shape[0]) if own is None else own
         up = found["up"].reshape(*found["up"].shape[:2], *[1] * (len(shape) - 2))
         return LoraOrDoraLayer(found["down"], up, alpha, magnitude, bias)
     parts = {part: tensor for part, tensor in found.items() if part not in lycoris.BESIDE}
-    return FactoredLayer(kind, parts, shape, header.strength(name, found), magnitude, bias)
+    return LycorisLayer(kind, parts, shape, header.trained_strength_of_layer(name, found), magnitude, bias)
 
 
 def weight_shape_of(module: Any) -> tuple[int, ...]:

@@ -20,7 +20,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from stylegate import files, pictures, sheets
-from stylegate.brandcheck import PictureDigest, check_pictures, near_duplicate_groups, note_small_pictures
+from stylegate.brandcheck import (
+    PixelHashAndPictureSignature,
+    check_picture_files_into_report,
+    near_duplicate_groups,
+    note_small_pictures,
+)
 from stylegate.brandset import (
     CUT_OFF,
     FRAMED,
@@ -149,7 +154,7 @@ def brand_from_arguments(config: Config, source: str) -> Brand:
 
 def check_source_pictures_into_report(
     source: Path, found: dict[str, Path], given: FolderCaptions, brand: Brand, findings: CheckReport
-) -> dict[str, PictureDigest]:
+) -> dict[str, PixelHashAndPictureSignature]:
     """Decode each picture; problems with pictures or captions are added to `findings`.
 
     Returns digest and signature, by name, of the pictures that could be decoded.
@@ -160,7 +165,7 @@ def check_source_pictures_into_report(
             inside[name] = path
         else:
             findings.problems.append(f"{name}: a link that leads outside the folder; copy the picture instead")
-    digests = check_pictures(inside, brand.background, findings)
+    digests = check_picture_files_into_report(inside, brand.background, findings)
     note_small_pictures(digests, findings)
     lacking = []
     for name in inside:
@@ -314,7 +319,7 @@ def contact_sheet_heading(count: int) -> str:
     return counted(count, "picture") + (f" (the first {SHOWN} are shown)" if count > SHOWN else "")
 
 
-def names_of_most_varied_pictures(digests: dict[str, PictureDigest], count: int) -> set[str]:
+def names_of_most_varied_pictures(digests: dict[str, PixelHashAndPictureSignature], count: int) -> set[str]:
     """The names of the `count` pictures that differ most; of near-duplicates the larger ones are taken."""
     names = list(digests)
     kept = {names[i] for i in most_varied_indices(np.stack([one.signature for one in digests.values()]), count)}
@@ -325,7 +330,7 @@ def names_of_most_varied_pictures(digests: dict[str, PictureDigest], count: int)
 
 
 def assign_splits(
-    digests: dict[str, PictureDigest],
+    digests: dict[str, PixelHashAndPictureSignature],
     captions: Mapping[str, str],
     test: int | None = None,
     validation: int | None = None,

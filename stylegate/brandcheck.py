@@ -34,7 +34,7 @@ from stylegate.picturefaults import find_box_inside_frame, is_blurred_or_smoothl
 from stylegate.textmarks import has_text_near_edge
 
 
-class PictureDigest(NamedTuple):
+class PixelHashAndPictureSignature(NamedTuple):
     """What is kept of a checked picture to compare it with others: the sha256 of its pixels, and its signature."""
 
     content: str  # sha256 of its pixels, upright and in sRGB
@@ -45,7 +45,7 @@ class PictureDigest(NamedTuple):
 class CheckedPicture(NamedTuple):
     """What is found in a picture by itself."""
 
-    digest: PictureDigest
+    digest: PixelHashAndPictureSignature
     size: tuple[int, int]  # width and height, in pixels
     notes: tuple[str, ...]  # conversions, frames, text near an edge, enlargement
 
@@ -69,7 +69,7 @@ def check_brand_set_files(folder: Path) -> CheckReport:
         findings.remarks.append(KEPT_ALPHA)
     if brand.licence == "unknown":
         findings.remarks.append(UNKNOWN_LICENCE)
-    digests: dict[str, PictureDigest] = {}
+    digests: dict[str, PixelHashAndPictureSignature] = {}
     by_hash: dict[str, list[str]] = defaultdict(list)
     for part in SPLITS:
         digests |= check_brand_set_split(folder, part, brand, findings, by_hash)
@@ -88,7 +88,7 @@ def check_brand_set_files(folder: Path) -> CheckReport:
 
 def check_brand_set_split(
     folder: Path, part: str, brand: Brand, findings: CheckReport, by_hash: dict[str, list[str]]
-) -> dict[str, PictureDigest]:
+) -> dict[str, PixelHashAndPictureSignature]:
     """Check rows, files, captions and pictures of one split; problems are added to `findings`.
 
     Returns digest and signature, by name, of the pictures that could be decoded.
@@ -100,19 +100,21 @@ def check_brand_set_split(
     lacking = sum(brand.trigger.lower() not in row["text"].lower() for row, _ in found.values())
     if brand.trigger and lacking:
         findings.remarks.append(f'{part}: "{brand.trigger}" is put before {lacking} of {len(found)} captions')
-    return check_pictures({name: path for name, (_, path) in found.items()}, brand.background, findings, by_hash)
+    return check_picture_files_into_report(
+        {name: path for name, (_, path) in found.items()}, brand.background, findings, by_hash
+    )
 
 
-def check_pictures(
+def check_picture_files_into_report(
     named: dict[str, Path], background: str, findings: CheckReport, by_hash: dict[str, list[str]] | None = None
-) -> dict[str, PictureDigest]:
+) -> dict[str, PixelHashAndPictureSignature]:
     """Decode each picture. Broken pictures and exact duplicates become problems in `findings`; conversions, frames,
     text near an edge and enlarged pictures become remarks.
 
     Returns digest and signature, by name, of those that decode. If `by_hash` is given, duplicates are not reported:
     names are added to it by hash, and the caller reports them.
     """
-    digests: dict[str, PictureDigest] = {}
+    digests: dict[str, PixelHashAndPictureSignature] = {}
     named_by = defaultdict(list) if by_hash is None else by_hash
     with ThreadPoolExecutor(pictures.CORES) as pool:
         checked = list(pool.map(lambda path: checked_picture_or_problem(path, background), named.values()))
@@ -130,7 +132,7 @@ def check_pictures(
     return digests
 
 
-def note_small_pictures(digests: dict[str, PictureDigest], findings: CheckReport) -> None:
+def note_small_pictures(digests: dict[str, PixelHashAndPictureSignature], findings: CheckReport) -> None:
     """Note in `findings` the pictures whose shorter side is less than half the median of the whole set."""
     usual = np.median([one.shorter_side for one in digests.values()]) if digests else 0
     if small := [name for name, one in digests.items() if one.shorter_side < usual / 2]:
@@ -140,7 +142,7 @@ def note_small_pictures(digests: dict[str, PictureDigest], findings: CheckReport
 def checked_picture_or_problem(path: Path, background: str) -> CheckedPicture | str:
     """What is found in the picture at `path`, decoded on `background`; a text that says why it cannot be decoded."""
     try:
-        picture = pictures.decode_picture(pictures.read_picture_file(path), background)
+        picture = pictures.decode_picture(pictures.read_picture_file_bytes(path), background)
     except (pictures.PictureError, OSError) as error:
         return str(error)
     content = hashlib.sha256(picture.image.tobytes()).hexdigest()
@@ -150,11 +152,13 @@ def checked_picture_or_problem(path: Path, background: str) -> CheckedPicture | 
         *[ENLARGED] * is_blurred_or_smoothly_enlarged(picture.image),
         *[TEXT] * has_text_near_edge(picture.image),
     )
-    digest = PictureDigest(content, similarity.signature_of_picture(picture.image), min(picture.image.size))
+    digest = PixelHashAndPictureSignature(
+        content, similarity.signature_of_picture(picture.image), min(picture.image.size)
+    )
     return CheckedPicture(digest, picture.image.size, notes)
 
 
-def near_duplicate_groups(digests: dict[str, PictureDigest]) -> list[list[str]]:
+def near_duplicate_groups(digests: dict[str, PixelHashAndPictureSignature]) -> list[list[str]]:
     """Groups of names of pictures that are nearly the same, each with two names or more.
 
     A picture belongs to a group if it is nearly the same as any one member.
@@ -172,7 +176,12 @@ def remarks_on_long_captions(brand_set: BrandSet, config: Config) -> list[str]:
     """A remark if the base's text encoder would cut captions of any split; an empty list if not."""
     from stylegate.families import FAMILIES
 
-    every = [(item.file, text) for part in SPLITS for item in brand_set.splits[part] for text in item.captions()]
+    every = [
+        (item.file, text)
+        for part in SPLITS
+        for item in brand_set.splits[part]
+        for text in item.all_captions_of_picture()
+    ]
     limit, lengths = FAMILIES[config.family.name].token_limit_and_caption_lengths(
         config.base, [brand_set.brand.prompt_with_trigger(text) for _, text in every]
     )

@@ -86,7 +86,7 @@ class BrandPicture:
     sha256: str
     more_captions: tuple[str, ...] = ()
 
-    def captions(self) -> tuple[str, ...]:
+    def all_captions_of_picture(self) -> tuple[str, ...]:
         """All captions of the picture. A training step draws one of them; evaluation uses the first."""
         return (self.text, *self.more_captions)
 
@@ -106,7 +106,7 @@ class BrandSet:
     brand: Brand
     splits: dict[str, list[BrandPicture]]
 
-    def digest(self) -> str:
+    def sha256_of_training_content(self) -> str:
         """sha256 over what training depends on: trigger, background and `alpha: keep` of brand.yaml, and the file name,
         content, captions and traits of every picture.
         """
@@ -168,7 +168,7 @@ def brand_folder(name: str | None) -> Path:
         raise DataError("no brand given", next_step="brand=neon, or stylegate brand name=acme images=DIR to make one.")
     if name.startswith("hub:"):
         return download_brand_set_from_hub(name.removeprefix("hub:"))
-    folder = files.resolve_name(name, files.BRANDS, "brand")
+    folder = files.resolve_name_or_path(name, files.BRANDS, "brand")
     if not folder.is_dir():
         raise DataError(f"brand={name} is a file", next_step="name the folder of a brand set.")
     return folder
@@ -242,7 +242,7 @@ def read_brand_set(folder: Path) -> BrandSet:
     for part in SPLITS:
         splits[part] = []
         for name, (row, path) in sorted(valid_rows_and_picture_files(folder, part, problems).items()):
-            item = BrandPicture(name, row["text"], row["traits"], path, files.sha256(path), row[FURTHER])
+            item = BrandPicture(name, row["text"], row["traits"], path, files.sha256_of_file(path), row[FURTHER])
             splits[part].append(item)
     raise_if_problems(folder, CheckReport(problems))
     return BrandSet(folder=folder, brand=brand, splits=splits)
@@ -301,7 +301,7 @@ def valid_rows_and_picture_files(folder: Path, part: str, problems: list[str]) -
         problems.append(f"{part}/metadata.jsonl is missing")
         return {}
     found: dict[str, tuple[dict, Path]] = {}
-    rows = rows_with_file_name(table, problems)
+    rows = read_rows_that_have_file_name(table, problems)
     for row in rows:
         file = row["file_name"]
         name, path = f"{part}/{file}", folder / part / file
@@ -332,7 +332,7 @@ def valid_rows_and_picture_files(folder: Path, part: str, problems: list[str]) -
     return found
 
 
-def rows_with_file_name(table: Path, problems: list[str]) -> list[dict]:
+def read_rows_that_have_file_name(table: Path, problems: list[str]) -> list[dict]:
     """The objects of a JSON Lines table that have a file_name; a problem is added to `problems` for every other
     line.
     """

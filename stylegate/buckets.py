@@ -15,7 +15,7 @@ MUCH_CUT = 0.15  # share of a picture's area that its bucket cuts off, from whic
 MUCH_ENLARGED = 1.5  # times, from which on a picture that is smaller than its bucket is named
 
 
-class TrainingView(NamedTuple):
+class PictureAtTrainingSize(NamedTuple):
     """One picture of train/ at one size in which it is trained."""
 
     item: int  # index in train/
@@ -44,9 +44,9 @@ def bucket_width_and_height(aspect: float, resolution: int, multiple: int) -> tu
     return min(candidates)[2:] if candidates else (multiple, multiple)
 
 
-def training_views(
+def pictures_at_training_sizes(
     sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool
-) -> list[TrainingView]:
+) -> list[PictureAtTrainingSize]:
     """The views of all pictures: (picture, width, height), one for each size at which the picture is trained.
 
     Every picture has one at the smallest resolution, and one at each larger resolution that does not enlarge it.
@@ -60,18 +60,18 @@ def training_views(
                 bucket_width_and_height(width / height, resolution, multiple) if buckets else (resolution, resolution)
             )
             if number == 0 or (width >= w and height >= h):
-                found.append(TrainingView(item, w, h))
+                found.append(PictureAtTrainingSize(item, w, h))
     return found
 
 
-def view_indices_by_bucket(all_views: Sequence[TrainingView]) -> list[list[int]]:
+def view_indices_by_bucket(all_views: Sequence[PictureAtTrainingSize]) -> list[list[int]]:
     """For each bucket the indices of its views in `all_views`; the buckets are ordered by width, then by height."""
     shapes = sorted({(v.width, v.height) for v in all_views})
     return [[i for i, v in enumerate(all_views) if (v.width, v.height) == shape] for shape in shapes]
 
 
 def buckets_in_words(
-    names: Sequence[str], sizes: Sequence[tuple[int, int]], views: Sequence[TrainingView]
+    names: Sequence[str], sizes: Sequence[tuple[int, int]], views: Sequence[PictureAtTrainingSize]
 ) -> list[str]:
     """A line for each bucket, and one for pictures of which much is cut off, or that are much enlarged.
 
@@ -90,7 +90,9 @@ def buckets_in_words(
     return lines
 
 
-def views_in_words(names: Sequence[str], sizes: Sequence[tuple[int, int]], views: Sequence[TrainingView]) -> list[str]:
+def picture_scaling_and_cropping_in_words(
+    names: Sequence[str], sizes: Sequence[tuple[int, int]], views: Sequence[PictureAtTrainingSize]
+) -> list[str]:
     """A line for each view: the picture, its size, its bucket, and how much of the picture is cut off."""
     return [
         f"  {names[view.item]}: {size[0]} x {size[1]} at {view.scale_factor_of_picture(size):.2f} "

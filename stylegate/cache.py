@@ -41,11 +41,11 @@ class ArrayCache:
         self.database.execute("PRAGMA page_size = 16384")  # of a new file; values are tens of KB, and more
         self.database.execute("CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, value BLOB)")
 
-    def get(self, key: str) -> dict[str, NDArray] | None:
+    def read_arrays_of_key(self, key: str) -> dict[str, NDArray] | None:
         """The arrays stored under `key`, by name; None if there are none."""
-        return next(self.get_all([key]))
+        return next(self.read_arrays_of_keys([key]))
 
-    def get_all(self, keys: Sequence[str]) -> Iterator[dict[str, NDArray] | None]:
+    def read_arrays_of_keys(self, keys: Sequence[str]) -> Iterator[dict[str, NDArray] | None]:
         """Yield the arrays of each key, in the order of `keys`, None for a missing key; those of AT_ONCE keys at most
         are in memory at once.
         """
@@ -58,7 +58,7 @@ class ArrayCache:
                     found[key] = load(value)
             yield from (found.get(key) for key in some)
 
-    def put(self, entries: Mapping[str, Mapping[str, NDArray]], instead_of: Sequence[str] = ()) -> None:
+    def store_arrays_by_key(self, entries: Mapping[str, Mapping[str, NDArray]], instead_of: Sequence[str] = ()) -> None:
         """Store all `entries` and delete the keys `instead_of`, in one transaction."""
         rows = [
             (key, save({n: np.asarray(a, order="C") for n, a in arrays.items()})) for key, arrays in entries.items()
@@ -80,13 +80,15 @@ class ArrayCache:
         Each batch is stored before the next one starts. A None from `compute` is returned, but not stored.
         `on_progress(n)` is called whenever n more values are ready.
         """
-        values = list(self.get_all(keys))
+        values = list(self.read_arrays_of_keys(keys))
         missing = [i for i, value in enumerate(values) if value is None]
         on_progress(len(keys) - len(missing))
         for start in range(0, len(missing), batch_size):
             indices = missing[start : start + batch_size]
             made = compute(indices)
-            self.put({keys[i]: value for i, value in zip(indices, made, strict=True) if value is not None})
+            self.store_arrays_by_key(
+                {keys[i]: value for i, value in zip(indices, made, strict=True) if value is not None}
+            )
             for i, value in zip(indices, made, strict=True):
                 values[i] = value
             on_progress(len(indices))
@@ -104,7 +106,9 @@ class ArrayCache:
         """
         for start in range(0, len(keys), batch_size):
 
-            def compute_batch(positions: list[int], start: int = start) -> Sequence[dict[str, NDArray] | None]:
+            def compute_at_shifted_indices(
+                positions: list[int], start: int = start
+            ) -> Sequence[dict[str, NDArray] | None]:
                 return compute([start + i for i in positions])
 
-            self.get_or_compute(keys[start : start + batch_size], batch_size, compute_batch, on_progress)
+            self.get_or_compute(keys[start : start + batch_size], batch_size, compute_at_shifted_indices, on_progress)

@@ -36,7 +36,7 @@ class Captioner(NamedTuple):
     ask: str  # for models that are spoken to; others have one task
 
     @torch.inference_mode()
-    def describe_picture(self, image: Image.Image) -> str:
+    def generate_caption_of_picture(self, image: Image.Image) -> str:
         """What the model says of a picture, on one line; the same picture gives the same words."""
         if getattr(self.processor, "chat_template", None):
             content = [{"type": "image", "image": image}, {"type": "text", "text": self.ask}]
@@ -79,7 +79,7 @@ def caption_pictures(config: Config) -> int:
     waiting = {name: path for name, path in found.items() if name not in given.by_picture}
     for name, path in found.items():  # those that have a caption too: the sheet shows them
         try:
-            pictures.decode_picture(pictures.read_picture_file(path), config.background)
+            pictures.decode_picture(pictures.read_picture_file_bytes(path), config.background)
         except (pictures.PictureError, OSError) as error:
             findings.problems.append(f"{name}: {error}")
     raise_if_problems(source, findings)
@@ -92,7 +92,7 @@ def caption_pictures(config: Config) -> int:
         for name, caption in sorted(given.by_picture.items())[:SHOWN]
     ]
     if rows:
-        page = sheets.picture_table(("captions", "", ""), rows, SIDE)
+        page = sheets.draw_picture_grid_with_captions(("captions", "", ""), rows, SIDE)
         files.write_atomically(out, pictures.png_bytes(page))
         print(f"look at every caption: {files.display_path(out)}")
     if silent:
@@ -114,7 +114,7 @@ def write_missing_captions(config: Config, waiting: dict[str, Path]) -> list[str
     with progress.progress_bar("caption", len(waiting)) as tick:
         for name, path in waiting.items():
             image = pictures.decode_picture(path.read_bytes(), config.background).image
-            text, target = captioner.describe_picture(image), path.with_name(f"{path.name}.txt")
+            text, target = captioner.generate_caption_of_picture(image), path.with_name(f"{path.name}.txt")
             if not text:
                 silent.append(name)
             elif not target.exists():  # somebody may have written it meanwhile
@@ -134,7 +134,7 @@ def load_captioner(config: Config) -> Captioner:
     if not path.is_dir():
         hub.go_offline_if_hub_unreachable()
     where, device = str(path) if path.is_dir() else name, hardware.set_threads_and_choose_device(config.hardware)
-    dtype = hardware.weights_dtype(hardware.precision_of(config.hardware), device)
+    dtype = hardware.weights_dtype(hardware.choose_fp32_or_bf16(config.hardware), device)
     try:
         processor = AutoProcessor.from_pretrained(where, trust_remote_code=False)
         model: Any = AutoModelForImageTextToText.from_pretrained(

@@ -24,7 +24,7 @@ from stylegate import tables
 from stylegate.brandset import FURTHER, CheckReport, parse_cell_of_further_captions, traits_without_nulls
 from stylegate.captionfaults import picture_count_and_names
 from stylegate.listing import CAPTIONS, TABLES
-from stylegate.tables import NAMES, TEXTS, Table, TableRow
+from stylegate.tables import NAMES, TEXTS, TableFileContent, TableFileRow
 
 TAGS, TRAITS = "tags", "traits"
 WEIGHT = re.compile(r"\(([^():]+):\s*\d+(?:\.\d+)?\)")  # a part of a prompt and its weight, as A1111 reads it
@@ -94,7 +94,7 @@ def read_captions(sources: FolderToReadCaptionsFrom, findings: CheckReport) -> F
     return FolderCaptions(found, unused, whole)
 
 
-def kohya_caption_table_or_none(path: Path) -> Table | None:
+def kohya_caption_table_or_none(path: Path) -> TableFileContent | None:
     """The captions that kohya's tools keep in one JSON file, an object by picture; None for any other file.
 
     Its keys are names of pictures, with or without their suffix. Entry n is row n, from 1.
@@ -108,8 +108,8 @@ def kohya_caption_table_or_none(path: Path) -> Table | None:
     entries = list(data.values()) if isinstance(data, dict) else []
     if not entries or not all(isinstance(entry, dict) and {*TEXTS, TAGS} & entry.keys() for entry in entries):
         return None
-    rows = [TableRow(n, entry | {NAMES[0]: name}) for n, (name, entry) in enumerate(data.items(), 1)]
-    return Table(list(dict.fromkeys(column for row in rows for column in row.cells)), rows, [])
+    rows = [TableFileRow(n, entry | {NAMES[0]: name}) for n, (name, entry) in enumerate(data.items(), 1)]
+    return TableFileContent(list(dict.fromkeys(column for row in rows for column in row.cells)), rows, [])
 
 
 def add_caption_or_problem(
@@ -160,7 +160,7 @@ def captions_from_sidecar(
             data = json.loads(text, object_pairs_hook=tables.dict_without_repeated_keys)
             if not isinstance(data, dict) or not {*TEXTS, TAGS} & data.keys():
                 return  # something else of the picture's
-            caption = caption_from_row(TableRow(1, data), where)
+            caption = caption_from_row(TableFileRow(1, data), where)
         else:
             caption = CaptionsAndTraits(captions_from_lines(text), {}, where)
     except (ValueError, OSError, RecursionError) as error:
@@ -175,7 +175,7 @@ def captions_from_lines(text: str) -> tuple[str, ...]:
     return tuple(filter(None, lines)) or ("",)
 
 
-def read_caption_table(path: Path, where: str, findings: CheckReport) -> Table | None:
+def read_caption_table(path: Path, where: str, findings: CheckReport) -> TableFileContent | None:
     """Read the table of captions at `path`, which messages call `where`.
 
     Returns None if its rows are not valid or it lacks columns; then the problems are added to `findings`.
@@ -194,7 +194,7 @@ def read_caption_table(path: Path, where: str, findings: CheckReport) -> Table |
 
 
 def captions_from_table(
-    table: Table, path: Path, where: str, sources: FolderToReadCaptionsFrom, findings: CheckReport
+    table: TableFileContent, path: Path, where: str, sources: FolderToReadCaptionsFrom, findings: CheckReport
 ) -> Iterator[tuple[str, CaptionsAndTraits]]:
     """Yield the picture's name and its caption for each row of `table`, which was read from `path`.
 
@@ -255,7 +255,7 @@ def composed_unicode(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def caption_from_row(row: TableRow, where: str) -> CaptionsAndTraits:
+def caption_from_row(row: TableFileRow, where: str) -> CaptionsAndTraits:
     """The captions and traits of a row of a table or of a JSON file. Raises ValueError if they are no text."""
     text = tables.value_in_one_of_columns(row, TEXTS)
     if text is None and (tags := row.cells.get(TAGS)):

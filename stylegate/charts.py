@@ -77,7 +77,7 @@ def chart_by_step(
         else axis_scale_around(values if marked_value is None else [*values, marked_value], log)
     )
 
-    def axis_label(value: float) -> str:
+    def format_value_for_tooltip(value: float) -> str:
         return f"{value:.0%}" if percent else f"{value:.3g}"
 
     def x_at(step: float) -> float:
@@ -106,8 +106,8 @@ def chart_by_step(
                 parts.append(
                     f'<path class="span" d="M{x_at(step):.1f} {y_at(span[0]):.1f}V{y_at(span[1]):.1f}" {look}/>'
                 )
-            title = f"step {step:g}: {axis_label(value)}" + (
-                f" [{axis_label(span[0])}, {axis_label(span[1])}]" if span else ""
+            title = f"step {step:g}: {format_value_for_tooltip(value)}" + (
+                f" [{format_value_for_tooltip(span[0])}, {format_value_for_tooltip(span[1])}]" if span else ""
             )
             title = f"{line.name}, {title}" if line.name else title
             at, ring = f'cx="{x_at(step):.1f}" cy="{y_at(value):.1f}"', step == marked_step

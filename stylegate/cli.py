@@ -281,7 +281,7 @@ def quote_text_value(override: str, sweep: bool = False) -> str:
     name, equals, value = override.partition("=")
     name = name + "_file" * (name.lstrip("+") == "import")  # a field of Python cannot be called import
     override = name + equals + value
-    if not equals or not configcheck.is_text_key(name.lstrip("+")) or value in ("", "null"):
+    if not equals or not configcheck.is_text_valued_config_key(name.lstrip("+")) or value in ("", "null"):
         return override
     if sweep and re.search(r"[()\[\]{}'\"\\$=]", value):
         return override
@@ -384,7 +384,7 @@ def import_verb_function(verb: str) -> Callable[[configuration.Config], int]:
         case "export":
             from eval.export import export as run
         case "run":
-            from train.experiment import experiment as run
+            from train.experiment import run_experiment as run
         case _:
             raise AssertionError(verb)
     return run

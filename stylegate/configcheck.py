@@ -58,7 +58,7 @@ def config_value_problems(config: Config) -> list[str]:
     return problems
 
 
-def is_text_key(name: str) -> bool:
+def is_text_valued_config_key(name: str) -> bool:
     """Whether the value of this dotted key is one text: it is used as it is written, whatever it looks like."""
     entry = config_fields_by_key().get(name)
     return entry is not None and entry.type in (str, str | None)

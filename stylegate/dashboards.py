@@ -48,7 +48,11 @@ def build_wandb_workspace(entity: str, project: str) -> Any:
     """The W&B workspace with all its sections, not saved yet; no connection is needed."""
     import wandb_workspaces.workspaces as ws
 
-    sections = {"Training": training_panels(), "Brand health": brand_health_panels(), "Gate": gate_panels()}
+    sections = {
+        "Training": training_panels(),
+        "Brand health": wandb_panels_of_batches_over_time(),
+        "Gate": gate_panels(),
+    }
     parts = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()]
     return ws.Workspace(entity=entity, project=project, name=NAME, sections=parts)
 
@@ -91,7 +95,7 @@ def training_panels() -> list[Any]:
     ]
 
 
-def brand_health_panels() -> list[Any]:
+def wandb_panels_of_batches_over_time() -> list[Any]:
     """The W&B panels on batches over time: is the brand still held, and at what price."""
     import wandb_workspaces.reports.v2 as wr
 

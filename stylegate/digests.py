@@ -5,7 +5,7 @@ time when its bytes were read still has these bytes. Editing, replacing and rena
 them; who puts the modification time back changes the change time. docs/trust.md says what is not seen.
 
 Where a picture leaves the house (export) and where a package is checked (verify) the bytes are always read: there
-`files.sha256` is called, or `sha256_of_files(paths, remember=False)`.
+`files.sha256_of_file` is called, or `sha256_of_files(paths, remember=False)`.
 """
 
 import contextlib

@@ -12,7 +12,7 @@ from stylegate.families import pipelines
 MOST_BYTES = 2**30  # of what is kept of one text encoder; the prompts used longest ago are forgotten first
 
 
-def encode_each_prompt_once(pipeline: Any) -> None:
+def install_cache_in_text_encoders(pipeline: Any) -> None:
     """Change the pipeline's text encoders in place: each encodes every prompt by itself, and keeps the result for later
     calls.
 
@@ -33,10 +33,13 @@ class CachedTextEncoder:
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         count = next(len(value) for value in (*arguments, *keywords.values()) if isinstance(value, torch.Tensor))
         return concatenate_rows(
-            [self.encode_row_once([select_row(v, i) for v in arguments], select_row(keywords, i)) for i in range(count)]
+            [
+                self.encode_prompt_tokens_once([select_row(v, i) for v in arguments], select_row(keywords, i))
+                for i in range(count)
+            ]
         )
 
-    def encode_row_once(self, arguments: list[Any], keywords: dict[str, Any]) -> Any:
+    def encode_prompt_tokens_once(self, arguments: list[Any], keywords: dict[str, Any]) -> Any:
         """The text encoder's output for one row of token ids, computed once and then taken from memory."""
         key = (
             *map(cache_key_of, arguments),

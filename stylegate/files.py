@@ -56,7 +56,7 @@ def advice_to_write_dot_slash(value: str, suffix: str = "") -> str:
     return f"write ./{there[0]} for the one in the working directory" if there else ""
 
 
-def resolve_name(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
+def resolve_name_or_path(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
     """The file or folder that `value` means: a path if it has the form of one, else the name of something in `places`.
 
     `what` is the key of the configuration, for messages. `suffix` is left out in names ("default" is default.yaml).
@@ -89,7 +89,7 @@ def canonical_sha256(value: Any) -> str:
     return hashlib.sha256(rfc8785.dumps(value)).hexdigest()
 
 
-def sha256(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
     """The sha256 (hex) of a file's bytes."""
     with path.open("rb", buffering=0) as file:  # file_digest has a buffer of its own
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -111,7 +111,7 @@ def folder_digest(folder: Path, pattern: str = "**/*") -> str:
     """
     sorted_paths_matching_pattern(folder, "*")
     files = sorted(p for p in folder.glob(pattern) if p.is_file())
-    return canonical_sha256([[p.relative_to(folder).as_posix(), sha256(p)] for p in files])
+    return canonical_sha256([[p.relative_to(folder).as_posix(), sha256_of_file(p)] for p in files])
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -287,7 +287,7 @@ def today_in_utc() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
 
 
-def read_parquet(path: Path) -> Any:
+def read_parquet_as_arrow_table(path: Path) -> Any:
     """Read one Parquet file as a pyarrow.Table. Raises OSError and pyarrow.ArrowInvalid.
 
     pyarrow.parquet.read_table is not used, since it imports pandas, which takes longer than to judge a lot. Callers

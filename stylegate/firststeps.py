@@ -1,9 +1,9 @@
 """The first denoising steps of pictures: what they promise is seen before the others are paid for.
 
-`draw_previews` ends after a few steps and decodes what the denoiser then takes for the clean picture.
-`finish_pictures` draws some of these pictures to their end: the pipeline is called again, and is given the denoiser's
-first answers from memory, so that no step is computed twice (Qwen-Image 2.1: but for its first). Every pipeline of
-the families is served, since only its denoiser's `forward` and its scheduler's `step` are stood in for.
+`draw_previews_by_first_steps` ends after a few steps and decodes what the denoiser then takes for the clean picture.
+`finish_pictures_after_previews` draws some of these pictures to their end: the pipeline is called again, and is given
+the denoiser's first answers from memory, so that no step is computed twice (Qwen-Image 2.1: but for its first). Every
+pipeline of the families is served, since only its denoiser's `forward` and its scheduler's `step` are stood in for.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +21,19 @@ DrawNumbered = Callable[[list[int]], list[Image.Image]]
 
 
 class PreviewsAndDenoiserAnswers(NamedTuple):
-    """Previews of some pictures, and the denoiser's answers so far, from which `finish_pictures` goes on."""
+    """Previews of some pictures, and the denoiser's answers so far.
+
+    `finish_pictures_after_previews` goes on from them.
+    """
 
     previews: list[Image.Image]
     answers: list[list[list[Tensor]]]  # by picture and by call of the denoiser: one row, or two with guidance
     listed: bool  # the denoiser answers with a list of rows (Z-Image), not with one tensor
 
 
-def draw_previews(models: LoadedBaseModel, count: int, steps: int, draw: DrawNumbered) -> PreviewsAndDenoiserAnswers:
+def draw_previews_by_first_steps(
+    models: LoadedBaseModel, count: int, steps: int, draw: DrawNumbered
+) -> PreviewsAndDenoiserAnswers:
     """Draw the pictures 0 to `count` - 1 for `steps` denoising steps, fewer than they have in all, and decode what the
     denoiser then takes for the clean pictures.
     """
@@ -43,7 +48,7 @@ def draw_previews(models: LoadedBaseModel, count: int, steps: int, draw: DrawNum
     return PreviewsAndDenoiserAnswers(previews, answers, listed)
 
 
-def finish_pictures(
+def finish_pictures_after_previews(
     models: LoadedBaseModel, first: PreviewsAndDenoiserAnswers, chosen: Sequence[int], draw: DrawNumbered
 ) -> list[Any]:
     """Draw the pictures with the numbers `chosen` to their end. Returns them in this order; all of them, in order, are

@@ -15,7 +15,7 @@ from stylegate import loranames, lycoris
 from stylegate.adapter import (
     AnyLayer,
     LoraOrDoraLayer,
-    layer_of_parts,
+    adapter_layer_from_tensors_by_part,
     lora_layers_and_problems,
     tensor_shapes_problem,
     weight_shape_of,
@@ -75,7 +75,9 @@ def lora_layers_and_problems_through_diffusers(
         if wrong or name in layers:
             problems.append(f"{name}: {wrong or 'it is in the file twice'}")
         else:
-            layers[name] = layer_cut_from_fused_layer(layer_of_parts(told_as, found, shape, header), place)
+            layers[name] = layer_cut_from_fused_layer(
+                adapter_layer_from_tensors_by_part(told_as, found, shape, header), place
+            )
     return layers, problems
 
 
@@ -167,7 +169,7 @@ def dora_split_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], plac
     """
     if "dora_scale" not in found and "magnitude" not in found:
         return None
-    layer = layer_of_parts("", found, shape, StatedLoraSettings({}))
+    layer = adapter_layer_from_tensors_by_part("", found, shape, StatedLoraSettings({}))
     if layer.magnitude is not None and layer.magnitude.shape[0] == 1 and shape[0] != 1:
         whole = len(place.rows) == shape[0]
     else:

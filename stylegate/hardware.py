@@ -45,7 +45,7 @@ def accelerate_process_state(hardware: HardwareConfig) -> "PartialState":
     return PartialState(cpu=set_threads_and_choose_device(hardware).type == "cpu")
 
 
-def hardware_config_for_this_process(config: Config) -> HardwareConfig:
+def hardware_config_cpu_if_workers_elsewhere(config: Config) -> HardwareConfig:
     """The config's hardware for this process: where Ray or Slurm has the CUDA devices and this machine none, it is the
     CPU.
     """
@@ -66,7 +66,7 @@ def device_type(hardware: HardwareConfig) -> str:
     return "cuda" if torch.cuda.is_available() and not cpu_wanted else "cpu"
 
 
-def precision_of(hardware: HardwareConfig) -> str:
+def choose_fp32_or_bf16(hardware: HardwareConfig) -> str:
     """ "fp32" or "bf16", the precision of training and drawing.
 
     With `auto` the device alone decides, never a clock: bf16 on a CUDA device that computes in it, else fp32. All

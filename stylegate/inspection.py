@@ -42,7 +42,8 @@ def inspect(paths: Sequence[Path]) -> int:
             problems.append(f"{error.summary}\n    {error.next_step}")
             continue
         path = lorafile.lora_file_in_peft_folder(path) if path.is_dir() else path
-        print(f"{files.display_path(path.resolve())}: {path.stat().st_size / 1e6:.1f} MB, sha256 {files.sha256(path)}")
+        size, sha256 = path.stat().st_size / 1e6, files.sha256_of_file(path)
+        print(f"{files.display_path(path.resolve())}: {size:.1f} MB, sha256 {sha256}")
         for title, text in lines:
             print(f"  {title:<11}{text}")
         if not any(title == "rank" for title, _ in lines):
@@ -65,12 +66,12 @@ def lora_file_in_words(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
         out.append(("also holds", ", ".join(f"{kind} {count}" for kind, count in sorted(layers.items()))))
     out += [("problem", problem) for problem in problems_of_lora_file(file)]
     answers = readers.lora_problems_by_program(file) if file.styles or file.kinds else {}
-    if any(width < readers.SMALLEST_WIDTH for width in loracontents.prompt_embedding_widths(file)):
+    if any(width < readers.SMALLEST_WIDTH for width in loracontents.prompt_embedding_widths_of_lora_file(file)):
         for program in ("ComfyUI", "A1111", "InvokeAI"):
             answers[program] += ", and has no base so small: only stylegate and diffusers draw with it"
     out += list(answers.items())
     if file.unknown:
-        shown = ", ".join(map(loraheader.short_text, file.unknown[:3]))
+        shown = ", ".join(map(loraheader.repr_cut_to_80_characters, file.unknown[:3]))
         out.append(("unknown", f"{counted(len(file.unknown), 'key')} of no known kind: {shown}"))
     return out + [
         ("header", f"{loraheader.escape_control_characters(key)} = {header_value_in_words(value)}")
@@ -102,7 +103,9 @@ def layers_in_words(file: LoraContents) -> list[tuple[str, str]]:
         ("names", ", ".join(f"{style} {count}" for style, count in Counter(file.styles.values()).items())),
         (
             "layers",
-            ", ".join(f"{kind} {count}" for kind, count in Counter(map(kind_of_layer_by_name, file.styles)).items()),
+            ", ".join(
+                f"{kind} {count}" for kind, count in Counter(map(layer_kind_from_layer_name, file.styles)).items()
+            ),
         ),
         ("rank", values_and_counts_in_words(rank or "whole" for rank in ranks_of_layers(file)) or "none"),
         ("strength", told),
@@ -165,12 +168,12 @@ def base_family_in_words(file: LoraContents) -> str:
         if named := file.metadata.get(key):
             name = ARCHITECTURES.get(named.removesuffix("/lora"), named)
             return f"{loraheader.escape_control_characters(name)[:SHOWN]} (by {key})"
-    widths = sorted(loracontents.prompt_embedding_widths(file))
+    widths = sorted(loracontents.prompt_embedding_widths_of_lora_file(file))
     named = [WORDS.get(width, f"a UNet that attends to words of width {width}") for width in widths]
     return " or ".join(named) or "not known from header or keys"
 
 
-def kind_of_layer_by_name(layer: str) -> str:
+def layer_kind_from_layer_name(layer: str) -> str:
     """The part of a model that a layer belongs to, by its name: "text encoder", "attention", "feed-forward" or
     "convolution and projection".
     """

@@ -8,7 +8,7 @@ from stylegate.loracontents import (
     LoraContents,
     is_unet_or_text_encoder_layer,
     layers_with_part,
-    naming_style_by_plain_lora_layer,
+    naming_styles_of_plain_lora_layers,
     other_adapter_kinds,
     other_strengths_in_words,
     strengths_misread_without_header,
@@ -22,18 +22,18 @@ OF_FLUX_IN_DIFFUSERS = ("single_transformer_blocks.", ".ff.linear_in", ".ff_cont
 PAIRS = ("lora_A.weight", "lora_B.weight", "lora.down.weight", "lora.up.weight")
 
 
-def problems_in_invokeai(file: LoraContents) -> list[str]:
+def lora_problems_in_invokeai(file: LoraContents) -> list[str]:
     """What InvokeAI ignores, refuses, or takes at another strength; an empty list if it reads all of the file."""
     if unreadable := [kind for kind in other_adapter_kinds(file) if kind in UNREADABLE]:
         return [f"refuses it: it does not know {', '.join(unreadable)}"]
-    if reason := invokeai_error_reason(file):
+    if reason := why_invokeai_would_raise_error(file):
         return [f"refuses it: {reason}"]
     if file.styles and not any(map(is_unet_or_text_encoder_layer, file.styles)):
         return invokeai_problems_with_transformer(file)
     return invokeai_problems_with_unet(file)
 
 
-def invokeai_error_reason(file: LoraContents) -> str | None:
+def why_invokeai_would_raise_error(file: LoraContents) -> str | None:
     """Why InvokeAI raises an error on a layer of the file, whatever model it is of; None if it does not."""
     for key, found in file.parts_by_key.items():
         if found.style == "kohya" and found.part in ("down", "up") and not key.endswith(("_down.weight", "_up.weight")):
@@ -60,9 +60,8 @@ def invokeai_problems_with_unet(file: LoraContents) -> list[str]:
         found.append("ignores bias differences of layers that have no whole difference")
     known = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
     if odd := [x for x in file.styles if not x.startswith(known) or x != loranames.without_wrapper_prefixes(x)]:
-        found.append(
-            f"ignores {counted(len(odd), 'layer')}: it does not know names such as {loraheader.short_text(odd[0])}"
-        )
+        name = loraheader.repr_cut_to_80_characters(odd[0])
+        found.append(f"ignores {counted(len(odd), 'layer')}: it does not know names such as {name}")
     of_outputs = [
         key for key, p in file.parts_by_key.items() if p.part == "dora_scale" and file.tensors[key].shape[0] != 1
     ]
@@ -84,7 +83,7 @@ def invokeai_problems_with_transformer(file: LoraContents) -> list[str]:
     found = []
     of_flux = any(part in layer for layer in file.styles for part in OF_FLUX)
     dotted = {layer for layer, style in file.styles.items() if style != "kohya"}
-    plain = naming_style_by_plain_lora_layer(file).keys() & dotted
+    plain = naming_styles_of_plain_lora_layers(file).keys() & dotted
     beside = [key for key, p in file.parts_by_key.items() if p.layer in plain and p.part in lycoris.BESIDE]
     if of_flux and beside:
         return [f"refuses it: {loraheader.escape_control_characters(beside[0])} beside a pair of matrices"]

@@ -43,7 +43,7 @@ def record_artifact(directory: Path, kind: str, what: str, name: str, sha256: st
         files.append_jsonl(directory / LEDGER, row)
 
 
-def digest_from_facts(facts: Mapping[str, Any]) -> str:
+def given_or_computed_artifact_digest(facts: Mapping[str, Any]) -> str:
     """The `sha256` among the facts of an artifact; if they have none, a digest of all facts."""
     return facts.get("sha256") or files.canonical_sha256(dict(facts))
 

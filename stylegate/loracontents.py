@@ -41,7 +41,7 @@ def parse_lora_contents(tensors: Mapping[str, Tensor], metadata: Mapping[str, st
             del parts["alpha"]
         with contextlib.suppress(ValueError):  # half a layer: `layers_by_problem` says so
             kind = lycoris.adapter_kind_of_parts(parts)
-            strengths[layer] = header.strength(layer_name_in_header(layer), parts)
+            strengths[layer] = header.trained_strength_of_layer(layer_name_in_header(layer), parts)
             if kind != "LoRA":
                 factored[layer] = kind
     unknown = [key for key in tensors if key not in parts_by_key and key not in kinds]
@@ -58,7 +58,7 @@ def tensors_by_layer(
     return found
 
 
-def prompt_embedding_widths(file: LoraContents) -> set[int]:
+def prompt_embedding_widths_of_lora_file(file: LoraContents) -> set[int]:
     """The widths of the prompt embeddings that the file's cross-attention reads (inputs of attn2.to_k); several only
     where layers differ.
     """
@@ -97,7 +97,7 @@ def layers_by_problem(file: LoraContents) -> dict[str, list[str]]:
         if up is not None and down is not None and up.ndim > 1 and down.ndim > 1:
             shape = (up.shape[0], *down.shape[1:])
         if (
-            problem := factored_layer_problem(own)
+            problem := lycoris_layer_problem(own)
             if layer in file.factored
             else adapter.tensor_shapes_problem(own, shape)
         ):
@@ -105,7 +105,7 @@ def layers_by_problem(file: LoraContents) -> dict[str, list[str]]:
     return found
 
 
-def factored_layer_problem(parts: Mapping[str, Tensor]) -> str | None:
+def lycoris_layer_problem(parts: Mapping[str, Tensor]) -> str | None:
     """Why the tensors of one LoHa, LoKr, ... layer, by part, fit no base at all; None if they may fit one."""
     try:
         lycoris.shape_of_change(parts)
@@ -139,7 +139,7 @@ def layers_with_part(file: LoraContents, part: str) -> list[str]:
     return [p.layer for p in file.parts_by_key.values() if p.part == part]
 
 
-def naming_style_by_plain_lora_layer(file: LoraContents) -> dict[str, str]:
+def naming_styles_of_plain_lora_layers(file: LoraContents) -> dict[str, str]:
     """The style of names of each layer that is plain LoRA, or half of one, by layer."""
     return {layer: style for layer, style in file.styles.items() if layer not in file.factored}
 
@@ -154,7 +154,7 @@ def strengths_misread_without_header(file: LoraContents) -> dict[str, float]:
         alpha = parts.get("alpha")
         if layer not in file.strengths or (alpha is not None and not is_scalar(alpha)):
             continue
-        strength = alone.strength(layer_name_in_header(layer), parts)
+        strength = alone.trained_strength_of_layer(layer_name_in_header(layer), parts)
         if not nearly_equal(strength, file.strengths[layer]):
             found[layer] = strength
     return found

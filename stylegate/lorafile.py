@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from stylegate import adapter, files, fusednames, loraheader, loranames
 from stylegate.adapter import AnyLayer, LoraOrDoraLayer
-from stylegate.config import Config, run_name
+from stylegate.config import Config, run_or_batch_name
 from stylegate.errors import ModelError
 from stylegate.families import LoadedBaseModel
 from stylegate.rundirectory import run_directory_name
@@ -83,12 +83,16 @@ def peft_settings_path(path: Path) -> Path | None:
     return beside if path.name == PEFT_FILE and beside.is_file() else None
 
 
-def digest(path: Path) -> str:
+def lora_file_digest(path: Path) -> str:
     """The sha256 (hex) of a LoRA file; where PEFT's settings stand beside it, which hold its strength, a digest of
     both.
     """
     beside = peft_settings_path(path)
-    return files.sha256(path) if beside is None else files.canonical_sha256([files.sha256(path), files.sha256(beside)])
+    return (
+        files.sha256_of_file(path)
+        if beside is None
+        else files.canonical_sha256([files.sha256_of_file(path), files.sha256_of_file(beside)])
+    )
 
 
 def lora_file_for_drawing(config: Config) -> Path | None:
@@ -124,7 +128,7 @@ def missing_lora_advice(config: Config) -> str:
 
 def trained_lora_path(config: Config) -> Path:
     """The path of the LoRA file that `train` writes for this configuration, whether it exists or not."""
-    return files.RUNS / run_directory_name(config) / "lora" / f"{run_name(config)}.safetensors"
+    return files.RUNS / run_directory_name(config) / "lora" / f"{run_or_batch_name(config)}.safetensors"
 
 
 def adaptable_modules_of_pipeline(pipeline: Any) -> dict[str, torch.nn.Module]:
@@ -133,7 +137,7 @@ def adaptable_modules_of_pipeline(pipeline: Any) -> dict[str, torch.nn.Module]:
     return adapter.adaptable_modules({name: part for name, part in parts.items() if part})
 
 
-def merge_lora_file(models: LoadedBaseModel, path: Path) -> None:
+def merge_lora_file_into_pipeline(models: LoadedBaseModel, path: Path) -> None:
     """Merge a LoRA file of any style into the pipeline's weights: drawing then costs as much as with the base alone.
 
     On a base in 4 bits the LoRA is loaded beside the weights. Raises ModelError naming what does not fit, before any
@@ -142,7 +146,7 @@ def merge_lora_file(models: LoadedBaseModel, path: Path) -> None:
     modules = adaptable_modules_of_pipeline(models.pipeline)
     layers = read_lora_layers(path, modules, models.pipeline)
     beside = {name for name in layers if not weight_of_module(modules[name]).is_floating_point()}
-    plain = {name: layer for name, layer in adapter.layers_that_are_plain_lora(layers).items() if name in beside}
+    plain = {name: layer for name, layer in adapter.lora_and_dora_layers_by_name(layers).items() if name in beside}
     if wrong := [name for name in beside if name not in plain or layers[name].bias is not None]:
         raise ModelError(
             f"{path} is more than a plain LoRA ({wrong[0]}): it cannot be used on a base in 4 bits",
@@ -234,7 +238,7 @@ def adapters_as_plain_lora_layers(adapted: Mapping[str, Any], scale: float = 1.0
     metadata = {loraheader.ADAPTER_METADATA: json.dumps(header)}
     layers, problems = adapter.lora_layers_and_problems(tensors, metadata, adapter.adaptable_modules(adapted))
     assert not problems, problems
-    return adapter.layers_that_are_plain_lora(layers)
+    return adapter.lora_and_dora_layers_by_name(layers)
 
 
 @torch.no_grad()
@@ -249,7 +253,7 @@ def load_lora_into_adapters(path: Path, adapted: torch.nn.ModuleDict) -> None:
     wanted: dict[str, Any] = {name: module for name, module in modules.items() if isinstance(module, LoraLayer)}
     if not problems and (other := len(layers.keys() ^ wanted.keys())):
         problems = [f"it adapts {len(layers)} layers, these arguments {len(wanted)}; {other} are in only one of both"]
-    plain = adapter.layers_that_are_plain_lora(layers)
+    plain = adapter.lora_and_dora_layers_by_name(layers)
     problems += [f"{name}: no plain LoRA; stylegate convert makes one of it" for name in layers.keys() - plain]
     for name, layer in plain.items() if not problems else ():
         if layer.rank != wanted[name].r["default"]:

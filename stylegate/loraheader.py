@@ -49,7 +49,7 @@ class StatedLoraSettings:
         """
         return self.values.get(f"{component}.{key}", self.values.get(key, default))
 
-    def alpha(self, name: str, rank: int) -> float:
+    def effective_lora_alpha_of_layer(self, name: str, rank: int) -> float:
         """Alpha of the layer with this canonical name: the rank if there is no header; PEFT's default if it names
         no alpha.
 
@@ -65,7 +65,7 @@ class StatedLoraSettings:
         alpha = float(value_by_pattern(self.setting_of_component(component, "alpha_pattern", None) or {}, paths, alpha))
         return alpha * math.sqrt(rank) if self.setting_of_component(component, "use_rslora", False) is True else alpha
 
-    def rank(self, name: str) -> float | None:
+    def stated_rank_of_layer(self, name: str) -> float | None:
         """The rank that is stated beside the tensors for the layer with this canonical name; None if none is."""
         component, _, path = name.partition(".")
         told = self.setting_of_component(component, "r", None)
@@ -76,12 +76,12 @@ class StatedLoraSettings:
         """What is wrong if the tensors of a layer (by part) have another rank than the stated one; None if it is the
         same.
         """
-        told, rank = self.rank(name), lycoris.rank_of_parts(found)
+        told, rank = self.stated_rank_of_layer(name), lycoris.rank_of_parts(found)
         if told is None or rank is None or told == rank:
             return None
         return f"rank {rank}, but its {self.source} says {told:g}: which strength is meant is not known"
 
-    def strength(self, name: str, found: Mapping[str, Tensor]) -> float:
+    def trained_strength_of_layer(self, name: str, found: Mapping[str, Tensor]) -> float:
         """The factor that the writer of a layer trains with, from the layer's tensors by part and what is stated beside
         them.
 
@@ -96,8 +96,8 @@ class StatedLoraSettings:
             return float(found["alpha"]) ** (1 / 3) if self.rank_stabilised else 1.0
         if "alpha" in found and rank is not None:
             return float(found["alpha"]) * self.block_size / rank
-        told = rank or self.rank(name)
-        return self.alpha(name, int(told)) / told if told else 1.0
+        told = rank or self.stated_rank_of_layer(name)
+        return self.effective_lora_alpha_of_layer(name, int(told)) / told if told else 1.0
 
 
 def rslora_and_block_size_of_lycoris(metadata: Mapping[str, str]) -> tuple[bool, int]:
@@ -124,7 +124,7 @@ def header_entry_problem(key: str, value: Any) -> str:
     """What is wrong with a header entry that affects the strength, as text; "" if nothing is wrong."""
     setting = key.rpartition(".")[2]
     if setting in ("lora_alpha", "alpha", "r") and not is_number(value):
-        return f"is {short_text(value)}, not a number"
+        return f"is {repr_cut_to_80_characters(value)}, not a number"
     if setting not in ("alpha_pattern", "rank_pattern") or value is None:
         return ""
     if not isinstance(value, dict) or not all(map(is_number, value.values())):
@@ -132,8 +132,8 @@ def header_entry_problem(key: str, value: Any) -> str:
     unread = [pattern for pattern in value if not LAYER_NAME.fullmatch(pattern)]
     if unread:
         return (
-            f"has {short_text(unread[0])}, which is not the name of a layer: PEFT would run it as a regular "
-            "expression, which is never done here with a file's content; write out the layers' names"
+            f"has {repr_cut_to_80_characters(unread[0])}, which is not the name of a layer: PEFT would run it as a "
+            "regular expression, which is never done here with a file's content; write out the layers' names"
         )
     return ""
 
@@ -164,7 +164,7 @@ def escape_control_characters(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def short_text(value: Any) -> str:
+def repr_cut_to_80_characters(value: Any) -> str:
     """The `repr` of a value from a file, cut to 80 characters: text stands in quotes, control characters escaped."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -79,10 +79,12 @@ def parse_lora_key(key: str) -> KeyParts | None:
     """
     ending = max((e for e in ENDINGS if key.endswith(e)), key=len, default="")
     layer = key.removesuffix(ending).rstrip(".") if ending else ""
-    return KeyParts(naming_style(without_wrapper_prefixes(layer)), layer, ENDINGS[ending]) if layer else None
+    return (
+        KeyParts(naming_style_of_layer_name(without_wrapper_prefixes(layer)), layer, ENDINGS[ending]) if layer else None
+    )
 
 
-def naming_style(layer: str) -> str:
+def naming_style_of_layer_name(layer: str) -> str:
     """The style of names (see `KeyParts`) that a layer's name belongs to."""
     if layer.startswith(("diffusion_model.", "model.diffusion_model.")):
         return "comfyui"

@@ -15,7 +15,7 @@ from torch import Tensor
 Parts = Mapping[str, Tensor]  # the tensors of one layer, by part
 
 
-class FactoredLayer(NamedTuple):
+class LycorisLayer(NamedTuple):
     """One adapted module whose weight changes by `strength` times what `kind` makes of the tensors in `parts`."""
 
     kind: str  # of CHANGES
@@ -28,7 +28,7 @@ class FactoredLayer(NamedTuple):
     columns: Tensor | None = None  # indices of the inputs that are the module's; None: all
 
 
-def weight_change(layer: FactoredLayer, device: Any, dtype: torch.dtype) -> Tensor:
+def weight_change(layer: LycorisLayer, device: Any, dtype: torch.dtype) -> Tensor:
     """The tensor that a layer adds to its module's weight: [out, in, ...], in `dtype`."""
     parts = {part: tensor.detach().to(device, dtype) for part, tensor in layer.parts.items()}
     whole = layer.strength * CHANGES[layer.kind](parts)

@@ -113,11 +113,11 @@ def is_blurred_or_smoothly_enlarged(image: Image.Image) -> bool:
     if min(image.size) < FEWEST_PIXELS:
         return False
     grey = image.convert("L")
-    half, quarter, eighth = (loss_of_scaling(grey, factor) for factor in (2, 4, 8))
+    half, quarter, eighth = (rms_loss_of_shrinking_and_enlarging(grey, factor) for factor in (2, 4, 8))
     return (quarter > FLAT and half < ENLARGED * quarter) or (eighth > FLAT and quarter < ENLARGED * eighth)
 
 
-def loss_of_scaling(grey: Image.Image, factor: int) -> float:
+def rms_loss_of_shrinking_and_enlarging(grey: Image.Image, factor: int) -> float:
     """Root mean square difference, in levels of 255, to the picture made smaller by `factor` and enlarged again."""
     small = grey.resize((grey.width // factor, grey.height // factor), Image.Resampling.LANCZOS)
     back = small.resize(grey.size, Image.Resampling.BICUBIC)

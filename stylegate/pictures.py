@@ -58,7 +58,7 @@ class DecodedPicture(NamedTuple):
     notes: tuple[str, ...]  # conversions that were made, such as "alpha", "CMYK"
 
 
-def read_picture_file(path: Path) -> bytes:
+def read_picture_file_bytes(path: Path) -> bytes:
     """The file's bytes. Raises OSError, also for a pipe or device (which is not waited for), and PictureError for more
     than MAX_BYTES.
     """
@@ -97,7 +97,7 @@ def require_picture_file(path: Path) -> None:
     """Raise PictureError for a file that is no whole picture of a format that is read here, OSError for one that cannot
     be opened. Size, colours and number of frames do not matter.
     """
-    content = without_text_chunks(read_picture_file(path))
+    content = without_text_chunks(read_picture_file_bytes(path))
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.format == "PNG":
@@ -267,7 +267,7 @@ def from_colour_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Ima
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         space: str = source.profile.xcolor_space  # type: ignore[union-attr]
-        base = convert_to_colour_space_of_profile(image, space.strip())
+        base = convert_to_mode_that_profile_reads(image, space.strip())
         converted = ImageCms.profileToProfile(base, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         notes.append("colour profile unusable")
@@ -278,7 +278,7 @@ def from_colour_profile(image: Image.Image, icc: bytes, notes: list[str]) -> Ima
     return converted
 
 
-def convert_to_colour_space_of_profile(image: Image.Image, space: str) -> Image.Image:
+def convert_to_mode_that_profile_reads(image: Image.Image, space: str) -> Image.Image:
     """The picture in the mode that a profile of colour space `space` reads. Raises ValueError if there is none."""
     if space == "GRAY" and image.mode != "CMYK":
         red, *others = image.convert("RGB").split()

@@ -92,7 +92,7 @@ class PreferenceSet(NamedTuple):
     record: PreferenceSetRecord
     pairs: list[PreferencePair]
 
-    def pictures(self) -> list[BrandPicture]:
+    def chosen_then_rejected_pictures(self) -> list[BrandPicture]:
         """The chosen pictures of all pairs, in order, then the rejected ones in the same order."""
         rows = [(pair, pair.chosen_file_name, pair.chosen_sha256) for pair in self.pairs]
         rows += [(pair, pair.rejected_file_name, pair.rejected_sha256) for pair in self.pairs]
@@ -114,7 +114,7 @@ def read_preference_set(folder: str) -> PreferenceSet:
     shown = files.display_path(place)
     if not (place / RECORD).is_file():
         raise DataError(f"preferences={folder} is not a preference set: it has no {RECORD}", next_step=MAKE_AGAIN)
-    record = PreferenceSetRecord.read(place / RECORD, "the preference set", MAKE_AGAIN)
+    record = PreferenceSetRecord.read_json_file(place / RECORD, "the preference set", MAKE_AGAIN)
     content = (place / ROWS).read_bytes() if (place / ROWS).is_file() else b""
     if hashlib.sha256(content).hexdigest() != record.sha256:
         raise DataError(f"{shown}/{ROWS} is not what {RECORD} speaks of", next_step=MAKE_AGAIN)
@@ -169,6 +169,6 @@ def require_pairs_of_brand(found: PreferenceSet, brand_set: BrandSet) -> list[st
     persons = sum("person" in (pair.chosen_by, pair.rejected_by) for pair in found.pairs)
     by = f"{persons} of them decided by people" if persons else "all decided by the gate"
     remarks = [f"{counted(len(found.pairs), 'pair')} of {counted(len({p.slot for p in found.pairs}), 'slot')}, {by}"]
-    if record.brand_sha256 != brand_set.digest():
+    if record.brand_sha256 != brand_set.sha256_of_training_content():
         remarks.append("the brand set was changed since the pairs were drawn")
     return remarks

@@ -31,8 +31,8 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
         yield lambda steps=1, note="": None
         return
     if not console.is_terminal:
-        with log_progress_lines(title, total, start) as tick:
-            yield tick
+        with log_progress_lines(title, total, start) as advance_bar_and_show_note:
+            yield advance_bar_and_show_note
         return
     columns = (
         TextColumn("{task.description:<10}"),
@@ -46,7 +46,7 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
         task = progress.add_task(title, total=total, completed=start, rate=0.0, note="")
         began, done = time.monotonic(), 0
 
-        def tick(steps: int = 1, note: str = "") -> None:
+        def advance_bar_and_show_note(steps: int = 1, note: str = "") -> None:
             nonlocal done
             done += steps
             rate = done / max(time.monotonic() - began, 1e-3)
@@ -55,7 +55,7 @@ def progress_bar(title: str, total: int, start: int = 0, visible: bool = True) -
         inside = bool(on_screen)
         on_screen.append(progress)
         try:
-            yield tick
+            yield advance_bar_and_show_note
         finally:
             on_screen.pop()
             if inside:
@@ -77,13 +77,13 @@ def log_progress_lines(title: str, total: int, start: int) -> Iterator[AdvancePr
 
     last = ""
 
-    def tick(steps: int = 1, note: str = "") -> None:
+    def count_steps_and_print_due_line(steps: int = 1, note: str = "") -> None:
         nonlocal done, spoken, last
         done, last = done + steps, note or last
         if time.monotonic() - spoken >= LOG_EVERY_S and done < total:
             spoken = time.monotonic()
             print(progress_line(last), flush=True)
 
-    yield tick
+    yield count_steps_and_print_due_line
     if total > start:
         print(progress_line(last), flush=True)

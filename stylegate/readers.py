@@ -13,13 +13,13 @@ from typing import Any
 from torch import Tensor
 
 from stylegate import adapter, loraheader, loranames
-from stylegate.invokeai import problems_in_invokeai
+from stylegate.invokeai import lora_problems_in_invokeai
 from stylegate.loracontents import (
     LoraContents,
     is_unet_or_text_encoder_layer,
     layers_by_problem,
     layers_with_part,
-    naming_style_by_plain_lora_layer,
+    naming_styles_of_plain_lora_layers,
     nearly_equal,
     other_adapter_kinds,
     other_strengths_in_words,
@@ -36,17 +36,17 @@ READ_BY_A1111 = {"LoHa", "LoKr", "Tucker middle", "OFT", "GLoRA", "IA3", "norm d
 def lora_problems_by_program(file: LoraContents) -> dict[str, str]:
     """For each program, by name, what it does with the file: its problems joined by "; ", or "reads all of it"."""
     found = {
-        "diffusers": problems_in_diffusers(file),
-        "ComfyUI": problems_in_comfyui(file),
-        "A1111": problems_in_a1111(file),
-        "InvokeAI": problems_in_invokeai(file),
+        "diffusers": lora_problems_in_diffusers(file),
+        "ComfyUI": lora_problems_in_comfyui(file),
+        "A1111": lora_problems_in_a1111(file),
+        "InvokeAI": lora_problems_in_invokeai(file),
     }
-    found["stylegate"] = problems_in_stylegate(file)
+    found["stylegate"] = lora_problems_in_stylegate(file)
     whole = "reads all of it" + (", and the problem with it" if layers_by_problem(file) else "")
     return {program: "; ".join(text) or whole for program, text in found.items()}
 
 
-def problems_in_stylegate(file: LoraContents) -> list[str]:
+def lora_problems_in_stylegate(file: LoraContents) -> list[str]:
     """Why stylegate refuses lora_file=FILE on every base, as one text in a list; an empty list if it is drawn with
     where the base has its layers.
     """
@@ -61,12 +61,12 @@ def problems_in_stylegate(file: LoraContents) -> list[str]:
     return [f"refuses it: {'; '.join(reasons)}"] if reasons else []
 
 
-def problems_in_diffusers(file: LoraContents) -> list[str]:
+def lora_problems_in_diffusers(file: LoraContents) -> list[str]:
     """What diffusers ignores, refuses, or takes at another strength, a sentence each; an empty list if it reads all."""
     found = ["drops dora_scale: a DoRA without its magnitudes"] if layers_with_part(file, "dora_scale") else []
-    plain = naming_style_by_plain_lora_layer(file)
+    plain = naming_styles_of_plain_lora_layers(file)
     if file.styles and not any(map(is_unet_or_text_encoder_layer, file.styles)):
-        return found + problems_in_diffusers_of_transformer(file)
+        return found + transformer_lora_problems_in_diffusers(file)
     if any("regular expression" in problem for problem in loraheader.StatedLoraSettings(file.metadata).problems):
         return [*found, "runs the header's patterns as regular expressions: its strengths are not known here"]
     try:
@@ -93,12 +93,12 @@ def problems_in_diffusers(file: LoraContents) -> list[str]:
     return found + ([f"ignores {len(rest)} other keys"] if rest else [])
 
 
-def problems_in_diffusers_of_transformer(file: LoraContents) -> list[str]:
+def transformer_lora_problems_in_diffusers(file: LoraContents) -> list[str]:
     """What diffusers ignores or refuses of a transformer's file, or reads for some families alone, a sentence each; an
     empty list if it reads all. Its loaders differ by family.
     """
     if "LoKr" in file.factored.values():
-        if len(set(file.factored.values())) > 1 or naming_style_by_plain_lora_layer(file):
+        if len(set(file.factored.values())) > 1 or naming_styles_of_plain_lora_layers(file):
             return ["refuses it: it has LoKr beside layers of another kind"]
         return ["reads LoKr for FLUX.2 and Z-Image alone"]
     if foreign := [key for key in file.tensors if "lora" not in key and not key.endswith(".alpha")]:
@@ -248,7 +248,7 @@ def is_unet_or_clip_module_path(component: str, path: str) -> bool:
     return path.startswith(("encoder.layers.", "text_projection", "embeddings."))
 
 
-def problems_in_comfyui(file: LoraContents) -> list[str]:
+def lora_problems_in_comfyui(file: LoraContents) -> list[str]:
     """What ComfyUI ignores, or takes at another strength. It logs keys that it does not know, and goes on."""
     found = []
     dotted = [layer for layer, style in file.styles.items() if style in ("diffusers", "bare")]
@@ -274,7 +274,7 @@ def problems_in_comfyui(file: LoraContents) -> list[str]:
     return found + sentences_on_ignored_keys(file, READ_BY_COMFYUI | {"bias difference"})
 
 
-def problems_in_a1111(file: LoraContents) -> list[str]:
+def lora_problems_in_a1111(file: LoraContents) -> list[str]:
     """What A1111 ignores, refuses, or computes by another formula (dora_scale). It reads kohya's names alone."""
     found = []
     foreign = [layer for layer, style in file.styles.items() if style != "kohya"]
@@ -287,9 +287,8 @@ def problems_in_a1111(file: LoraContents) -> list[str]:
         if x not in foreign and not (x.startswith(known) and x == loranames.without_wrapper_prefixes(x))
     ]
     if odd:
-        found.append(
-            f"ignores {counted(len(odd), 'layer')}: it does not know names such as {loraheader.short_text(odd[0])}"
-        )
+        name = loraheader.repr_cut_to_80_characters(odd[0])
+        found.append(f"ignores {counted(len(odd), 'layer')}: it does not know names such as {name}")
     if layers_with_part(file, "dora_scale"):
         found.append("applies dora_scale by another formula")
     if wrong := {k: strength for k, strength in strengths_misread_without_header(file).items() if k not in foreign}:

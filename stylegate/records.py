@@ -28,7 +28,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True, defer_build=True)
 
     @classmethod
-    def of_json(cls, content: bytes | str, what: str, next_step: str = "") -> Self:
+    def from_json_text(cls, content: bytes | str, what: str, next_step: str = "") -> Self:
         """The object that a JSON text holds. Raises DataError that starts with `what` and lists every problem."""
         try:
             return cls.model_validate_json(content)
@@ -36,7 +36,7 @@ class Record(BaseModel):
             raise DataError(f"{what} is not as stylegate writes it:", validation_problems(error), next_step) from None
 
     @classmethod
-    def of_row(cls, row: Mapping[str, Any], what: str, next_step: str = "") -> Self:
+    def from_table_row(cls, row: Mapping[str, Any], what: str, next_step: str = "") -> Self:
         """The object that a row of JSON Lines holds. Raises DataError that starts with `what`, with every problem."""
         try:
             return cls.model_validate(row)
@@ -44,32 +44,34 @@ class Record(BaseModel):
             raise DataError(f"{what} is not as stylegate writes it:", validation_problems(error), next_step) from None
 
     @classmethod
-    def read(cls, path: Path, what: str, next_step: str = "") -> Self:
+    def read_json_file(cls, path: Path, what: str, next_step: str = "") -> Self:
         """The object that a JSON file holds. Raises DataError if it is missing, or with every problem that it has."""
         try:
             content = path.read_bytes()
         except FileNotFoundError:
             raise DataError(f"{what} is missing: {files.display_path(path)}", next_step=next_step) from None
-        return cls.of_json(content, f"{what} {files.display_path(path)}", next_step)
+        return cls.from_json_text(content, f"{what} {files.display_path(path)}", next_step)
 
-    def content(self) -> dict[str, Any]:
+    def json_data_without_defaults(self) -> dict[str, Any]:
         """The record as JSON data. A field that has a default and holds it is left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
-    def write(self, path: Path) -> None:
+    def write_json_file(self, path: Path) -> None:
         """Write the record as a JSON file, whole or not at all."""
-        files.write_atomically(path, json.dumps(self.content(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        files.write_atomically(
+            path, json.dumps(self.json_data_without_defaults(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        )
 
 
 def validation_problems(error: ValidationError) -> list[str]:
     """The problems that pydantic found, a text each: the place in the file, then what is wrong there."""
     return [
-        f"{location_prefix(found['loc'])}{validation_error_in_words(found)}"
+        f"{field_path_as_message_prefix(found['loc'])}{validation_error_in_words(found)}"
         for found in error.errors(include_url=False)
     ]
 
 
-def location_prefix(location: tuple[int | str, ...]) -> str:
+def field_path_as_message_prefix(location: tuple[int | str, ...]) -> str:
     """The place in a file, as the start of a message: "checks.style: " for ("checks", "style"), "" for the whole file.
 
     pydantic's mark "[key]" is left out: a bad key of a mapping has the place of its entry.

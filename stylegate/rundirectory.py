@@ -5,8 +5,8 @@ the precision is `auto`, the device decides it (stylegate/hardware.py): the same
 another run on a CPU.
 """
 
-from stylegate.config import Config, config_as_dict, run_name
-from stylegate.configgroups import lora_alpha
+from stylegate.config import Config, config_as_dict, run_or_batch_name
+from stylegate.configgroups import configured_lora_alpha_or_rank
 from stylegate.files import canonical_sha256
 
 # Keys of `train` that leave the weights as they are: retention, logging, and max_steps while the rate is constant.
@@ -26,14 +26,21 @@ NOT_IN_WEIGHTS = {
 
 def run_directory_name(config: Config) -> str:
     """The directory's name below checkpoints/. Raises nothing; a CUDA device that is missing is reported elsewhere."""
-    from stylegate.hardware import precision_of  # torch: not for verbs that only import this file
+    from stylegate.hardware import choose_fp32_or_bf16  # torch: not for verbs that only import this file
 
     left_out = NOT_IN_WEIGHTS if config.train.schedule == "constant" else NOT_IN_WEIGHTS - {"max_steps"}
     train = {key: value for key, value in config_as_dict(config.train).items() if key not in left_out}
-    lora = config_as_dict(config.lora) | {"alpha": lora_alpha(config.lora)}
-    weights = [config.brand, config.base, config_as_dict(config.family), lora, train, precision_of(config.hardware)]
+    lora = config_as_dict(config.lora) | {"alpha": configured_lora_alpha_or_rank(config.lora)}
+    weights = [
+        config.brand,
+        config.base,
+        config_as_dict(config.family),
+        lora,
+        train,
+        choose_fp32_or_bf16(config.hardware),
+    ]
     if config.objective.name != "denoising":  # whose runs keep the names that they had before there were others
         weights += [config_as_dict(config.objective), config.preferences]
     if config.draw_base is not None:  # what is handed out was chosen by its pictures
         weights += [config.draw_base]
-    return f"{run_name(config)}-{config.family.name}-s{config.train.seed}-{canonical_sha256(weights)[:8]}"
+    return f"{run_or_batch_name(config)}-{config.family.name}-s{config.train.seed}-{canonical_sha256(weights)[:8]}"

@@ -62,7 +62,7 @@ def draw_pictures(
     same: dict[str, Any] = {
         "height": resolution,
         "width": resolution,
-        **denoising_step_arguments(models, settings.num_inference_steps),
+        **pipeline_arguments_for_denoising_steps(models, settings.num_inference_steps),
     }
     same[models.guidance] = settings.guidance_scale - 1 + models.no_guidance
     at_once = 1 if models.draws_singly else len(prompts)
@@ -76,7 +76,7 @@ def draw_pictures(
     )
 
 
-def denoising_step_arguments(models: LoadedBaseModel, count: int) -> dict[str, Any]:
+def pipeline_arguments_for_denoising_steps(models: LoadedBaseModel, count: int) -> dict[str, Any]:
     """The pipeline's arguments for `count` denoising steps.
 
     A base that brings its own noise levels would ignore the count: it is given even ones, unless it has as many.

@@ -33,7 +33,7 @@ def contact_sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: in
     return page
 
 
-def picture_table(
+def draw_picture_grid_with_captions(
     columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]], cell: int = 128
 ) -> Image.Image:
     """Draw a grid with headings over the columns and a caption under each row of pictures."""

@@ -31,7 +31,7 @@ def signature_of_picture(image: Image.Image) -> NDArray[np.uint8]:
     )
 
 
-class PreparedSignatures(NamedTuple):
+class PreparedPictureSignatures(NamedTuple):
     """Signatures in the form that `signature_likeness_row_by_row` compares."""
 
     values: NDArray[np.float32]  # [n, MARGIN + 3 * STRIDE * STRIDE + MARGIN] about their means, zeros between rows
@@ -46,7 +46,7 @@ MARGIN = MAX_SHIFT * (STRIDE + 1)  # the largest offset
 TOGETHER = 64  # pairs that are compared at once, so that they stay in the processor's cache
 
 
-def prepare_signatures(signatures: NDArray[np.uint8]) -> PreparedSignatures:
+def prepare_picture_signatures(signatures: NDArray[np.uint8]) -> PreparedPictureSignatures:
     """Signatures, uint8 [n, 64, 64, 3], centred and padded, with the energy that each shift leaves: what
     `signature_likeness_row_by_row` compares.
     """
@@ -59,7 +59,7 @@ def prepare_signatures(signatures: NDArray[np.uint8]) -> PreparedSignatures:
     values = np.zeros((len(signatures), 3 * STRIDE * STRIDE + 2 * MARGIN), np.float32)
     rows = values[:, MARGIN:-MARGIN].reshape(-1, 3, STRIDE, STRIDE)
     rows[:, :, :SIDE, :SIDE] = planes.reshape(-1, 3, SIDE, SIDE)
-    return PreparedSignatures(values, energies.reshape(-1, len(SHIFTS) ** 2).astype(np.float64))
+    return PreparedPictureSignatures(values, energies.reshape(-1, len(SHIFTS) ** 2).astype(np.float64))
 
 
 def sums_inside_each_shift(lines: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -72,7 +72,7 @@ def sums_inside_each_shift(lines: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.einsum("...p,sp->...s", parts, INSIDE)
 
 
-def signature_likeness_row_by_row(a: PreparedSignatures, b: PreparedSignatures) -> NDArray[np.float64]:
+def signature_likeness_row_by_row(a: PreparedPictureSignatures, b: PreparedPictureSignatures) -> NDArray[np.float64]:
     """[n] the likeness in [-1, 1] of each signature in `a` to the one at the same index in `b`.
 
     It is the largest correlation over shifts of up to 2 pixels, each channel centred on its mean. Two flat pictures
@@ -90,9 +90,11 @@ def signature_likeness_row_by_row(a: PreparedSignatures, b: PreparedSignatures) 
     return np.where(flat[0] | flat[1], (flat[0] & flat[1]).astype(float), best)
 
 
-def likeness_of_two_signatures(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+def likeness_of_two_picture_signatures(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """The likeness of two signatures, uint8 [64, 64, 3] each: in [-1, 1], 1 for the same picture."""
-    return float(signature_likeness_row_by_row(prepare_signatures(a[None]), prepare_signatures(b[None]))[0])
+    return float(
+        signature_likeness_row_by_row(prepare_picture_signatures(a[None]), prepare_picture_signatures(b[None]))[0]
+    )
 
 
 def centred_thumbnails(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -125,8 +127,8 @@ def likeness_of_pairs(
         sides = []
         for side, those in enumerate((signatures, others)):
             used, places = np.unique(some[:, side], return_inverse=True)
-            values, energies = prepare_signatures(those[used])
-            sides.append(PreparedSignatures(values[places.ravel()], energies[places.ravel()]))
+            values, energies = prepare_picture_signatures(those[used])
+            sides.append(PreparedPictureSignatures(values[places.ravel()], energies[places.ravel()]))
         found.append(signature_likeness_row_by_row(*sides).astype(np.float32))
     return np.concatenate(found)
 
@@ -158,7 +160,7 @@ def near_duplicate_group_numbers(signatures: NDArray[np.uint8]) -> NDArray[np.in
     def near_duplicate_flags_of_pairs(part: NDArray[np.int64]) -> NDArray[np.bool_]:
         return (
             signature_likeness_row_by_row(
-                prepare_signatures(signatures[part[:, 0]]), prepare_signatures(signatures[part[:, 1]])
+                prepare_picture_signatures(signatures[part[:, 0]]), prepare_picture_signatures(signatures[part[:, 1]])
             )
             >= NEAR
         )

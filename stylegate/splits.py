@@ -42,19 +42,21 @@ def choose_held_out_pictures(free: Sequence[str], captions: Mapping[str, str], c
     total = Counter(word for found in words.values() for word in found)
     left = Counter({word: count for word, count in total.items() if count > 1})
 
-    def cost_of_holding_out(name: str) -> tuple[int, float]:
+    def words_lost_by_holding_out_picture(name: str) -> tuple[int, float]:
         """How many words train/ would lose with the picture, and minus the smallest share of its pictures that a word
         keeps.
         """
         shares = [(left[word] - 1) / total[word] for word in words.get(name, ()) if word in left]
         return sum(share == 0 for share in shares), -min(shares, default=1.0)
 
-    waiting = [(cost_of_holding_out(name), place) for place, name in enumerate(free)]
+    waiting = [(words_lost_by_holding_out_picture(name), place) for place, name in enumerate(free)]
     heapq.heapify(waiting)
     taken: list[str] = []
     while waiting and len(taken) < count:
         known, place = waiting[0]
-        if (now := cost_of_holding_out(free[place])) != known:  # it only rises, so a cheaper one cannot be behind
+        if (
+            now := words_lost_by_holding_out_picture(free[place])
+        ) != known:  # it only rises, so a cheaper one cannot be behind
             heapq.heapreplace(waiting, (now, place))
             continue
         heapq.heappop(waiting)

@@ -16,30 +16,30 @@ NAMES = ("file_name", "file", "filename", "image", "image_path", "path")  # colu
 TEXTS = ("text", "caption", "prompt", "description")  # columns that hold a caption
 
 
-class TableRow(NamedTuple):
+class TableFileRow(NamedTuple):
     """One row of a CSV file, or one object of a JSON Lines file."""
 
     line: int  # of the file, from 1: where the row begins
     cells: dict[str, Any]  # by column, in lower case; text in a CSV file, any JSON value in JSON Lines
 
 
-class Table(NamedTuple):
+class TableFileContent(NamedTuple):
     """The content of a CSV or JSON Lines file. Its rows are to be used only if `problems` is empty."""
 
     columns: list[str]  # of a CSV file its header, of JSON Lines all keys; in lower case
-    rows: list[TableRow]
+    rows: list[TableFileRow]
     problems: list[str]  # such as "line 3: 6 cells under 4 columns", or of the file as a whole
     headings: tuple[str, ...] = ()  # the columns, in their order, as the file writes them
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> TableFileContent:
     """Read a CSV file (commas, semicolons or tabs) or JSON Lines (`.jsonl`). Problems are returned, not raised."""
     try:
         text = decode_utf8(path.read_bytes())
     except OSError as error:
-        return Table([], [], [f"cannot be read ({error.strerror})"])
+        return TableFileContent([], [], [f"cannot be read ({error.strerror})"])
     except ValueError as error:
-        return Table([], [], [str(error)])
+        return TableFileContent([], [], [str(error)])
     return parse_json_lines(text) if path.suffix.lower() == ".jsonl" else parse_csv(text)
 
 
@@ -54,7 +54,7 @@ def decode_utf8(content: bytes) -> str:
     return text
 
 
-def parse_csv(text: str) -> Table:
+def parse_csv(text: str) -> TableFileContent:
     """Parse the text of a CSV file: a header, then a row for each picture. Empty rows are left out; quoted cells may
     hold line ends.
     """
@@ -83,10 +83,10 @@ def parse_csv(text: str) -> Table:
                     "in quotes"
                 )
             padded = [*cells, *[""] * (len(columns) - len(cells))]
-            rows.append(TableRow(line, {name: cell for name, cell in zip(columns, padded, strict=False) if name}))
+            rows.append(TableFileRow(line, {name: cell for name, cell in zip(columns, padded, strict=False) if name}))
     except csv.Error as error:
         problems.append(f"line {start}: not a row of a CSV table ({error})")
-    return Table(list(filter(None, columns)), rows, problems, tuple(filter(None, headings)))
+    return TableFileContent(list(filter(None, columns)), rows, problems, tuple(filter(None, headings)))
 
 
 def csv_separator_and_rest(csv_text: str) -> tuple[str, str, int]:
@@ -102,7 +102,7 @@ def csv_separator_and_rest(csv_text: str) -> tuple[str, str, int]:
     return max(SEPARATORS, key=header.count), csv_text, 0
 
 
-def parse_json_lines(text: str) -> Table:
+def parse_json_lines(text: str) -> TableFileContent:
     """A Table of the text of a JSON Lines file: a row for each object, its keys in lower case. Lines that are no
     object, and keys that stand twice in one, are listed in `problems`. Empty lines are left out.
     """
@@ -112,7 +112,7 @@ def parse_json_lines(text: str) -> Table:
             continue
         try:
             row = json.loads(
-                line, object_pairs_hook=dict_without_repeated_keys, parse_constant=raise_for_nan_or_infinity
+                line, object_pairs_hook=dict_without_repeated_keys, parse_constant=raise_for_nan_constant_in_json
             )
         except (ValueError, RecursionError) as error:
             problems.append(f"line {number}: not a JSON object ({error})")
@@ -124,8 +124,8 @@ def parse_json_lines(text: str) -> Table:
         problems += [f"line {number}: the key {key} stands twice" for key in repeated_names(lower)]
         for name, key in zip(lower, row, strict=True):
             columns.setdefault(name, key.strip())
-        rows.append(TableRow(number, dict(zip(lower, row.values(), strict=True))))
-    return Table(list(columns), rows, problems, tuple(columns.values()))
+        rows.append(TableFileRow(number, dict(zip(lower, row.values(), strict=True))))
+    return TableFileContent(list(columns), rows, problems, tuple(columns.values()))
 
 
 def dict_without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def dict_without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def raise_for_nan_or_infinity(name: str) -> Any:
+def raise_for_nan_constant_in_json(name: str) -> Any:
     """Raise ValueError for NaN, Infinity or -Infinity, which Python writes into JSON for numbers that are missing."""
     raise ValueError(f"{name} is no value of JSON; write null where there is none")
 
@@ -146,7 +146,7 @@ def repeated_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in seen or seen.add(name)]
 
 
-def value_in_one_of_columns(row: TableRow, columns: tuple[str, ...]) -> Any:
+def value_in_one_of_columns(row: TableFileRow, columns: tuple[str, ...]) -> Any:
     """The value of a row in whichever of `columns` has one; None if none has. Spaces alone are none.
 
     Raises ValueError for two different values.

@@ -28,7 +28,7 @@ DIFFERENT = 0.3  # median difference of two letters' shapes, from 0 (equal) to 1
 SHAPE = 6  # cells a side in which shapes are compared
 
 
-class Mark(NamedTuple):
+class LetterCandidate(NamedTuple):
     """A connected group of pixels that may be a letter: its box in pixels of the picture as it is looked at, and its
     mask.
     """
@@ -64,12 +64,12 @@ def has_text_near_edge(image: Image.Image) -> bool:
     for standing_out in (sign * apart > least for sign in (1, -1) for least in STANDS_OUT):
         for line in lines_of_marks(letter_sized_marks(standing_out, side)):
             middle = (min(m.top for m in line) + max(m.bottom for m in line)) / 2 / height
-            if min(middle, 1 - middle) < BAND and is_text(line):
+            if min(middle, 1 - middle) < BAND and is_line_of_letters(line):
                 return True
     return False
 
 
-def letter_sized_marks(standing_out: NDArray[np.bool_], side: int) -> list[Mark]:
+def letter_sized_marks(standing_out: NDArray[np.bool_], side: int) -> list[LetterCandidate]:
     """The connected groups of true pixels in `standing_out` [h, w] that are as large as letters, from left to right; an
     empty list if they are more than MOST.
 
@@ -83,11 +83,11 @@ def letter_sized_marks(standing_out: NDArray[np.bool_], side: int) -> list[Mark]
         height, width = rows.stop - rows.start, columns.stop - columns.start
         if LOWEST <= height <= HIGHEST * side and width <= WIDEST * height:
             mask = labels[rows, columns] == number
-            found.append(Mark(columns.start, rows.start, width, height, mask))
+            found.append(LetterCandidate(columns.start, rows.start, width, height, mask))
     return sorted(found, key=lambda m: (m.left, m.top)) if len(found) <= MOST else []
 
 
-def lines_of_marks(marks: list[Mark]) -> list[list[Mark]]:
+def lines_of_marks(marks: list[LetterCandidate]) -> list[list[LetterCandidate]]:
     """Lines of FEWEST marks or more that stand beside each other; each mark is in one line at most.
 
     `marks` are sorted from left to right, as `letter_sized_marks` gives them: only those near a line's end are looked
@@ -113,7 +113,7 @@ def lines_of_marks(marks: list[Mark]) -> list[list[Mark]]:
     return lines
 
 
-def is_next_letter(mark: Mark, last: Mark, tallest: int) -> bool:
+def is_next_letter(mark: LetterCandidate, last: LetterCandidate, tallest: int) -> bool:
     """Whether a mark is the next letter after `last` in a line whose tallest letter is `tallest` pixels high."""
     near = -0.2 * tallest <= mark.left - last.right <= tallest
     alike = 0.45 <= mark.height / tallest <= 1.8
@@ -122,7 +122,7 @@ def is_next_letter(mark: Mark, last: Mark, tallest: int) -> bool:
     return near and alike and (same_line or same_middle)
 
 
-def is_text(line: list[Mark]) -> bool:
+def is_line_of_letters(line: list[LetterCandidate]) -> bool:
     """Whether the marks of a line look like letters: of strokes of one width, no dots, and unlike each other."""
     from scipy import ndimage
 
@@ -132,7 +132,7 @@ def is_text(line: list[Mark]) -> bool:
     inside: Any = ndimage.distance_transform_edt  # how far each pixel lies from the edge of its mark
     strokes = np.array([inside(np.pad(m.mask, 1)).max() for m in line])
     filled = float(np.mean([m.mask.mean() for m in line]))
-    shapes = np.stack([filled_share_of_cells(m.mask) for m in line])
+    shapes = np.stack([mask_coverage_of_each_cell(m.mask) for m in line])
     differences = np.abs(shapes[:, None] - shapes[None]).mean(-1)[np.triu_indices(len(line), 1)]
     return bool(
         length >= LONG * tall
@@ -143,7 +143,7 @@ def is_text(line: list[Mark]) -> bool:
     )
 
 
-def filled_share_of_cells(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+def mask_coverage_of_each_cell(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The share that the mask fills of each of SHAPE x SHAPE cells laid over it, [SHAPE * SHAPE] in [0, 1]."""
     small = Image.fromarray(mask.astype(np.uint8) * 255).resize((SHAPE, SHAPE), Image.Resampling.BOX)
     return np.asarray(small, np.float64).ravel() / 255

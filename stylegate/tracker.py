@@ -33,7 +33,7 @@ class Tracker(Protocol):
     that the row already has begins the next row.
     """
 
-    def log(self, values: Mapping[str, float], step: int | None = None) -> None: ...
+    def log_values(self, values: Mapping[str, float], step: int | None = None) -> None: ...
     def log_picture(self, name: str, image: Image.Image, step: int | None = None) -> None: ...
     def log_histogram(self, name: str, values: Sequence[float], step: int | None = None) -> None: ...
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
@@ -41,8 +41,8 @@ class Tracker(Protocol):
     def send_alert(self, title: str, text: str) -> None: ...
     def log_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None: ...
     def record_input_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None: ...
-    def highest_value_sent(self, name: str) -> float: ...
-    def finish(self) -> None: ...
+    def highest_value_wandb_had_at_start(self, name: str) -> float: ...
+    def finish_tracking(self) -> None: ...
 
 
 class LedgerTracker:
@@ -51,7 +51,7 @@ class LedgerTracker:
     def __init__(self, directory: Path | None = None):
         self.directory = directory
 
-    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
+    def log_values(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Do nothing: the ledger keeps inputs and outputs, and no values."""
 
     def log_picture(self, name: str, image: Image.Image, step: int | None = None) -> None:
@@ -71,17 +71,21 @@ class LedgerTracker:
 
     def log_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         if self.directory:
-            lineage.record_artifact(self.directory, "make", kind, name, lineage.digest_from_facts(facts), paths)
+            lineage.record_artifact(
+                self.directory, "make", kind, name, lineage.given_or_computed_artifact_digest(facts), paths
+            )
 
     def record_input_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
         if self.directory:
-            lineage.record_artifact(self.directory, "use", kind, name, lineage.digest_from_facts(facts), paths)
+            lineage.record_artifact(
+                self.directory, "use", kind, name, lineage.given_or_computed_artifact_digest(facts), paths
+            )
 
-    def highest_value_sent(self, name: str) -> float:
+    def highest_value_wandb_had_at_start(self, name: str) -> float:
         """Infinity: this tracker never lacks a value that would have to be sent again."""
         return math.inf
 
-    def finish(self) -> None:
+    def finish_tracking(self) -> None:
         """Do nothing: each row of the ledger is written at once, so that nothing is left to end."""
 
 
@@ -99,7 +103,7 @@ class WandbTracker:
         self.known: dict[str, float] = {}  # the highest row, step and evaluation that W&B has
         self.calls: queue.Queue[Callable[[], Any] | None] = queue.Queue()
         self.asides: list[threading.Thread] = []
-        self.thread = threading.Thread(target=self.run_queue, daemon=True)
+        self.thread = threading.Thread(target=self.make_queued_wandb_calls, daemon=True)
         self.thread.start()
         begun = threading.Event()
         self.calls.put(self.start_online_or_offline)
@@ -109,14 +113,14 @@ class WandbTracker:
             wandbrun.kill_wandb_service()
         self.row = int(self.known.get(wandbrun.ROW, -1)) + 1  # W&B drops values of an earlier row
         self.in_row: set[str] = set()  # names of the values in this row
-        atexit.register(self.finish, 1)  # if an error ends the run
+        atexit.register(self.finish_tracking, 1)  # if an error ends the run
 
-    def run_queue(self) -> None:
+    def make_queued_wandb_calls(self) -> None:
         """Make the calls that wait in the queue, in order, until a None comes; runs in the thread."""
         while (call := self.calls.get()) is not None:
-            self.call_or_give_up(call)
+            self.call_or_switch_wandb_off(call)
 
-    def call_or_give_up(self, call: Callable[[], Any]) -> None:
+    def call_or_switch_wandb_off(self, call: Callable[[], Any]) -> None:
         """Make one call; an error switches W&B off and does not reach the run."""
         try:
             call()
@@ -141,7 +145,7 @@ class WandbTracker:
     def start_online_or_offline(self) -> None:
         """Begin the W&B run: online if that is wanted and works, else offline, under the same id."""
         wandbrun.set_wandb_environment(self.directory)
-        identity = wandbrun.wandb_identity(self.directory, self.settings)
+        identity = wandbrun.write_wandb_identity_and_return_it(self.directory, self.settings)
         config = dict(self.config) | wandbrun.code_digest_and_commit()
 
         def start_run_in_mode(mode: str) -> Any:
@@ -173,7 +177,7 @@ class WandbTracker:
             return f"wandb sync {files.display_path(self.directory / 'wandb')}"
         return f"wandb sync --include-online {files.display_path(Path(self.run.dir).parent)}"
 
-    def highest_value_sent(self, name: str) -> float:
+    def highest_value_wandb_had_at_start(self, name: str) -> float:
         """The highest value of `name` that W&B had when this run began, -1 if it had none; infinity if W&B is off."""
         return math.inf if self.off else self.known.get(name, -1)
 
@@ -191,7 +195,7 @@ class WandbTracker:
         self.in_row.update(names)
         return row
 
-    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+    def log_values(self, values: Mapping[str, Any], step: int | None = None) -> None:
         copy, row = dict(values), self.wandb_row_number_for_values(values.keys(), step)
         self.enqueue(lambda: self.run.log(copy, step=row))
 
@@ -220,7 +224,7 @@ class WandbTracker:
         self.enqueue(lambda: self.run.alert(title, text))
 
     def log_artifact(self, name: str, kind: str, paths: Sequence[Path], facts: Mapping[str, Any]) -> None:
-        sha256 = lineage.digest_from_facts(facts)
+        sha256 = lineage.given_or_computed_artifact_digest(facts)
         lineage.record_artifact(self.directory, "make", kind, name, sha256, paths)
         described = (name, kind, tuple(paths), dict(facts))
         self.enqueue(
@@ -234,19 +238,21 @@ class WandbTracker:
 
         The files may have to be sent first, so this has a thread of its own.
         """
-        sha256 = lineage.digest_from_facts(facts)
+        sha256 = lineage.given_or_computed_artifact_digest(facts)
         lineage.record_artifact(self.directory, "use", kind, name, sha256, paths)
         described = (name, kind, tuple(paths), dict(facts))
         if not self.offline and not self.off:
-            work = functools.partial(self.call_or_give_up, lambda: wandbrun.use_artifact(self.run, *described, sha256))
+            work = functools.partial(
+                self.call_or_switch_wandb_off, lambda: wandbrun.use_artifact(self.run, *described, sha256)
+            )
             self.asides.append(threading.Thread(target=work, daemon=True))
             self.asides[-1].start()
 
-    def finish(self, exit_code: int = 0) -> None:
+    def finish_tracking(self, exit_code: int = 0) -> None:
         """Let W&B send what is left and end its run with `exit_code`. Waits for FINISH_S seconds and a grace time at
         most.
         """
-        atexit.unregister(self.finish)
+        atexit.unregister(self.finish_tracking)
         self.calls.put(lambda: self.end_run(exit_code))
         self.calls.put(None)
         self.thread.join(FINISH_S + GRACE_S)

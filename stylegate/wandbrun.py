@@ -43,7 +43,7 @@ def set_wandb_environment(directory: Path) -> None:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 
-def wandb_identity(directory: Path, settings: TrackerConfig) -> dict[str, Any]:
+def write_wandb_identity_and_return_it(directory: Path, settings: TrackerConfig) -> dict[str, Any]:
     """The id, project and team of the run's one W&B run, which are written to wandb.json. The id is random and made
     once.
 

@@ -45,7 +45,7 @@ def watermark_bit_string(base_sha256: str | None, lora_sha256: str | None, seed:
 
 def watermark_weights_digest(path: str | None) -> str:
     """The sha256 of the weights that `watermark=` names; "" without any. Raises ConfigError if there is no file."""
-    return files.sha256(watermark_weights_path(path)) if path else ""
+    return files.sha256_of_file(watermark_weights_path(path)) if path else ""
 
 
 def watermark_weights_path(path: str) -> Path:
@@ -80,7 +80,7 @@ class TrustMarkWatermark:
         from safetensors.torch import load_file
         from trustmark import TrustMark  # type: ignore[import-not-found]
 
-        self.sha256, weights = files.sha256(file), load_file(file)
+        self.sha256, weights = files.sha256_of_file(file), load_file(file)
         parts = {"encoder": trustmark_encoder_with_weights(weights), "decoder": trustmark_decoder_with_weights(weights)}
 
         class TrustMarkWithoutDownload(TrustMark):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.judging.record import NOT_ASKED_FOR, GateRecord
-from eval.judging.verdicts import ORDER, Reason, Verdict, picture_counts_by_check, worst_verdict
+from eval.judging.verdicts import ORDER, Reason, Verdict, picture_counts_by_check, worst_verdict_of_reasons
 from eval.lot.record import BatchConfigValues, BatchFacts, BatchRecord, DrawingSettings, ModelFamilyFacts, PlanFacts
 from eval.policy.model import VERDICTS, Policy, PolicyCheck, Threshold
 
@@ -14,7 +14,7 @@ SHA256 = "a" * 64
 def verdict(*reasons: Reason, kind: str | None = None, margin: float | None = 1.0, **more: Any) -> Verdict:
     """The verdict that the reasons lead to, or of that kind."""
     named = {"file": f"{more.get('sha256', SHA256)[:4]}.png", "sha256": SHA256, "policy_sha256": ""} | more
-    return Verdict(**named, verdict=kind or worst_verdict(reasons), reasons=list(reasons), margin=margin)  # type: ignore[arg-type]
+    return Verdict(**named, verdict=kind or worst_verdict_of_reasons(reasons), reasons=list(reasons), margin=margin)  # type: ignore[arg-type]
 
 
 def gate_record(verdicts: Sequence[Verdict] = (), **parts: Any) -> GateRecord:

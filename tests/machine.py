@@ -220,7 +220,7 @@ class Lot:
         return paths[number % len(paths)]
 
     def digests(self) -> list[str]:
-        return [files.sha256(path) for path in self.files()]
+        return [files.sha256_of_file(path) for path in self.files()]
 
 
 PICKS, CONTENTS, WHERE = st.integers(0, 9), st.integers(0, 23), st.sampled_from(["lot", "lot", "batch"])
@@ -280,7 +280,7 @@ class GateMachine(RuleBasedStateMachine):
         for i, number in enumerate(drawn[:6]):
             (batch.images / f"{i // 2:05d}-{i % 2}.png").write_bytes(content(number))
         write_plan(batch.out, [PlanSlot(slot=i, prompt="a thing", seed=i, traits={}) for i in range(3)])
-        batch_record(wanted=3).write(batch.out / "batch.json")
+        batch_record(wanted=3).write_json_file(batch.out / "batch.json")
 
     # What the oracle says.
 
@@ -331,7 +331,7 @@ class GateMachine(RuleBasedStateMachine):
             lot.policy, lot.observed, lot.judged = name, "observe=true" in more, lot.digests()
             lot.calibrated_by = [word for word in more if word.startswith("calibration=")]
             place = Path(lot.calibrated_by[0].split("=")[1]) if lot.calibrated_by else lot.out / "calibration.json"
-            lot.calibration = files.sha256(place) if place.exists() else ""
+            lot.calibration = files.sha256_of_file(place) if place.exists() else ""
         return code, text
 
     def check_verdicts(self, lot: Lot) -> None:
@@ -377,7 +377,7 @@ class GateMachine(RuleBasedStateMachine):
     def decide(self, where: str, name: str, verdict: str, picks: set[int]) -> None:
         """A person looked at some pictures that stand in review, or at all of them."""
         lot = self.lots[where]
-        given = list(dict.fromkeys(files.sha256(lot.path(number)) for number in picks))
+        given = list(dict.fromkeys(files.sha256_of_file(lot.path(number)) for number in picks))
         path = self.root / "decisions.csv"
         path.write_text("sha256,verdict,who,why\n" + "".join(f"{s},{verdict},anna,{self.steps}\n" for s in given))
         code, _ = self.judge(lot, name, f"decisions={path}")
@@ -466,12 +466,14 @@ class GateMachine(RuleBasedStateMachine):
         assert all(scores[whole] >= POLICIES[lot.policy].lines[whole][0] for scores in measured), "a failed lot left"
         for row in rows:
             assert "accept" in self.allowed(lot, row["judged_sha256"], lot.policy), f"{row} left under {lot.policy}"
-            assert files.sha256(package / "data" / row["file_name"]) == row["sha256"]
+            assert files.sha256_of_file(package / "data" / row["file_name"]) == row["sha256"]
         if lot.planned and "A6" not in OPEN:
             slots = [attempt_and_slot(Path(row["file_name"]).name)[1] for row in rows]
             assert len(slots) == len(set(slots)), "two attempts of one slot left"
         used = package / "data" / "calibration.json"
-        assert not used.exists() or files.sha256(used) == lot.calibration, "its calibration is not the one that judged"
+        assert not used.exists() or files.sha256_of_file(used) == lot.calibration, (
+            "its calibration is not the one that judged"
+        )
         proof = package / "data" / "certificate.json"
         if proof.exists():
             self.check_certificate(lot, proof, lot.policy)

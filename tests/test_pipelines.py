@@ -276,7 +276,7 @@ def test_the_docs_show_what_the_example_gives(example) -> None:
     for language, text in real(example[0]).items():
         assert [masked(block) for block in blocks("pipelines.md", language)] == [masked(text)], REFRESH
     shown = json.loads(blocks("pipelines.md", "json")[0])
-    assert shown["sha256"] == files.sha256(NEON / "validation" / shown["file"])
+    assert shown["sha256"] == files.sha256_of_file(NEON / "validation" / shown["file"])
 
 
 def test_explain_prints_what_the_docs_show(tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_every_policy_of_the_docs_is_one(again: Path, run) -> None:
         policy = policyfile.read_policy("p.yaml")
         code, said = run("gate", *(f"{k}={v}" for k, v in EXAMPLE.items()), "policy=p.yaml")
         assert code == 10 and "Traceback" not in said, said
-        if policy.calibrated_score:
+        if policy.calibrated_score_name:
             assert "promise: insufficient" in said and "margin" in said
     words = {
         *PolicyFile.model_fields,
@@ -378,7 +378,7 @@ def test_decisions_of_the_docs_settle_the_review(again: Path, run_exactly) -> No
     code, outputs, _, _ = gate_and_summary(again, **EXAMPLE)
     assert (code, outputs["review"]) == (11, "1")
     (again / "decisions.csv").write_text(blocks("pipelines.md", "csv")[0])
-    pictures = {"0039.png": files.sha256(NEON / "validation" / "0039.png")}
+    pictures = {"0039.png": files.sha256_of_file(NEON / "validation" / "0039.png")}
     (answer,) = read_worksheet_answers(
         again / "decisions.csv", "review", again, pictures, policyfile.read_policy("default")
     )

@@ -18,14 +18,14 @@ from eval.lot.paired import paired_difference_interval
 from stylegate.configgroups import GenerateConfig
 from train import select, state
 from train.evaluate import Evaluator
-from train.run import LoadedRun
+from train.run import LiveTrainingRun
 
 NUM_PROMPTS, RESAMPLES = 8, 1000
 FOLDER = "training-base"
 
 
 def compare_checkpoints_on_both_bases(
-    run: LoadedRun, steps: Sequence[int], saved: Mapping[int, Path], chosen: int
+    run: LiveTrainingRun, steps: Sequence[int], saved: Mapping[int, Path], chosen: int
 ) -> dict[str, Any] | None:
     """Draw the checkpoints of `steps` on the training base and compare with the previews of the base that draws.
 
@@ -62,7 +62,7 @@ def compare_checkpoints_on_both_bases(
     }
 
 
-def evaluator_on_training_base(run: LoadedRun) -> Evaluator:
+def evaluator_on_training_base(run: LiveTrainingRun) -> Evaluator:
     """An evaluator that draws NUM_PROMPTS prompts at most on the base that is trained on, in a folder of its own."""
     settings = replace(run.config.generate, **default_denoising_steps_and_guidance())
     training = replace(run.config.train, num_samples=min(NUM_PROMPTS, run.config.train.num_samples))

@@ -9,10 +9,10 @@ from stylegate import files
 from train import select, state
 from train.basegap import base_gap_in_words, compare_checkpoints_on_both_bases
 from train.evaluate import Evaluator
-from train.run import LoadedRun
+from train.run import LiveTrainingRun
 
 
-def choose_checkpoint_and_lora_strength(run: LoadedRun, evaluation: Evaluator, steps_done: int) -> dict[str, Any]:
+def choose_checkpoint_and_lora_strength(run: LiveTrainingRun, evaluation: Evaluator, steps_done: int) -> dict[str, Any]:
     """Choose the checkpoint and the strength of the LoRA that the run hands out, load these weights, write
     selection.json and return its content.
 
@@ -81,7 +81,7 @@ def choose_checkpoint_and_lora_strength(run: LoadedRun, evaluation: Evaluator, s
     return selection
 
 
-def evaluator_with_generate_settings(run: LoadedRun) -> Evaluator:
+def evaluator_with_generate_settings(run: LiveTrainingRun) -> Evaluator:
     """The evaluation by pictures that are drawn with the settings of `generate`. Where previews are drawn with these
     settings too, it is their evaluation, so that no picture is drawn twice.
     """
@@ -89,7 +89,7 @@ def evaluator_with_generate_settings(run: LoadedRun) -> Evaluator:
     return previews if previews.drawn_with == run.config.generate else Evaluator(run, [], final=True)
 
 
-def read_final_evaluation_result(run: LoadedRun, step: int, scale: float) -> dict[str, Any] | None:
+def read_final_evaluation_result(run: LiveTrainingRun, step: int, scale: float) -> dict[str, Any] | None:
     """The content of result.json (train/evaluate.py) for pictures of this checkpoint and strength that were drawn with
     the settings of `generate`; None where there are none.
     """
@@ -111,7 +111,7 @@ def selection_rule_in_words(results: list[dict[str, Any]]) -> str | None:
 
 
 def selection_remarks(
-    run: LoadedRun, evaluation: Evaluator, results: list[dict[str, Any]], steps_done: int
+    run: LiveTrainingRun, evaluation: Evaluator, results: list[dict[str, Any]], steps_done: int
 ) -> list[str]:
     """Sentences on how the checkpoint was chosen, where a person should know it: that few references judged, why no
     picture passed, and which steps were not evaluated.

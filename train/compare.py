@@ -141,7 +141,7 @@ def write_comparison_page(
     path, marks, without_figures, rows = files.RUNS / PAGE, [], [], []
     for number, (place, row) in enumerate(zip(places, cells, strict=True), start=1):
         href = quote(os.path.relpath(place / "index.html", files.RUNS))
-        found = time_and_pass_rate(place)
+        found = training_seconds_pass_rate_or_reason(place)
         if isinstance(found, str):
             without_figures.append(f"not in the plot: {place.name}: {found}")
         else:
@@ -159,9 +159,9 @@ def write_comparison_page(
     return path, without_figures
 
 
-def time_and_pass_rate(place: Path) -> tuple[float, float, tuple[float, float]] | str:
+def training_seconds_pass_rate_or_reason(place: Path) -> tuple[float, float, tuple[float, float]] | str:
     """Seconds of training, pass rate and its interval; or a sentence that says why one of them is missing."""
-    run = record.read_run_record(place)
+    run = record.read_run_directory_contents(place)
     if not run.selection:
         return "it has not finished"
     tried = run.selection.get("scales")  # of runs of earlier versions, which wrote no interval of their own

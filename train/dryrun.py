@@ -55,7 +55,7 @@ def print_dry_run_report(config: Config) -> int:
     sample.require_size_multiples(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
     sizes = [pictures.upright_size_of(item.unchanged_file_bytes()) for item in learned.pictures]
-    views = buckets.training_views(sizes, resolutions, sketch.multiple, config.train.buckets)
+    views = buckets.pictures_at_training_sizes(sizes, resolutions, sketch.multiple, config.train.buckets)
     largest = max(views, key=lambda v: v.width * v.height)
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
     packed = num_weights_in_4_bits(sketch.denoiser)
@@ -70,7 +70,7 @@ def print_dry_run_report(config: Config) -> int:
     forward, kept = num_forward_operations_and_activations(
         sketch.denoiser, inputs, config.hardware.gradient_checkpointing
     )
-    half = hardware.precision_of(config.hardware) == "bf16"
+    half = hardware.choose_fp32_or_bf16(config.hardware) == "bf16"
     denoisers = 2 if config.draw_base else 1  # both lie on the device while the run lasts
     needed = training_memory_bytes(
         frozen * denoisers,
@@ -83,7 +83,7 @@ def print_dry_run_report(config: Config) -> int:
     passes = together + BACKWARD  # with preferences the LoRA that training begins with is asked too
     total = forward * passes * config.train.accumulation * config.train.max_steps
     num_validation = len(brand_set.splits["validation"])
-    drawing, gates = evaluation_operations_and_count(
+    drawing, gates = flops_and_number_of_evaluations(
         config.train, config.generate, num_validation, total, forward / together
     )
 
@@ -93,7 +93,9 @@ def print_dry_run_report(config: Config) -> int:
         t.numel() for t in tree_leaves(sketch.example_inputs(1, largest.height, largest.width)) if torch.is_tensor(t)
     )
     words = one - sketch.latent_numbers * largest.width * largest.height
-    wordings = encoded.num_caption_wordings(config.train) * sum(len(item.captions()) for item in learned.pictures)
+    wordings = encoded.num_caption_wordings(config.train) * sum(
+        len(item.all_captions_of_picture()) for item in learned.pictures
+    )
     disk = states * trained * STATE_BYTES + (2 * latent + words * wordings) * 4  # mean and spread; fp32
     require_disk_space(files.RUNS, disk)
 
@@ -146,7 +148,7 @@ def read_checked_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path
     )
     if folder and config.draw_base:
         value_or_recorded_problem(
-            lambda: pairing.require_lora_fits_draw_base(family, config.base, config.draw_base or "")
+            lambda: pairing.require_bases_of_same_architecture(family, config.base, config.draw_base or "")
         )
         value_or_recorded_problem(
             lambda: licence.require_licence_agreement(
@@ -165,7 +167,7 @@ def read_checked_run_inputs(config: Config) -> tuple[BrandSet, CheckReport, Path
     return *data, folder, terms, learned
 
 
-def evaluation_operations_and_count(
+def flops_and_number_of_evaluations(
     train: TrainConfig, generate: GenerateConfig, validation: int, training: float, forward: float
 ) -> tuple[float, int]:
     """Operations of the denoiser in all evaluations of a run, and about how many evaluations there are.

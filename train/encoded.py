@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stylegate import brandset, buckets, files, pictures, progress
 from stylegate.brandset import Brand, BrandPicture, BrandSet
-from stylegate.buckets import TrainingView
+from stylegate.buckets import PictureAtTrainingSize
 from stylegate.cache import ArrayCache
 from stylegate.configgroups import TrainConfig
 from stylegate.errors import StylegateError
@@ -34,7 +34,7 @@ class EncodedTrainingSet(NamedTuple):
     """
 
     cache: ArrayCache
-    views: list[TrainingView]
+    views: list[PictureAtTrainingSize]
     latent_keys: list[str]  # [views]
     prompt_keys: list[list[str]]  # [items][wordings]
     empty_key: str
@@ -49,7 +49,7 @@ class EncodedTrainingSet(NamedTuple):
         mean, deviation = (torch.from_numpy(np.stack([f[k] for f in found])) for k in ("mean", "std"))
         return mean, deviation
 
-    def conditions(self, items: Sequence[int], step: int, dropped: Tensor) -> Conditions:
+    def encoded_captions_of_microbatch(self, items: Sequence[int], step: int, dropped: Tensor) -> Conditions:
         """The encoded captions of `items`, arrays [n, ...] by name: of several wordings the one that is drawn for this
         training pass. Where `dropped` [n] is set, the encoding of the empty prompt.
 
@@ -62,7 +62,7 @@ class EncodedTrainingSet(NamedTuple):
         ]
         return {name: torch.from_numpy(stack_with_padding([one[name] for one in found])) for name in found[0]}
 
-    def captions_of_training_pass(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
+    def caption_texts_of_microbatch(self, items: Sequence[int], step: int, dropped: Tensor) -> list[str]:
         """[n] the captions as texts whose encodings `conditions` returns for the same arguments; "" where `dropped`."""
         texts = [self.wordings[i][self.drawn_wording_index(i, step)] for i in items]
         return ["" if out else text for text, out in zip(texts, dropped.tolist(), strict=True)]
@@ -83,7 +83,7 @@ class EncodedTrainingSet(NamedTuple):
 
         Raises StylegateError if the entry is gone.
         """
-        value = self.cache.get(key)
+        value = self.cache.read_arrays_of_key(key)
         if value is None:
             raise StylegateError(
                 "the cache has lost an entry that training needs", next_step="run the same command again."
@@ -106,11 +106,11 @@ def encode_training_set(
     """
     cache, items, brand = ArrayCache(), brand_set.splits["train"], brand_set.brand
     sizes = [pictures.upright_size_of(item.unchanged_file_bytes()) for item in items]
-    views = buckets.training_views(sizes, resolutions, models.multiple, settings.buckets)
+    views = buckets.pictures_at_training_sizes(sizes, resolutions, models.multiple, settings.buckets)
     wordings = [
         [
             brand.prompt_with_trigger(batches.shuffled_caption(text, n, settings.seed))
-            for text in item.captions()
+            for text in item.all_captions_of_picture()
             for n in range(num_caption_wordings(settings))
         ]
         for item in items
@@ -119,7 +119,7 @@ def encode_training_set(
 
     dtype = str(next(p.dtype for p in models.denoiser.parameters() if not p.requires_grad))
 
-    def latent_key(view: TrainingView) -> str:
+    def latent_key(view: PictureAtTrainingSize) -> str:
         item = items[view.item]
         kept = ["alpha"] if models.draws_alpha and brand.alpha == "keep" else []
         return files.canonical_sha256(
@@ -134,7 +134,9 @@ def encode_training_set(
         out = []
         for view in (to_encode[my_keys[i]] for i in chosen):  # one by one: shapes differ, neighbours never move a bit
             pixels = autoencoder_input_pixels(items[view.item], brand, models.draws_alpha, view.width, view.height)
-            mean, deviation = (t[0].float().cpu().numpy() for t in family.latent_mean_and_deviation(models, pixels))
+            mean, deviation = (
+                t[0].float().cpu().numpy() for t in family.encode_to_latent_mean_and_deviation(models, pixels)
+            )
             if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
                 raise StylegateError(
                     f"the base's autoencoder gives values that are not finite for {items[view.item].file}"

@@ -48,8 +48,13 @@ from stylegate.config import Config, config_as_dict
 from stylegate.configgroups import GenerateConfig
 from train import batches, losses, sharding
 from train.encoded import autoencoder_input_pixels
-from train.run import LoadedRun
-from train.weights import copy_lora_weights_to_other_base, lora_at_strength, lora_merged_on_cpu, with_averaged_weights
+from train.run import LiveTrainingRun
+from train.weights import (
+    copy_lora_weights_to_other_base,
+    merging_lora_on_cpu_temporarily,
+    setting_lora_strength_temporarily,
+    with_averaged_weights,
+)
 
 FINAL = "handed-out"  # folder in samples/ of the pictures of what is handed out
 SHOWN = 4  # rows of the grid
@@ -69,7 +74,7 @@ class Evaluator:
     evaluation is that of what is handed out: its pictures have as many steps as those of `generate`.
     """
 
-    def __init__(self, run: LoadedRun, average: Sequence[Tensor], final: bool = False):
+    def __init__(self, run: LiveTrainingRun, average: Sequence[Tensor], final: bool = False):
         self.run, self.average, self.final = run, average, final
         self.drawn_with = run.config.generate if final else preview_settings(run.config)
         self.samples: Path = run.directory / "samples"
@@ -145,8 +150,8 @@ class Evaluator:
             weights.enter_context(with_averaged_weights(self.run.adapted, self.average))
             copy_lora_weights_to_other_base(self.run.adapted, self.run.drawing_adapted)
             for adapted in {id(a): a for a in (self.run.adapted, self.run.drawing_adapted)}.values():
-                weights.enter_context(lora_at_strength(adapted, lora_strength if step else 0.0))
-                weights.enter_context(lora_merged_on_cpu(adapted))
+                weights.enter_context(setting_lora_strength_temporarily(adapted, lora_strength if step else 0.0))
+                weights.enter_context(merging_lora_on_cpu_temporarily(adapted))
             self.draw_missing_samples(folder, lora_strength)
             each = (
                 validation_losses_by_noise_level(self.run, self.latents)
@@ -215,9 +220,9 @@ class Evaluator:
         """Measure and judge the pictures in `folder`. Returns the content of result.json but for step, strength, loss
         and time: verdicts, style with and without the trigger phrase, drift, distance to the nearest training picture.
         """
-        references = self.embeddings(self.references)
+        references = self.embed_pictures(self.references)
         bare, base, now = (
-            self.embeddings([(path.name, path) for path in pictures.find_pictures(place)])
+            self.embed_pictures([(path.name, path) for path in pictures.find_pictures(place)])
             for place in (folder / "without", self.base_folder / "unrelated", folder / "unrelated")
         )
         enough = len(references) >= MIN_REFERENCES
@@ -239,7 +244,7 @@ class Evaluator:
         }
         if enough:
             judged = self.judge_with_gate(folder)
-            found |= self.verdict_fields_of_result(judged)
+            found |= self.verdicts_as_result_json_fields(judged)
             own = style.leave_one_out(references)
             table = {name: [row[name] for row in judged.scores.rows] for name in ("file", "style", "novelty")}
             found |= {
@@ -263,14 +268,14 @@ class Evaluator:
         write_verdicts_and_gate_record(judged)
         return judged
 
-    def verdict_fields_of_result(self, judged: JudgedLot) -> dict[str, Any]:
+    def verdicts_as_result_json_fields(self, judged: JudgedLot) -> dict[str, Any]:
         """The fields of result.json with one value a prompt: `verdicts`, and `passed` or, with a calibrated policy,
         `undecided`; and `why`, the gate's reason.
         """
         by_file = {row.file: row for row in judged.verdicts}
         each = [by_file[f"{i}.png"] for i in range(len(self.items))]
         found = {"verdicts": [row.verdict for row in each], "why": judged.outcome.why}
-        if not self.policy.calibrated_score:
+        if not self.policy.calibrated_score_name:
             return found | {"passed": [row.verdict == "accept" for row in each]}
         return found | {"undecided": [any(reason.check == NOT_ASKED for reason in row.reasons) for row in each]}
 
@@ -279,7 +284,7 @@ class Evaluator:
         """The encoder that judges, loaded at the first use."""
         return encoding.load_encoder(encodername.encoder_name(self.run.config), self.run.accelerator.device)
 
-    def embeddings(self, named: list[tuple[str, Path]]) -> NDArray[np.float32]:
+    def embed_pictures(self, named: list[tuple[str, Path]]) -> NDArray[np.float32]:
         """Unit vectors [pictures, width] of the encoder, of pictures that are given as (name, path)."""
         ground, size = self.run.brand_set.brand.background, self.run.config.score.batch_size
         return cached_features_of_files(named, sha256_by_name(named), self.encoder, ground, size, "")[0].embeddings
@@ -290,7 +295,7 @@ class Evaluator:
         titles = [f"step {step}" if step else "base" for step in columns]
         shown = self.prompts["with"][:SHOWN]
         rows = [(p, [picture_or_blank(c / "with" / f"{i}.png") for c in columns.values()]) for i, p in enumerate(shown)]
-        grid = sheets.picture_table(titles, rows)
+        grid = sheets.draw_picture_grid_with_captions(titles, rows)
         files.write_atomically(self.samples / "grid.png", pictures.png_bytes(grid))
         return grid
 
@@ -322,7 +327,7 @@ def preview_settings(config: Config) -> GenerateConfig:
     return replace(config.generate, num_inference_steps=steps)
 
 
-def validation_losses_by_noise_level(run: LoadedRun, latents: dict[int, Tensor]) -> dict[str, float]:
+def validation_losses_by_noise_level(run: LiveTrainingRun, latents: dict[int, Tensor]) -> dict[str, float]:
     """Mean loss on the first pictures of validation/, as many as are drawn, at fixed noise, by noise level: "0.1" is a
     tenth of the schedule.
 
@@ -339,7 +344,7 @@ def validation_losses_by_noise_level(run: LoadedRun, latents: dict[int, Tensor])
             i = own or 0
             if i not in latents:
                 pixels = autoencoder_input_pixels(items[i], brand, models.draws_alpha, resolution, resolution)
-                latents[i] = family.latent_mean_and_deviation(models, pixels)[0].float().to(device)
+                latents[i] = family.encode_to_latent_mean_and_deviation(models, pixels)[0].float().to(device)
             clean = latents[i].expand(len(LEVELS), -1, -1, -1)
             noise = torch.randn(clean.shape, generator=batches.seeded_generator(i, batches.EVALUATION)).to(device)
             levels = torch.tensor([int(share * len(schedule.signal)) for share in LEVELS], device=device)

@@ -32,7 +32,7 @@ from stylegate.rundirectory import run_directory_name
 from train import loop
 
 
-def experiment(config: Config) -> int:
+def run_experiment(config: Config) -> int:
     """Train, plan, draw, judge and export. Returns the exit code of training if that stopped, else that of the gate and
     the export.
 
@@ -101,7 +101,7 @@ def add_seconds_to_cost_file(folder: Path, seconds: dict[str, float]) -> None:
 def print_and_track_results(config: Config, judged: JudgedLot) -> None:
     """Send the results of the experiment to the tracker; print their table and the path of the report."""
     lot, counts = judged.lot, judged.outcome.counts
-    before, after, real = mean_style_scores(config, lot)
+    before, after, real = mean_style_of_base_batch_references(config, lot)
     mirror_to_wandb(config, judged, {"style/base": before, "style/lora": after, "style/references": real})
     seconds = cost.read_compute_seconds_by_stage(lot.out)
     total = sum(seconds.values())
@@ -117,7 +117,7 @@ def print_and_track_results(config: Config, judged: JudgedLot) -> None:
     print(f"report: {files.display_path(lot.out / 'report' / 'index.html')}")
 
 
-def mean_style_scores(config: Config, lot: Lot) -> tuple[float, float, float]:
+def mean_style_of_base_batch_references(config: Config, lot: Lot) -> tuple[float, float, float]:
     """The mean style score of the base's pictures, of the batch, and of the references (leave-one-out), in this order;
     NaN for all three if there are too few references, or no pictures of the base.
     """

@@ -32,9 +32,9 @@ from train import dryrun, optimizers, page, release, select, sharding, state
 from train.choose import choose_checkpoint_and_lora_strength, read_final_evaluation_result
 from train.evaluate import Evaluator
 from train.prepare import prepare_training_run
-from train.run import PATIENCE, LoadedRun
-from train.stats import StepStats, install_cache_read_timer
-from train.step import training_pass_losses, training_picture_names_of_step
+from train.run import PATIENCE, LiveTrainingRun
+from train.stats import StepStatsWriter, install_cache_read_timer
+from train.step import losses_of_microbatch, training_picture_names_of_step
 
 FLUSH_EVERY = 10  # steps; reading a loss waits for the device, so it is done seldom
 
@@ -125,7 +125,7 @@ def train(config: Config) -> int:
         dynamo_backend="no",
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
-    sharding.require_several_processes(config, accelerator)
+    sharding.require_several_processes_if_sharded(config, accelerator)
     main = accelerator.is_main_process
     directory = files.RUNS / run_directory_name(config)
     with (
@@ -153,7 +153,7 @@ def train(config: Config) -> int:
         tracker.record_input_artifact(f"brand-{brand_set.brand.name}", "brand-set", [brand_set.folder], data)
         if config.draw_base:
             for key in ("base", "draw_base"):
-                name = release.base_name_without_path(getattr(config, key))
+                name = release.base_name_for_publication(getattr(config, key))
                 tracker.record_input_artifact(f"base-{name}", "base", [], {"sha256": run.facts[key]})
         evaluation = Evaluator(run, average)
         with explain_out_of_memory(device):
@@ -165,7 +165,7 @@ def train(config: Config) -> int:
                 f"The run was stopped (SIGTERM) and saved at step {done}.\nNext: the same command goes on from there."
             )
             page.write_run_page(run.directory)
-            tracker.finish()
+            tracker.finish_tracking()
         elif main:
             write_lora_and_print_results(run, selection, tracker)
         # The signal may also come while samples are drawn.
@@ -175,7 +175,7 @@ def train(config: Config) -> int:
 
 
 def train_steps(
-    run: LoadedRun,
+    run: LiveTrainingRun,
     optimizer: torch.optim.Optimizer,
     average: list[Tensor],
     evaluation: Evaluator,
@@ -190,7 +190,7 @@ def train_steps(
     """
     settings, accelerator, main = run.config.train, run.accelerator, run.accelerator.is_main_process
     parameters = optimizer.param_groups[0]["params"]
-    base, sharded = run.models.denoiser, sharding.is_sharded(run.models.denoiser)
+    base, sharded = run.models.denoiser, sharding.is_sharded_among_processes(run.models.denoiser)
     denoiser: Any = base if sharded else accelerator.prepare_model(base)
     averaged_by_ddp = set() if sharded else {id(parameter) for parameter in base.parameters()}
     not_averaged = [p for p in parameters if id(p) not in averaged_by_ddp]  # of text encoders and of a sharded base
@@ -204,7 +204,7 @@ def train_steps(
         (lambda step, rank: training_picture_names_of_step(run, step - 1, rank)),
         install_cache_read_timer(run),
     )
-    stats = StepStats(run.directory, accelerator, tracker, first, pictures_at, timed)
+    stats = StepStatsWriter(run.directory, accelerator, tracker, first, pictures_at, timed)
     if main and stats.send_missing_to_tracker(evaluation.finished_results()):
         tracker.log_picture("samples", evaluation.write_sample_grid(), step=first)
     renewal = page.PageRenewal(run.directory)
@@ -220,7 +220,7 @@ def train_steps(
             for part in range(settings.accumulation):
                 last_pass = part == settings.accumulation - 1
                 with nullcontext() if last_pass else accelerator.no_sync(denoiser):
-                    each, measures = training_pass_losses(run, denoiser, step * settings.accumulation + part)
+                    each, measures = losses_of_microbatch(run, denoiser, step * settings.accumulation + part)
                     accelerator.backward(each.mean() / settings.accumulation)
                 each_loss.append(each.detach())
                 measured.append(measures)
@@ -234,7 +234,7 @@ def train_steps(
 
             done = step + 1
             joined = {name: torch.cat([measures[name] for measures in measured]) for name in measured[0]}
-            stats.add(done, torch.cat(each_loss), norm, optimizer.param_groups[0]["lr"], joined)
+            stats.collect_step_values(done, torch.cat(each_loss), norm, optimizer.param_groups[0]["lr"], joined)
             last, due = done == settings.max_steps, done % settings.evaluate_every == 0
             save = last or due or done % settings.checkpoint_every == 0
             together = save or len(stats.rows) == FLUSH_EVERY  # where several processes wait for each other anyway
@@ -244,7 +244,7 @@ def train_steps(
                 else False
             )
             if together or stop:
-                tick(len(stats.rows), f"loss {stats.flush(budget.spent):.4f}")
+                tick(len(stats.rows), f"loss {stats.write_collected_steps(budget.spent):.4f}")
                 if main:
                     renewal.write_page_if_due()
             if main and (save or stop):
@@ -261,14 +261,14 @@ def train_steps(
                         page.write_run_page(run.directory)
                 if main and (result := evaluation.read_evaluation_result_or_none(done)):
                     grid = evaluation.write_sample_grid()
-                    if done > tracker.highest_value_sent(EVALUATED):
+                    if done > tracker.highest_value_wandb_had_at_start(EVALUATED):
                         share = {"evaluation/share": budget.share_of_time_spent_evaluating()}
-                        tracker.log(select.tracked_evaluation_values(result) | share, step=done)
+                        tracker.log_values(select.tracked_evaluation_values(result) | share, step=done)
                         tracker.log_picture("samples", grid, step=done)
     return max(first, settings.max_steps)
 
 
-def write_lora_and_print_results(run: LoadedRun, selection: dict[str, Any], tracker: Tracker) -> None:
+def write_lora_and_print_results(run: LiveTrainingRun, selection: dict[str, Any], tracker: Tracker) -> None:
     """Write the LoRA files of a finished run and tell the tracker about them. Print where they are, and what to do if
     few pictures pass the gate. `selection` is the content of selection.json.
     """
@@ -276,8 +276,8 @@ def write_lora_and_print_results(run: LoadedRun, selection: dict[str, Any], trac
         run.config, run.directory, run.models, run.adapted, run.family, run.brand_set, run.facts, selection
     )
     tracker.set_summary_values({"chosen/step": selection["step"], "chosen/strength": selection["scale"]})
-    tracker.log_artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256(lora)})
-    tracker.finish()
+    tracker.log_artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": files.sha256_of_file(lora)})
+    tracker.finish_tracking()
     if selection["checkpoints"]:
         passing = ""
         if interval := selection["interval"]:

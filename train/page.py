@@ -16,7 +16,7 @@ from stylegate.charts import page_template
 from stylegate.config import Config, config_as_dict
 from stylegate.words import duration_in_words
 from train import panels, record, select
-from train.record import RunRecord
+from train.record import RunDirectoryContents
 
 RENEWED_EVERY_S = 15.0  # at most so often while it trains; the evaluations write it too
 FIRST = 6  # prompts that are shown at once; the others unfold
@@ -51,9 +51,9 @@ def record_prompts_and_git_commit(directory: Path, first_step: int, prompts: dic
 
     `prompts` are lists by kind (a key of KINDS).
     """
-    before = record.read_run_record(directory)
+    before = record.read_run_directory_contents(directory)
     code, now = before.origin.get("code", []), checkout.git_commit_and_clean_flag()
-    if first_step < before.config.get("train.max_steps", 0):
+    if first_step < before.config_by_dotted_key.get("train.max_steps", 0):
         code = [entry for entry in code if entry["from_step"] < first_step]
         if not code or {k: v for k, v in code[-1].items() if k != "from_step"} != now:
             code.append({"from_step": first_step, **now})
@@ -68,14 +68,14 @@ def page_path(directory: Path) -> Path:
 
 def write_run_page(directory: Path) -> Path:
     """Write the page of the run in `directory` from the files that exist. Returns the page's path."""
-    run = record.read_run_record(directory)
+    run = record.read_run_directory_contents(directory)
     path = page_path(directory)
     chosen = run.selection.get("step")
     content = page_template(Path(__file__).parent, "page.html.j2").render(
         title=directory.name,
         subtitle=run_subtitle(run),
         figures=headline_numbers(run),
-        notes=page_notes(run),
+        notes=notes_on_run_shortcomings(run),
         scores=panels.evaluation_charts(run, chosen),
         checkpoints=checkpoint_rows(run, chosen),
         strengths=lora_strength_rows(run),
@@ -83,9 +83,9 @@ def write_run_page(directory: Path) -> Path:
         choice=reason_for_chosen_step_in_words(run),
         grids=[grid for kind in KINDS if (grid := sample_grid_for_page_template(run, kind, chosen))],
         progress=panels.progress_panels(run, chosen),
-        facts=run_facts(run),
-        changed=changed_config_values(run.config),
-        loras=lora_downloads_of(directory),
+        facts=provenance_rows_of_run(run),
+        changed=config_values_unlike_defaults(run.config_by_dotted_key),
+        loras=lora_file_links_for_page(directory),
         rendering=css_image_rendering(run),
         show=three_decimals,
     )
@@ -93,28 +93,32 @@ def write_run_page(directory: Path) -> Path:
     return path
 
 
-def run_subtitle(run: RunRecord) -> str:
+def run_subtitle(run: RunDirectoryContents) -> str:
     """A sentence on the run: its brand, its base, and how many steps are done."""
-    brand, base = (config_value_without_folders(run.config.get(key)) for key in ("brand", "base"))
-    if (total := run.config.get("train.max_steps")) is None:
+    brand, base = (config_value_without_folders(run.config_by_dotted_key.get(key)) for key in ("brand", "base"))
+    if (total := run.config_by_dotted_key.get("train.max_steps")) is None:
         return "A run whose record cannot be read."
     done = f"{run.num_steps_trained} of {total} steps"
-    how = ", that learned from preferences" if run.config.get("preferences") else ""
-    draws = f", drawn on {config_value_without_folders(run.config['draw_base'])}" if run.config.get("draw_base") else ""
+    how = ", that learned from preferences" if run.config_by_dotted_key.get("preferences") else ""
+    draws = (
+        f", drawn on {config_value_without_folders(run.config_by_dotted_key['draw_base'])}"
+        if run.config_by_dotted_key.get("draw_base")
+        else ""
+    )
     return f"A LoRA for the brand {brand} on the base {base}{draws}{how}, {done}" + (
         ", finished." if is_finished(run) else "."
     )
 
 
-def is_finished(run: RunRecord) -> bool:
+def is_finished(run: RunDirectoryContents) -> bool:
     """Whether the run has done all its steps and chosen a checkpoint."""
-    return bool(run.selection) and run.num_steps_trained >= run.config.get("train.max_steps", 0)
+    return bool(run.selection) and run.num_steps_trained >= run.config_by_dotted_key.get("train.max_steps", 0)
 
 
-def page_notes(run: RunRecord) -> list[str]:
+def notes_on_run_shortcomings(run: RunDirectoryContents) -> list[str]:
     """Sentences on what is missing, unfinished or damaged in the run."""
     found = []
-    if run.config and not is_finished(run):
+    if run.config_by_dotted_key and not is_finished(run):
         found.append("Not finished: the run is at work or was stopped. The same command goes on from the last state.")
         if run.selection:
             found.append("The chosen step and the files below are those of an earlier, shorter training of this run.")
@@ -125,7 +129,7 @@ def page_notes(run: RunRecord) -> list[str]:
         why = select.check_counts_in_words(counts)
         helps = select.remedies_in_words(counts)
         found.append(f"No picture passed the gate. Held back at the last evaluation by: {why}. {helps}".rstrip())
-    every = run.config.get("train.evaluate_every", 0)
+    every = run.config_by_dotted_key.get("train.evaluate_every", 0)
     due = range(every, run.num_steps_trained + 1, every) if run.results and every else []
     if left := [str(step) for step in due if step not in run.results]:
         found.append(f"These steps were not evaluated, to keep to train.evaluation_share: {', '.join(left)}.")
@@ -134,15 +138,15 @@ def page_notes(run: RunRecord) -> list[str]:
     return found + run.problems
 
 
-def none_passed(run: RunRecord) -> bool:
+def none_passed(run: RunDirectoryContents) -> bool:
     """Whether the gate accepted no picture at any step; False where a calibrated policy leaves all undecided."""
     judged = [result["passed"] for result in run.results.values() if result.get("passed") is not None]
     return bool(judged) and not any(map(any, judged))
 
 
-def headline_numbers(run: RunRecord) -> list[tuple[str, str]]:
+def headline_numbers(run: RunDirectoryContents) -> list[tuple[str, str]]:
     """The numbers at the top of the page as text: (number, what it is)."""
-    found = [(str(run.num_steps_trained), f"of {run.config.get('train.max_steps', '?')} steps")]
+    found = [(str(run.num_steps_trained), f"of {run.config_by_dotted_key.get('train.max_steps', '?')} steps")]
     step = run.selection.get("step", max(run.results, default=0))
     result = run.results.get(step, {})
     if (rate := run.selection.get("pass_rate")) is not None:
@@ -165,7 +169,7 @@ def headline_numbers(run: RunRecord) -> list[tuple[str, str]]:
     return found
 
 
-def lora_strength_rows(run: RunRecord) -> list[dict[str, Any]]:
+def lora_strength_rows(run: RunDirectoryContents) -> list[dict[str, Any]]:
     """A row for each strength of the LoRA that was tried on the chosen checkpoint: its entry in selection.json, and
     `rate`, the pass rate in words, or None.
     """
@@ -188,7 +192,7 @@ def pass_rate_and_interval_in_words(passed: list[bool] | None) -> str | None:
     return f"{sum(passed) / len(passed):.0%} [{low:.0%}, {high:.0%}]"
 
 
-def reason_for_chosen_step_in_words(run: RunRecord) -> str:
+def reason_for_chosen_step_in_words(run: RunDirectoryContents) -> str:
     """Sentences on why the step was chosen and, where what is handed out was drawn anew, that the pictures of the table
     are previews of fewer denoising steps; "" where nothing was chosen by its pictures.
     """
@@ -196,13 +200,16 @@ def reason_for_chosen_step_in_words(run: RunRecord) -> str:
         return ""
     said = f" Step {run.selection['step']} is chosen: {select.reason_for_choice_in_words(found)}."
     if run.handed_out:
-        previews, drawn = run.selection.get("preview_steps"), run.config.get("generate.num_inference_steps")
+        previews, drawn = (
+            run.selection.get("preview_steps"),
+            run.config_by_dotted_key.get("generate.num_inference_steps"),
+        )
         said += f" The pictures of this table are previews of {previews} denoising steps; the rate at the top is that"
         said += f" of pictures in {drawn} steps, as generate draws them."
     return said
 
 
-def checkpoint_rows(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
+def checkpoint_rows(run: RunDirectoryContents, chosen: int | None) -> list[dict[str, Any]]:
     """A row for each evaluated step: its pass rate in words, what held pictures back, and its scores. `chosen` is the
     step that is handed out.
     """
@@ -225,7 +232,7 @@ def checkpoint_rows(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
     return rows
 
 
-def sample_grid_for_page_template(run: RunRecord, kind: str, chosen: int | None) -> dict[str, Any] | None:
+def sample_grid_for_page_template(run: RunDirectoryContents, kind: str, chosen: int | None) -> dict[str, Any] | None:
     """The pictures of one kind (a key of KINDS) as the template shows them, a row for each prompt and a column for each
     step; None if none was drawn.
     """
@@ -254,7 +261,7 @@ def sample_grid_for_page_template(run: RunRecord, kind: str, chosen: int | None)
     return {"title": KINDS[kind], "columns": len(columns), "rows": open_rows, "more": rows[len(open_rows) :]}
 
 
-def css_image_rendering(run: RunRecord) -> str:
+def css_image_rendering(run: RunDirectoryContents) -> str:
     """The value of the page's CSS property image-rendering: "pixelated" if pictures are small, so that they are
     enlarged without smoothing, else "auto".
     """
@@ -264,7 +271,7 @@ def css_image_rendering(run: RunRecord) -> str:
     return "auto"
 
 
-def run_facts(run: RunRecord) -> list[tuple[str, str]]:
+def provenance_rows_of_run(run: RunDirectoryContents) -> list[tuple[str, str]]:
     """What the run was made from, as (name, value): digests, code, precision, threads, versions. No path
     and no time.
     """
@@ -286,7 +293,7 @@ def run_facts(run: RunRecord) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if value]
 
 
-def changed_config_values(config: dict[str, Any]) -> list[tuple[str, str, str]]:
+def config_values_unlike_defaults(config: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The config values that differ from the defaults: (key, value, default)."""
     defaults = record.flat_config(config_as_dict(Config()))
     return [
@@ -303,11 +310,11 @@ def config_value_without_folders(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def lora_downloads_of(directory: Path) -> list[dict[str, str]]:
+def lora_file_links_for_page(directory: Path) -> list[dict[str, str]]:
     """The LoRA files that the run has handed out: a mapping with href, name, size and sha256 for each."""
     return [
         {"href": quote(f"lora/{p.name}"), "name": p.name, "size": f"{p.stat().st_size / 1e6:.1f} MB"}
-        | {"sha256": files.sha256(p)}
+        | {"sha256": files.sha256_of_file(p)}
         for p in sorted((directory / "lora").glob("*.safetensors"))
     ]
 

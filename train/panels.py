@@ -8,12 +8,12 @@ from scipy.stats import t
 
 from stylegate.charts import ChartLine, chart_by_step, smoothed_points
 from train import select
-from train.record import RunRecord
+from train.record import RunDirectoryContents
 
 KNOWN = {"step", "loss", "grad_norm", "learning_rate"}  # columns of stats.jsonl that have a plot of their own
 
 
-def evaluation_charts(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
+def evaluation_charts(run: RunDirectoryContents, chosen: int | None) -> list[dict[str, Any]]:
     """Charts of what evaluations measured, by step, each as a `chart_with_title_and_legend`; step 0 is the base.
     `chosen` is the step that is handed out.
     """
@@ -49,7 +49,7 @@ def evaluation_charts(run: RunRecord, chosen: int | None) -> list[dict[str, Any]
     return charts
 
 
-def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
+def progress_panels(run: RunDirectoryContents, chosen: int | None) -> list[dict[str, Any]]:
     """The charts of a run's page on how training went, by step: losses, learning rate, gradient norm, steps a second,
     share of time, memory. Each is a dict with title, sentence, SVG and legend; a chart without data is left out.
     `chosen` is the step of the chosen checkpoint, which is marked.
@@ -78,7 +78,7 @@ def progress_panels(run: RunRecord, chosen: int | None) -> list[dict[str, Any]]:
         log=True,
     )
     add_chart_by_step("Learning rate", "After warm-up and schedule.", [ChartLine(points_of_column("learning_rate"))])
-    norm, limit = points_of_column("grad_norm"), run.config.get("train.max_grad_norm")
+    norm, limit = points_of_column("grad_norm"), run.config_by_dotted_key.get("train.max_grad_norm")
     above = limit is not None and any(value > limit for _, value in norm)
     says = f"Before clipping to {limit:g}" + (", the dotted line." if above else ".") if limit is not None else ""
     both = [ChartLine(norm, faint=True, colour="reference"), ChartLine(smoothed_points(norm))]
@@ -113,13 +113,13 @@ def chart_with_title_and_legend(
     return {"title": title, "says": says, "svg": chart_by_step(lines, steps, **how), "legend": legend}
 
 
-def evaluation_points_by_step(run: RunRecord, key: str) -> list[tuple[float, float]]:
+def evaluation_points_by_step(run: RunDirectoryContents, key: str) -> list[tuple[float, float]]:
     """(step, value) of one number of result.json, for each evaluation that has it."""
     found = [(step, run.results[step].get(key)) for step in sorted(run.results)]
     return [(step, value) for step, value in found if value is not None]
 
 
-def loss_lines_by_noise_level(run: RunRecord) -> list[ChartLine]:
+def loss_lines_by_noise_level(run: RunDirectoryContents) -> list[ChartLine]:
     """A line of the evaluation loss by step for each noise level, a share of the schedule, where evaluations recorded
     it.
     """
@@ -137,7 +137,7 @@ def loss_lines_by_noise_level(run: RunRecord) -> list[ChartLine]:
     ]
 
 
-def evaluation_time_share_by_step(run: RunRecord) -> list[tuple[float, float]]:
+def evaluation_time_share_by_step(run: RunDirectoryContents) -> list[tuple[float, float]]:
     """(step, share of the time so far that evaluations have cost) at each evaluation after step 0; empty where not
     every step was timed.
     """

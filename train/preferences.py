@@ -48,11 +48,11 @@ def training_pictures_of_run(config: Config, brand_set: BrandSet) -> RunTraining
     found = read_preference_set(config.preferences)
     remarks = require_pairs_of_brand(found, brand_set)
     start = starting_lora_path(config.objective.start, found)
-    digest = lorafile.digest(start) if start else None
+    digest = lorafile.lora_file_digest(start) if start else None
     if digest != found.record.lora_sha256:
         remarks.append("training begins with another LoRA than the one that drew the pairs (objective.start)")
     facts = {"preferences": found.record.sha256, "start": digest}
-    return RunTrainingPictures(found.pictures(), facts, remarks, start, found.record.base_sha256)
+    return RunTrainingPictures(found.chosen_then_rejected_pictures(), facts, remarks, start, found.record.base_sha256)
 
 
 def starting_lora_path(named: str | None, found: PreferenceSet) -> Path | None:
@@ -69,7 +69,7 @@ def starting_lora_path(named: str | None, found: PreferenceSet) -> Path | None:
         lorafile.load_tensors_and_metadata(path)
         return path
     for path in sorted((files.RUNS / (found.record.run or "") / "lora").glob("*.safetensors")):
-        if files.sha256(path) == found.record.lora_sha256:
+        if files.sha256_of_file(path) == found.record.lora_sha256:
             return path
     where = f"checkpoints/{found.record.run}/lora/" if found.record.run else "a file that its batch was told"
     raise ModelError(

@@ -15,18 +15,18 @@ from torch import nn
 from stylegate import __version__, brandcheck, brandset, buckets, files, hardware, licence, pictures, sample
 from stylegate.brandset import Brand
 from stylegate.config import Config, config_as_dict
-from stylegate.configgroups import lora_alpha
+from stylegate.configgroups import configured_lora_alpha_or_rank
 from stylegate.errors import SurroundingsError
 from stylegate.families import FAMILIES, Family, LoadedBaseModel, pairing, pipelines
 from stylegate.words import counted
 from train import batches, encoded, sharding, state
 from train.preferences import load_starting_lora, training_pictures_of_run
-from train.run import PATIENCE, LoadedRun
+from train.run import PATIENCE, LiveTrainingRun
 
 DISK_PATIENCE_S = 90.0  # a network disk may show a new file to other machines a minute later
 
 
-def prepare_training_run(config: Config, directory: Path, accelerator: Accelerator) -> LoadedRun:
+def prepare_training_run(config: Config, directory: Path, accelerator: Accelerator) -> LiveTrainingRun:
     """Check and encode the data, load the base, attach the LoRA, write run.json. Returns the run.
 
     Raises DataError, ModelError or ConfigError for what is wrong with brand set, base or config, and ConfigError if the
@@ -37,9 +37,9 @@ def prepare_training_run(config: Config, directory: Path, accelerator: Accelerat
     learned = training_pictures_of_run(config, brand_set)
     licence.require_licence_agreement(config, family.base_folder(config.base))
     if config.draw_base:
-        pairing.require_lora_fits_draw_base(family, config.base, config.draw_base)
+        pairing.require_bases_of_same_architecture(family, config.base, config.draw_base)
         licence.require_licence_agreement(config, family.base_folder(config.draw_base), "draw_base")
-    device, precision = accelerator.device, hardware.precision_of(config.hardware)
+    device, precision = accelerator.device, hardware.choose_fp32_or_bf16(config.hardware)
     models = load_base_model(config, config.base, brand_set.brand, precision, device)
     sample.require_size_multiples(config, models.multiple)
     learned.require_pairs_drawn_with_base(models.sha256)
@@ -64,7 +64,7 @@ def prepare_training_run(config: Config, directory: Path, accelerator: Accelerat
         drawing_adapted = add_lora(drawing, family, config)
         move_or_shard_denoiser(drawing, config, device)
     pairs = config.preferences is not None
-    run = LoadedRun(
+    run = LiveTrainingRun(
         config=config,
         directory=directory,
         brand_set=brand_set,
@@ -78,7 +78,11 @@ def prepare_training_run(config: Config, directory: Path, accelerator: Accelerat
         data=data,
         buckets=buckets.view_indices_by_bucket(data.views[: len(data.views) // (2 if pairs else 1)]),
         precision=precision,
-        facts={"data": brand_set.digest(), "base": models.sha256, "processes": accelerator.num_processes}
+        facts={
+            "data": brand_set.sha256_of_training_content(),
+            "base": models.sha256,
+            "processes": accelerator.num_processes,
+        }
         | ({"draw_base": drawing.sha256} if config.draw_base else {})
         | learned.facts,
         reference=load_starting_lora(adapted, learned.start) if pairs else [],
@@ -96,14 +100,14 @@ def prepare_training_run(config: Config, directory: Path, accelerator: Accelerat
         files.write_json(directory / "run.json", record)
         print(f"run: {files.display_path(directory)}")
         remarks = findings.all_remarks() + brandcheck.remarks_on_long_captions(brand_set, config)
-        for remark in remarks + learned.remarks + run_remarks(run, resolutions):
+        for remark in remarks + learned.remarks + remarks_on_base_and_picture_sizes(run, resolutions):
             print(f"note: {remark}")
     accelerator.wait_for_everyone()
     require_common_disk(run)
     return run
 
 
-def require_common_disk(run: LoadedRun) -> None:
+def require_common_disk(run: LiveTrainingRun) -> None:
     """Raise SurroundingsError, on all processes, if one of them does not see what the others have written: run.json,
     and an encoded picture of each.
     """
@@ -111,7 +115,10 @@ def require_common_disk(run: LoadedRun) -> None:
     until = time.monotonic() + DISK_PATIENCE_S
     while not record.exists() and time.monotonic() < until:
         time.sleep(0.5)
-    missing = [record.exists(), None not in run.data.cache.get_all(keys[: run.accelerator.num_processes])].count(False)
+    missing = [
+        record.exists(),
+        None not in run.data.cache.read_arrays_of_keys(keys[: run.accelerator.num_processes]),
+    ].count(False)
     blind = torch.tensor(float(missing > 0), device=run.accelerator.device)
     if num_blind := int(run.accelerator.reduce(blind, "sum")):  # type: ignore[arg-type]
         raise SurroundingsError(
@@ -142,7 +149,7 @@ def move_or_shard_denoiser(models: LoadedBaseModel, config: Config, device: torc
         models.denoiser.to(device)
 
 
-def run_remarks(run: LoadedRun, resolutions: list[int]) -> list[str]:
+def remarks_on_base_and_picture_sizes(run: LiveTrainingRun, resolutions: list[int]) -> list[str]:
     """Sentences on base, sizes and buckets that a person should know before the first step."""
     settings = run.config.train
     largest, found = max(min(pictures.upright_size_of(item.unchanged_file_bytes())) for item in run.learned), []
@@ -181,7 +188,7 @@ def add_lora(models: LoadedBaseModel, family: Family, config: Config) -> nn.Modu
             part = getattr(models.pipeline, component)
             adapter = LoraConfig(
                 r=config.lora.rank,
-                lora_alpha=lora_alpha(config.lora),  # type: ignore[arg-type]
+                lora_alpha=configured_lora_alpha_or_rank(config.lora),  # type: ignore[arg-type]
                 use_rslora=config.lora.rslora,
                 use_dora=config.lora.dora,
                 init_lora_weights="gaussian",
@@ -204,7 +211,7 @@ def recompute_dora_magnitudes_in_fp32(part: nn.Module) -> None:
             vector.weight.data.copy_(weight.float().flatten(1).norm(dim=1).reshape(vector.weight.shape))
 
 
-def set_threads_and_compilation(run: LoadedRun) -> None:
+def set_threads_and_compilation(run: LiveTrainingRun) -> None:
     """Set CPU threads, gradient checkpointing and compilation, and add to `run.facts` those settings that change bits.
 
     The number of threads is the configured one, else the one that the run began with, else torch's own choice on the

@@ -15,7 +15,7 @@ ORIGIN = "origin.json"  # what no other file records: the prompts that are drawn
 
 
 @dataclass(kw_only=True, slots=True)
-class RunRecord:
+class RunDirectoryContents:
     """The content of the files in a run's directory; the run's page and the tables of runs are made from it."""
 
     directory: Path
@@ -31,7 +31,7 @@ class RunRecord:
     problems: list[str] = field(default_factory=list)
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config_by_dotted_key(self) -> dict[str, Any]:
         """The run's configuration as a mapping of dotted key to value; {} if run.json is missing or damaged."""
         return flat_config(self.run.get("config", {}))
 
@@ -50,9 +50,9 @@ class RunRecord:
         return sum(seconds for step, seconds in self.seconds_of.items() if step <= until)
 
 
-def read_run_record(directory: Path) -> RunRecord:
+def read_run_directory_contents(directory: Path) -> RunDirectoryContents:
     """Read all parts of a run's directory. Raises nothing for missing or damaged parts."""
-    found = RunRecord(directory=directory)
+    found = RunDirectoryContents(directory=directory)
 
     def add_problem(error: DataError) -> None:
         """Record a damaged part, without the path of this machine."""

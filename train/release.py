@@ -18,14 +18,14 @@ from stylegate import adapter, files, lorafile, pictures, sample
 from stylegate.adapter import LoraOrDoraLayer
 from stylegate.basename import base_name_for_drawing
 from stylegate.brandset import Brand, BrandSet
-from stylegate.config import Config, run_name
+from stylegate.config import Config, run_or_batch_name
 from stylegate.configgroups import GenerateConfig
 from stylegate.families import Family, LoadedBaseModel
 from stylegate.readers import SMALLEST_WIDTH
 from train.comfyui import ONE_FILE, WorkflowSettings, comfyui_workflow
 from train.evaluate import folder_of_final_or_preview_pictures
-from train.sharding import is_sharded
-from train.weights import lora_at_strength
+from train.sharding import is_sharded_among_processes
+from train.weights import setting_lora_strength_temporarily
 
 SAME_CHANGE = 1e-6  # relative difference of a layer's change, fp32
 THUMBNAIL = 256  # pixels a side at most
@@ -89,7 +89,7 @@ def write_release(
     Returns lora/<name>.safetensors (diffusers) and the file for other programs: lora/<name>.kohya.safetensors (ComfyUI,
     A1111), of a transformer lora/<name>.comfyui.safetensors.
     """
-    brand, name, scale = brand_set.brand, run_name(config), selection["scale"]
+    brand, name, scale = brand_set.brand, run_or_batch_name(config), selection["scale"]
     layers = lorafile.adapters_as_plain_lora_layers(dict(adapted.items()), scale)
     described = family.lora_header_entries_about_base(models) | lora_metadata(config, brand, models, facts)
     if picture := sample_thumbnail(directory, selection, brand.background):
@@ -104,7 +104,7 @@ def write_release(
     front = {
         "library_name": "diffusers",
         "tags": ["lora", "text-to-image"],
-        "base_model": base_name_without_path(base_name_for_drawing(config)),
+        "base_model": base_name_for_publication(base_name_for_drawing(config)),
         "instance_prompt": brand.trigger,
         "license": brand.licence,
     }
@@ -137,7 +137,7 @@ def write_release(
         tensors, alphas = adapter.to_diffusers(written)
         files.write_atomically(partial / path.name, lorafile.published_lora_bytes(tensors, described | alphas))
         files.write_atomically(partial / other.name, lorafile.published_lora_bytes(write_other(written), described))
-        digest = files.sha256(partial / path.name)
+        digest = files.sha256_of_file(partial / path.name)
         files.write_atomically(partial / "README.md", model_card_text(front, lora_sha256=digest, **facts_of_card))
         side = sample.drawing_resolution(config, models)
         if config.family.name in ONE_FILE:
@@ -177,7 +177,7 @@ def lora_metadata(config: Config, brand: Brand, models: LoadedBaseModel, facts: 
     return {
         **({"modelspec.prediction_type": prediction} if prediction in ("epsilon", "v") else {}),
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.title": run_name(config),
+        "modelspec.title": run_or_batch_name(config),
         "modelspec.description": f"The style of {brand.name}, for {bases_in_words(config)}",
         "modelspec.resolution": f"{side}x{side}",
         "modelspec.license": brand.licence,
@@ -208,11 +208,11 @@ def preference_metadata(config: Config, facts: dict) -> dict[str, str]:
 
 def bases_in_words(config: Config) -> str:
     """The name of the base that draws, and of the one that the LoRA was trained on where it is another."""
-    draws = base_name_without_path(base_name_for_drawing(config))
-    return f"{draws}; trained on {base_name_without_path(config.base)}" if config.draw_base else draws
+    draws = base_name_for_publication(base_name_for_drawing(config))
+    return f"{draws}; trained on {base_name_for_publication(config.base)}" if config.draw_base else draws
 
 
-def base_name_without_path(base: str) -> str:
+def base_name_for_publication(base: str) -> str:
     """The name of a base for publication: a shipped name or a hub id; for a path of this machine "a local base"."""
     return "a local base" if files.is_path(base) and Path(base).expanduser().exists() else base
 
@@ -258,10 +258,14 @@ def check_written_lora_files(
             file,
             problems,
         )
-    if models.pipeline.vae.device.type != "cpu" or is_sharded(models.denoiser):  # one process alone draws nothing there
+    if models.pipeline.vae.device.type != "cpu" or is_sharded_among_processes(
+        models.denoiser
+    ):  # one process alone draws nothing there
         return
     few = GenerateConfig(num_inference_steps=2)
-    with lora_at_strength(adapted, scale):  # and then as in the files, so that both pictures round alike
+    with setting_lora_strength_temporarily(
+        adapted, scale
+    ):  # and then as in the files, so that both pictures round alike
         fold_strength_into_matrices(adapted)
         wanted = sample.draw_pictures(models, [prompt], [0], few, side)[0]
     models.pipeline.unload_lora_weights()

@@ -17,7 +17,7 @@ PATIENCE = timedelta(hours=2)  # how long processes wait for one that still enco
 
 
 @dataclass(kw_only=True, slots=True)
-class LoadedRun:
+class LiveTrainingRun:
     """One process's view of the run. All processes hold equal values but for the accelerator's rank and device."""
 
     config: Config

@@ -43,7 +43,7 @@ def require_supported_accelerate_config() -> None:
         )
 
 
-def require_several_processes(config: Config, accelerator: Accelerator) -> None:
+def require_several_processes_if_sharded(config: Config, accelerator: Accelerator) -> None:
     """Raise ConfigError if the base is to be split, and this is the only process."""
     if config.hardware.shard and accelerator.num_processes == 1:
         raise ConfigError(
@@ -73,7 +73,7 @@ def shard_base(denoiser: Any, device: torch.device, patience: timedelta) -> None
         fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
 
 
-def is_sharded(denoiser: nn.Module) -> bool:
+def is_sharded_among_processes(denoiser: nn.Module) -> bool:
     """Whether the weights of a denoiser are split among processes."""
     return isinstance(denoiser, FSDPModule)
 

@@ -20,7 +20,7 @@ from stylegate.tracker import Tracker
 from stylegate.wandbrun import EVALUATED, STEP
 from train import select
 from train.record import CLOCK
-from train.run import LoadedRun
+from train.run import LiveTrainingRun
 
 
 class CacheWithReadTimer:
@@ -37,7 +37,7 @@ class CacheWithReadTimer:
         return value
 
 
-def install_cache_read_timer(run: LoadedRun) -> CacheWithReadTimer:
+def install_cache_read_timer(run: LiveTrainingRun) -> CacheWithReadTimer:
     """Replace the cache that the run reads its data from, in place, by one that counts the seconds of waiting. Returns
     that cache.
     """
@@ -59,7 +59,7 @@ def peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-class StepStats:
+class StepStatsWriter:
     """Collects losses on the device, and writes several steps together to stats.jsonl, clock.jsonl and the tracker.
 
     Rows after step `first`, the state that a run resumes from, are removed from the files. `pictures(step, rank)` gives
@@ -90,16 +90,20 @@ class StepStats:
         an evaluation.
         """
         rows = [
-            row for row in files.read_jsonl(self.path, "step") if row["step"] > self.tracker.highest_value_sent(STEP)
+            row
+            for row in files.read_jsonl(self.path, "step")
+            if row["step"] > self.tracker.highest_value_wandb_had_at_start(STEP)
         ]
-        late = [r for r in results if self.tracker.highest_value_sent(EVALUATED) < r["step"] <= self.first]
+        late = [
+            r for r in results if self.tracker.highest_value_wandb_had_at_start(EVALUATED) < r["step"] <= self.first
+        ]
         lacking = [(row["step"], row) for row in rows]
         lacking += [(result["step"], select.tracked_evaluation_values(result)) for result in late]
         for step, values in sorted(lacking, key=lambda pair: pair[0]):  # the tracker's steps never go back
-            self.tracker.log(values, step=step)
+            self.tracker.log_values(values, step=step)
         return bool(late)
 
-    def add(
+    def collect_step_values(
         self,
         step: int,
         losses: torch.Tensor,
@@ -113,7 +117,7 @@ class StepStats:
         """
         self.rows.append((step, losses, norm, learning_rate, measures or {}))
 
-    def flush(self, aside: float = 0.0) -> float:
+    def write_collected_steps(self, aside: float = 0.0) -> float:
         """Write the collected steps, with losses averaged over the processes. Returns the mean of these losses.
 
         `aside` are the seconds that evaluations have cost so far; they do not count as the steps' time. Raises
@@ -145,8 +149,8 @@ class StepStats:
                 values = {"loss": float(losses.mean()), "grad_norm": norm.item(), "learning_rate": learning_rate}
                 values |= {name: float(of_steps[number].mean()) for name, of_steps in measured.items()}
                 files.append_jsonl(self.path, {"step": step} | values)
-                if step > self.tracker.highest_value_sent(STEP):
-                    self.tracker.log({STEP: step} | values | beside, step=step)
+                if step > self.tracker.highest_value_wandb_had_at_start(STEP):
+                    self.tracker.log_values({STEP: step} | values | beside, step=step)
         if self.accelerator.is_main_process:
             row = {"step": self.rows[-1][0], "steps": len(self.rows), "seconds": round(seconds, 4)}
             files.append_jsonl(self.clock, row | {"waited": round(waited, 4), "memory_gib": round(memory, 3)})

@@ -10,7 +10,7 @@ from torch import Tensor
 from stylegate import hardware
 from stylegate.families import Conditions
 from train import batches, losses
-from train.run import LoadedRun
+from train.run import LiveTrainingRun
 
 
 class NoisedBatch(NamedTuple):
@@ -24,14 +24,14 @@ class NoisedBatch(NamedTuple):
     conditions: Conditions
 
 
-class TrainingPassLosses(NamedTuple):
+class MicrobatchLosses(NamedTuple):
     """The loss of each picture or pair of one training pass on this process, and what is recorded beside it."""
 
     each: Tensor  # float32 [batch]: the loss of each picture, or of each pair
     measures: dict[str, Tensor]  # [batch] each: what else is recorded of it, by name
 
 
-def training_pass_losses(run: LoadedRun, denoiser: Any, pass_index: int) -> TrainingPassLosses:
+def losses_of_microbatch(run: LiveTrainingRun, denoiser: Any, pass_index: int) -> MicrobatchLosses:
     """The loss of each picture or pair of one training pass on this process, with gradients.
 
     `pass_index` counts passes (optimizer steps times accumulation); `denoiser` is the model as the accelerator wraps
@@ -39,23 +39,23 @@ def training_pass_losses(run: LoadedRun, denoiser: Any, pass_index: int) -> Trai
     """
     batch = noised_batch(run, pass_index)
     if not run.reference:
-        return TrainingPassLosses(prediction_errors(run, denoiser, batch), {})
-    with torch.no_grad(), with_starting_lora_weights(run):
+        return MicrobatchLosses(prediction_errors(run, denoiser, batch), {})
+    with torch.no_grad(), using_starting_lora_weights_temporarily(run):
         reference = prediction_errors(run, run.models.denoiser, batch)
     each, margin = losses.preference_losses(
         prediction_errors(run, denoiser, batch), reference, run.config.objective.beta
     )
     margin = margin.detach()
     accuracy = (margin > 0).float() + 0.5 * (margin == 0).float()
-    return TrainingPassLosses(each, {"preference_margin": margin, "preference_accuracy": accuracy})
+    return MicrobatchLosses(each, {"preference_margin": margin, "preference_accuracy": accuracy})
 
 
-def noised_batch(run: LoadedRun, pass_index: int) -> NoisedBatch:
+def noised_batch(run: LiveTrainingRun, pass_index: int) -> NoisedBatch:
     """The noised latents of a pass with their target, levels and conditions; both pictures of a pair share noise,
     level and caption.
     """
     settings, schedule, rank = run.config.train, run.models.schedule, run.accelerator.process_index
-    chosen = view_indices_of_training_pass(run, pass_index, rank)
+    chosen = view_indices_of_microbatch(run, pass_index, rank)
     items = [run.data.views[i].item for i in chosen]
     copies = 2 if run.reference else 1
     partners = [i + len(run.data.views) // 2 for i in chosen] if run.reference else []
@@ -64,10 +64,10 @@ def noised_batch(run: LoadedRun, pass_index: int) -> NoisedBatch:
     draws = batches.noise_and_level_draws(shape, settings.caption_dropout, pass_index, rank, settings.seed)
     if run.config.lora.text_encoder:
         conditions = run.family.encode_prompts(
-            run.models, run.data.captions_of_training_pass(items, pass_index, draws.dropped)
+            run.models, run.data.caption_texts_of_microbatch(items, pass_index, draws.dropped)
         )
     else:
-        conditions = run.data.conditions(items, pass_index, draws.dropped)
+        conditions = run.data.encoded_captions_of_microbatch(items, pass_index, draws.dropped)
     levels = losses.draw_noise_levels(schedule, settings.loss, draws.uniform, draws.normal)
     noise = losses.add_noise_offset(draws.noise, settings.loss.noise_offset, draws.constant)
     clean = mean + deviation * torch.cat([draws.resample] * copies)
@@ -81,7 +81,7 @@ def noised_batch(run: LoadedRun, pass_index: int) -> NoisedBatch:
     )
 
 
-def prediction_errors(run: LoadedRun, denoiser: Any, batch: NoisedBatch) -> Tensor:
+def prediction_errors(run: LiveTrainingRun, denoiser: Any, batch: NoisedBatch) -> Tensor:
     """The weighted error of the denoiser's prediction for each picture of the batch, float32 [n]."""
     settings, schedule = run.config.train.loss, run.models.schedule
     with hardware.autocast_to_bf16(
@@ -93,7 +93,7 @@ def prediction_errors(run: LoadedRun, denoiser: Any, batch: NoisedBatch) -> Tens
 
 
 @contextmanager
-def with_starting_lora_weights(run: LoadedRun) -> Iterator[None]:
+def using_starting_lora_weights_temporarily(run: LiveTrainingRun) -> Iterator[None]:
     """A context in which the LoRA that training began with stands in place of the trained one, so that no second model
     is needed.
     """
@@ -108,7 +108,7 @@ def with_starting_lora_weights(run: LoadedRun) -> Iterator[None]:
             parameter.data = now
 
 
-def view_indices_of_training_pass(run: LoadedRun, step: int, rank: int) -> list[int]:
+def view_indices_of_microbatch(run: LiveTrainingRun, step: int, rank: int) -> list[int]:
     """Indices of the views, [batch], that the process `rank` sees in one training pass; of pairs those of the chosen
     pictures.
 
@@ -118,11 +118,9 @@ def view_indices_of_training_pass(run: LoadedRun, step: int, rank: int) -> list[
     return batches.view_indices_of_batch(run.buckets, settings.batch_size, step, rank, world, settings.seed)
 
 
-def training_picture_names_of_step(run: LoadedRun, step: int, rank: int) -> list[str]:
+def training_picture_names_of_step(run: LiveTrainingRun, step: int, rank: int) -> list[str]:
     """The file names of the pictures, in order, that the process `rank` sees at the optimizer step `step`, counted from
     0; of pairs those of the chosen pictures.
     """
     passes = range(step * run.config.train.accumulation, (step + 1) * run.config.train.accumulation)
-    return [
-        run.learned[run.data.views[i].item].file for n in passes for i in view_indices_of_training_pass(run, n, rank)
-    ]
+    return [run.learned[run.data.views[i].item].file for n in passes for i in view_indices_of_microbatch(run, n, rank)]

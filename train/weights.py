@@ -27,7 +27,7 @@ def with_averaged_weights(adapted: nn.Module, average: Sequence[Tensor]) -> Iter
 
 
 @contextmanager
-def lora_at_strength(adapted: nn.Module, scale: float) -> Iterator[None]:
+def setting_lora_strength_temporarily(adapted: nn.Module, scale: float) -> Iterator[None]:
     """A context in which the LoRA has the strength `scale`, and 1 after it; at 0 its layers are not computed at all."""
     layers = lora_layers(adapted)
     for layer in layers:
@@ -42,7 +42,7 @@ def lora_at_strength(adapted: nn.Module, scale: float) -> Iterator[None]:
 
 
 @contextmanager
-def lora_merged_on_cpu(adapted: nn.Module) -> Iterator[None]:
+def merging_lora_on_cpu_temporarily(adapted: nn.Module) -> Iterator[None]:
     """A context in which the LoRA, at its present strength, is merged into copies of the base's weights; after it the
     base's own weights are back, bit for bit.
 

@@ -22,9 +22,9 @@ def loaded_stage(settings: str) -> parts.Stage:
     """The stage of these settings (a JSON object), with its model loaded."""
     told = json.loads(settings)
     if told.pop("stage") == "draw":
-        from eval.lot.drawing import DrawPictures  # torch, only in a worker
+        from eval.lot.drawing import PictureDrawingStage  # torch, only in a worker
 
-        return DrawPictures(**told)
+        return PictureDrawingStage(**told)
     from eval.measuring.stage import PictureFeatureStage
 
     return PictureFeatureStage(**told)

@@ -36,7 +36,7 @@ def failed_share_in_words(outcome: GateRecord) -> str:
     return f"{failed} of {counts.judged} failed: that {state} max_failed_share {allowed:g} of the policy"
 
 
-def note_if_only_observed(outcome: GateRecord) -> str:
+def observe_only_note_in_words(outcome: GateRecord) -> str:
     """A sentence that the verdicts were only observed, and which exit code was not given; "" if they count."""
     if not outcome.observe:
         return ""

@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from eval.judging.verdicts import Reason, Verdict, VerdictName, make_reason, reasons_sorted_worst_first, worst_verdict
+from eval.judging.verdicts import (
+    Reason,
+    Verdict,
+    VerdictName,
+    make_reason,
+    reasons_sorted_worst_first,
+    worst_verdict_of_reasons,
+)
 from eval.measuring.record import READ_BY_HEAD
 from eval.measuring.scores import DIFFERING_TRAITS, UNKNOWN_TRAITS
 from eval.policy.lines import ResolvedCheckLines
@@ -41,7 +48,7 @@ def verdict_and_reasons(
                 found.append(((score - line) / bound.spread, reason))
                 break
     reasons = reasons_sorted_worst_first([reason for _, reason in sorted(found, key=lambda pair: pair[0])])
-    return worst_verdict(reasons), reasons
+    return worst_verdict_of_reasons(reasons), reasons
 
 
 def depends_on_readable_style(bound: ResolvedCheckLines) -> bool:
@@ -65,7 +72,7 @@ def smallest_margin_in_spreads(
         score = scores.get(bound.score)
         if score is None or not math.isfinite(score):
             return None
-        distances.append(bound.distance_in_spreads(score))
+        distances.append(bound.margin_above_line_in_spreads(score))
     return min((round(distance, 4) for distance in distances if distance is not None), default=None)
 
 
@@ -147,7 +154,7 @@ def verdict_of_row(
         asked = [bound for bound in bounds if not (unreadable_reason and depends_on_readable_style(bound))]
         judging = (
             [copy_check_lines_without_review_line(bound) for bound in asked]
-            if policy.calibrated_score == "margin"
+            if policy.calibrated_score_name == "margin"
             else asked
         )
         reasons = settle_review_reasons_by_aesthetic_score(
@@ -167,7 +174,7 @@ def verdict_of_row(
     return Verdict.model_construct(
         file=row["file"],
         sha256=row["sha256"],
-        verdict=worst_verdict(reasons),
+        verdict=worst_verdict_of_reasons(reasons),
         reasons=reasons_sorted_worst_first(reasons),
         margin=kept,
         policy_sha256=policy.sha256,

@@ -47,7 +47,7 @@ def audit_plan_and_why_this_order(
         (margin, label.is_reject)
         for purpose in ("calibrate", "audit")
         for label in labels.read_stored_labels(out, purpose)
-        if label.counts_as_verdict_on_picture
+        if label.is_neither_withdrawn_nor_reviewer_test
         and label.policy_sha256 == policy.sha256
         and (margin := margins.get(label.sha256)) is not None
     ]
@@ -75,7 +75,7 @@ def apply_audit_labels_and_certificate(
     accepted = [verdict for verdict in verdicts if verdict.verdict == "accept"]
     for verdict in accepted:
         if label := bad.get(verdict.sha256):
-            add_reason(verdict, make_reason(FOUND, "reject", detail=label.who_and_why()))
+            add_reason(verdict, make_reason(FOUND, "reject", detail=label.reviewer_and_reason_in_words()))
     if found is None:
         so_far = f"asked for, and not proven by the {counted(len(given), 'label')} of the audit so far"
         return PromiseState(state="none", says=so_far if given else NOT_ASKED_FOR), notes

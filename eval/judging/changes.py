@@ -16,12 +16,12 @@ from eval.judging.verdicts import (
     add_reason,
     make_reason,
     planned_traits_with_corrections,
-    worst_verdict,
+    worst_verdict_of_reasons,
 )
 from eval.policy.lines import ResolvedCheckLines
 from eval.policy.model import Waiver
 from eval.promise.labels import StoredLabel
-from eval.promise.statements import trait_statements_of_picture
+from eval.promise.statements import metadata_trait_statements_of_picture
 from stylegate.words import counted
 
 
@@ -42,7 +42,7 @@ def apply_waivers(verdicts: list[Verdict], waivers: Sequence[Waiver], today: dat
                 said.append(f"the waiver of {what} ended on {waiver.expires}: it counts for nothing")
             elif meant:
                 verdict.reasons = [r for r in verdict.reasons if r not in meant]
-                verdict.verdict = worst_verdict(verdict.reasons)
+                verdict.verdict = worst_verdict_of_reasons(verdict.reasons)
                 day = waiver.expires.isoformat()
                 verdict.waived = [
                     *verdict.waived,
@@ -72,7 +72,7 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
         verdict.shown_traits = dict(decision.shown_traits)
         if decision.verdict == "unsure":
             if verdict.verdict == "accept":
-                add_reason(verdict, make_reason(UNSURE, "review", detail=decision.who_and_why()))
+                add_reason(verdict, make_reason(UNSURE, "review", detail=decision.reviewer_and_reason_in_words()))
             continue
         if verdict.verdict == "review" and decision.verdict == "accept":
             asked = [r for r in verdict.reasons if r.verdict == "review"]
@@ -81,9 +81,9 @@ def apply_decisions(verdicts: list[Verdict], decisions: Mapping[str, StoredLabel
                 continue
             verdict.settled = AcceptingDecision.model_construct(who=decision.who, why=decision.why, reasons=asked)
             verdict.reasons = [r for r in verdict.reasons if r.verdict != "review"]
-            verdict.verdict = worst_verdict(verdict.reasons)
+            verdict.verdict = worst_verdict_of_reasons(verdict.reasons)
         elif verdict.verdict in ("review", "accept") and decision.verdict == "reject":
-            add_reason(verdict, make_reason(PERSON, "reject", detail=decision.who_and_why()))
+            add_reason(verdict, make_reason(PERSON, "reject", detail=decision.reviewer_and_reason_in_words()))
         else:
             idle += verdict.verdict != decision.verdict
     notes = []
@@ -111,8 +111,10 @@ def correct_audited_traits_in_verdicts(
     wrong = {sha256: label for sha256, label in found.items() if label.is_reject}
     for verdict in verdicts if wrong else ():
         traits = planned_traits_with_corrections(planned.get(verdict.file, {}), verdict.shown_traits)
-        for statement in trait_statements_of_picture(verdict.file, verdict.sha256, traits) if verdict.sha256 else ():
-            if label := wrong.get(statement.sha256):
+        for statement in (
+            metadata_trait_statements_of_picture(verdict.file, verdict.sha256, traits) if verdict.sha256 else ()
+        ):
+            if label := wrong.get(statement.digest_of_picture_trait_and_value):
                 verdict.shown_traits[statement.trait] = label.shown_traits.get(statement.trait, "")
 
 
@@ -120,7 +122,7 @@ def send_formerly_rejected_to_review(verdicts: Iterable[Verdict], rejects: Mappi
     """Send to review, in place, what somebody rejected under another policy or guideline (`rejects`, by sha256)."""
     for verdict in verdicts:
         if verdict.verdict in ("accept", "review") and (label := rejects.get(verdict.sha256)):
-            what = f"rejected under another policy or guideline by {label.who_and_why()}; look afresh"
+            what = f"rejected under another policy or guideline by {label.reviewer_and_reason_in_words()}; look afresh"
             add_reason(verdict, make_reason(BY_ANOTHER_RULE, "review", detail=what))
 
 

@@ -78,7 +78,7 @@ def traits_corrected_in_decisions_table(
     """
     planned = {lot.sha256[name]: traits for name, traits in lot.planned_traits_by_name().items()}
     named = {sha256: name for name, sha256 in lot.sha256.items()}
-    values = planned_values_by_trait(planned.values())
+    values = all_planned_values_by_trait(planned.values())
     found: dict[str, dict[str, str]] = {}
     problems = []
     for answer in answers:
@@ -99,7 +99,7 @@ def traits_corrected_in_decisions_table(
     return found
 
 
-def planned_values_by_trait(planned: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:
+def all_planned_values_by_trait(planned: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:
     """The values that a plan has for each trait; absence (none) is always one."""
     values: dict[str, set[str]] = {}
     for traits in planned:

@@ -73,7 +73,9 @@ def judge(
     """
     policy = policyfile.read_policy(config.policy)
     compared = compared or comparison_pictures_with_decided_ones(config, lot, policy)
-    calibration_path = str(calibration.calibration_path(config, lot)) if policy.calibrated_score and not quiet else None
+    calibration_path = (
+        str(calibration.calibration_path(config, lot)) if policy.calibrated_score_name and not quiet else None
+    )
     proofs = evidence_digests(lot.out, calibration_path)
     scores, bounds, left_out, verdicts, said = score_and_decide_by_policy(config, lot, compared, policy, quiet)
     given = [(name, lot.sha256[name]) for name, _ in lot.files]
@@ -84,15 +86,15 @@ def judge(
     pool: dict[str, float] = {}
     line = None
     if config.calibration and not quiet:
-        calibration.require_calibrated_check(policy)
-    if policy.calibrated_score and not quiet:
+        calibration.require_policy_has_calibrated_check(policy)
+    if policy.calibrated_score_name and not quiet:
         pool = calibrated_scores_of_accepted_pictures(verdicts, scores.rows, policy)
         line = calibration.calibration_result_for_lot(config, lot, compared, policy, pool)
-        apply_calibrated_check(verdicts, policy.calibrated_score, line.bound, pool, line.rejects)
-    if policy.calibrated_score and quiet:
+        apply_calibrated_check(verdicts, policy.calibrated_score_name, line.bound, pool, line.rejects)
+    if policy.calibrated_score_name and quiet:
         send_accepted_to_review(verdicts)
     if not quiet:
-        send_formerly_rejected_to_review(verdicts, labels.reject_labels_under_other_policies(lot.out, policy))
+        send_formerly_rejected_to_review(verdicts, labels.labels_rejecting_under_other_policies(lot.out, policy))
         notes += apply_decisions(verdicts, labels.valid_labels_by_sha256(lot.out, "review", policy))
         notes += labels.notes_on_labels_of_other_policies(lot.out, "review", policy)
         notes += notes_on_disagreements(lot.out, policy)
@@ -111,7 +113,7 @@ def judge(
             promise = promise_state_without_certificate(
                 promise, line, len(exportable_verdicts(verdicts, bool(lot.slots))), policy
             )
-    text = files.json_lines_text(verdict.content() for verdict in verdicts)
+    text = files.json_lines_text(verdict.json_data_without_defaults() for verdict in verdicts)
     result = GateRecordParts(policy, scores, verdicts, bounds, left_out, notes, promise, text)
     outcome = make_gate_record(config, lot, result, proofs, compared.brand)
     outcome.calibration = calibration_path
@@ -126,7 +128,7 @@ def require_gate_used_same_policy(lot: Lot, policy: Policy) -> None:
     path = lot.out / "gate.json"
     if not path.is_file():
         return
-    found = GateRecord.read(path, "the gate's record", "stylegate gate again.").policy
+    found = GateRecord.read_json_file(path, "the gate's record", "stylegate gate again.").policy
     if found.sha256 != policy.sha256:
         raise DataError(
             f"the gate judged under the policy {found.name} ({found.sha256[:12]}...), and this command would under "
@@ -165,7 +167,7 @@ def notes_on_references_in_lot(lot: Lot, compared: ComparisonPictures) -> list[s
 def write_verdicts_and_gate_record(judged: JudgedLot) -> None:
     """Write verdicts.jsonl and gate.json into the lot's folder."""
     files.write_atomically(judged.lot.out / "verdicts.jsonl", judged.verdicts_text)
-    judged.outcome.write(judged.lot.out / "gate.json")
+    judged.outcome.write_json_file(judged.lot.out / "gate.json")
 
 
 def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, str | None]:
@@ -177,7 +179,7 @@ def evidence_digests(out: Path, calibrated_by: str | None = None) -> dict[str, s
     """
     names = (PLAN, calibration.CALIBRATION, CERTIFICATE, TRAIT_CERTIFICATE)
     paths = {name: out / name for name in names} | ({calibrated_by: Path(calibrated_by)} if calibrated_by else {})
-    digests = {name: files.sha256(path) if path.is_file() else None for name, path in paths.items()}
+    digests = {name: files.sha256_of_file(path) if path.is_file() else None for name, path in paths.items()}
     return digests | {
         gate_evidence_key_for_label_purpose(purpose): head
         for purpose, head in store.last_row_hash_by_purpose(out).items()
@@ -225,7 +227,7 @@ def make_gate_record(
             )
             for b in result.bounds
         },
-        calibrated=policy.calibrated_score,
+        calibrated=policy.calibrated_score_name,
         left_out=result.left_out,
         summary=record.summary,
         notes=result.notes,
@@ -302,7 +304,9 @@ def why_style_is_unreadable(readability: StyleReadability | None) -> str:
     )
 
 
-def score_calibration_pool(config: Config, lot: Lot, compared: ComparisonPictures, policy: Policy) -> dict[str, float]:
+def compute_calibration_pool_scores_by_sha256(
+    config: Config, lot: Lot, compared: ComparisonPictures, policy: Policy
+) -> dict[str, float]:
     """By sha256 the score whose line comes from labels, of each picture that every other check accepts: a calibration
     samples from these. Computes and writes scores where they are not at hand.
     """
@@ -318,7 +322,7 @@ def calibrated_scores_of_accepted_pictures(
     A picture without the score is not in it: `apply_calibrated_check` leaves it to a person.
     Raises DataError where two accepted pictures are the same bytes, since a calibrated line counts each picture once.
     """
-    name = policy.calibrated_score
+    name = policy.calibrated_score_name
     found = {
         v.sha256: v.margin if name == MARGIN else row[name]
         for v, row in zip(verdicts, rows, strict=True)

@@ -96,7 +96,7 @@ def read_verdicts(path: Path) -> list[Verdict]:
     found, problems = [], []
     for number, line in enumerate(filter(None, path.read_bytes().split(b"\n")), start=1):
         try:
-            found.append(Verdict.of_json(line, f"line {number}"))
+            found.append(Verdict.from_json_text(line, f"line {number}"))
         except DataError as error:
             problems += [f"line {number}: {problem}" for problem in error.problems]
     if problems:
@@ -111,7 +111,7 @@ def make_reason(
     return Reason.model_construct(check=check, score=score, threshold=threshold, verdict=verdict, detail=detail)
 
 
-def worst_verdict(reasons: Iterable[Reason]) -> VerdictName:
+def worst_verdict_of_reasons(reasons: Iterable[Reason]) -> VerdictName:
     """The worst verdict among the reasons; "accept" if there are no reasons, or only warnings."""
     kinds = {found.verdict for found in reasons}
     return cast(VerdictName, next((verdict for verdict in ORDER[:-1] if verdict in kinds), "accept"))
@@ -127,7 +127,7 @@ def add_reason(verdict: Verdict, found: Reason) -> None:
     place.
     """
     verdict.reasons = reasons_sorted_worst_first([*verdict.reasons, found])
-    verdict.verdict = worst_verdict(verdict.reasons)
+    verdict.verdict = worst_verdict_of_reasons(verdict.reasons)
 
 
 def exportable_verdicts(verdicts: Iterable[Verdict], is_planned_batch: bool) -> list[Verdict]:

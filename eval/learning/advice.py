@@ -39,7 +39,7 @@ def advice_on_captions(compared: ComparisonPictures) -> list[str]:
         return []
     name, path = compared.training[0]  # the name is the path inside the brand set
     folder = path.parents[len(Path(name).parts) - 1]
-    texts = [item.captions() for item in brandset.read_brand_set(folder).splits["train"]]
+    texts = [item.all_captions_of_picture() for item in brandset.read_brand_set(folder).splits["train"]]
     shares = words_in_most_captions(texts, compared.trigger, NEARLY_ALL)
     found = [f"{word!r} ({share:.0%})" for word, share in list(shares.items())[:FEW]]
     if not found:

@@ -21,7 +21,9 @@ class NewPolicyFile(NamedTuple):
     text: str
 
 
-def make_learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, scores: LotScores) -> NewPolicyFile:
+def learnt_policy_file_name_and_text(
+    path: Path, policy: Policy, decided: DecidedPictures, scores: LotScores
+) -> NewPolicyFile:
     """Name and text of a new policy file, which is not written yet: the content of the file `path`, an entry `learnt`
     that names the decided pictures, and the thresholds of the aesthetic score that were learnt from them.
 
@@ -31,7 +33,7 @@ def make_learnt_policy(path: Path, policy: Policy, decided: DecidedPictures, sco
     """
     content = with_keys_as_text(files.read_yaml(path, "policy"))
     content["learnt"] = {"file": decided.decided_pictures_file_name, "sha256": decided.sha256_of_safetensors_bytes}
-    if policy.calibrated_score:
+    if policy.calibrated_score_name:
         kept = {name: check for name, check in content["checks"].items() if check != CALIBRATED}
         content["checks"] = {**kept, "aesthetic": CALIBRATED}
     else:

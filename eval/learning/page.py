@@ -46,7 +46,7 @@ def write_learning_report_page(
         rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",
     )
     files.write_atomically(new / "index.html", text)
-    thumbnails.write_record()
+    thumbnails.write_thumbnails_json()
     shutil.rmtree(report, ignore_errors=True)
     new.rename(report)
     return report / "index.html"

@@ -79,4 +79,4 @@ def lora_of_batch(record: BatchRecord) -> Path | None:
     """
     release = files.RUNS / record.words.run / "lora" if record.words.run else None
     paths = sorted(release.glob("*.safetensors")) if release else []
-    return next((path for path in paths if files.sha256(path) == record.facts.lora), None)
+    return next((path for path in paths if files.sha256_of_file(path) == record.facts.lora), None)

@@ -92,7 +92,7 @@ def draw_and_write_base_pictures(
         write_base_pictures(folder, {})
         return
     told = settings_with_few_steps(settings)
-    keys = keys_of_base_pictures(models, facts.base, facts.family.content(), told, drawn_as, prompts)
+    keys = keys_of_base_pictures(models, facts.base, facts.family.json_data_without_defaults(), told, drawn_as, prompts)
 
     def draw_pngs_of_prompt_indexes(some: list[int]) -> list[dict[str, NDArray]]:
         """Rows for the cache: the bytes of the PNG that is drawn of each prompt `prompts[i]`, for i in `some`."""

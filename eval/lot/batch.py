@@ -26,7 +26,7 @@ from eval.lot.record import (
 )
 from stylegate import brandset, files
 from stylegate.basename import base_name_for_drawing
-from stylegate.config import Config, config_as_dict, run_name
+from stylegate.config import Config, config_as_dict, run_or_batch_name
 from stylegate.errors import ConfigError, DataError
 from stylegate.records import Record, validation_problems
 from stylegate.rundirectory import run_directory_name
@@ -68,7 +68,7 @@ class PlanSlot(Record):
         """The name of the picture's file for one attempt, such as 00012-0.png for slot 12."""
         return attempt_file_name(self.slot, attempt)
 
-    def draws_same_pictures_as(self, other: "PlanSlot | None") -> bool:
+    def is_same_slot_but_for_name(self, other: "PlanSlot | None") -> bool:
         """Whether the pictures of the other slot are pictures of this one: all but the name is the same."""
         return other is not None and self == other.model_copy(update={"name": self.name})
 
@@ -126,7 +126,9 @@ def batch_folder_and_facts(
     """
     configured = batch_facts_from_config(config)
     facts = facts_with_trial_settings(config, configured)
-    named = config.batch or f"{run_name(config)}-{files.canonical_sha256(facts.content())[:8]}"
+    named = (
+        config.batch or f"{run_or_batch_name(config)}-{files.canonical_sha256(facts.json_data_without_defaults())[:8]}"
+    )
     folder = files.BATCHES / named
     if (folder / RECORD).exists():
         before = read_existing_batch_record(folder).facts
@@ -176,9 +178,11 @@ def batch_facts_from_config(config: Config) -> BatchFacts:
     trained_on = pipelines.weights_digest(family.base_folder(config.base)) if config.draw_base else ""
     return BatchFacts(
         training_base=trained_on,
-        brand=brandset.read_brand_set(brandset.brand_folder(config.brand)).digest() if config.brand else None,
+        brand=brandset.read_brand_set(brandset.brand_folder(config.brand)).sha256_of_training_content()
+        if config.brand
+        else None,
         base=pipelines.digest_of_base_in_4_bits(base) if config.hardware.nf4 else base,
-        lora=lorafile.digest(lora) if lora else None,
+        lora=lorafile.lora_file_digest(lora) if lora else None,
         family=ModelFamilyFacts(**config_as_dict(config.family)),
         plan=PlanFacts(
             exclude_training=config.plan.exclude_training,
@@ -193,7 +197,12 @@ def batch_facts_from_config(config: Config) -> BatchFacts:
 def sampler_trial_path(configured: BatchFacts) -> Path:
     """The file of the trial (`stylegate trial`) of this base and LoRA, family, steps and guidance; it may not exist."""
     drawing = configured.generate.model_copy(update={"stop_early_at": None})  # a trial stops none
-    on = [configured.base, configured.lora, configured.family.content(), drawing.content()]
+    on = [
+        configured.base,
+        configured.lora,
+        configured.family.json_data_without_defaults(),
+        drawing.json_data_without_defaults(),
+    ]
     return files.BATCHES / "trials" / f"{files.canonical_sha256(on)[:16]}.json"
 
 
@@ -204,13 +213,15 @@ def facts_with_trial_settings(config: Config, configured: BatchFacts) -> BatchFa
     path = sampler_trial_path(configured)
     if not config.generate.by_trial or not path.exists():
         return configured
-    chosen = SamplerTrial.read(path, "the trial", "remove it; stylegate trial makes it anew.").chosen
-    return configured.model_copy(update={"generate": configured.generate.model_copy(update=chosen.content())})
+    chosen = SamplerTrial.read_json_file(path, "the trial", "remove it; stylegate trial makes it anew.").chosen
+    return configured.model_copy(
+        update={"generate": configured.generate.model_copy(update=chosen.json_data_without_defaults())}
+    )
 
 
 def read_existing_batch_record(folder: Path) -> BatchRecord:
     """batch.json of a batch that exists. Raises DataError with every problem of the file."""
-    return BatchRecord.read(folder / RECORD, "the batch's record", "plan again under another batch= name.")
+    return BatchRecord.read_json_file(folder / RECORD, "the batch's record", "plan again under another batch= name.")
 
 
 def read_batch_record_or_name_others(folder: Path) -> BatchRecord:
@@ -246,15 +257,15 @@ def write_batch_record(folder: Path, facts: BatchFacts, config: Config) -> None:
         max_attempts=config.plan.max_attempts,
         precision=before.precision if before else None,
         size=before.size if before else None,
-    ).write(folder / RECORD)
+    ).write_json_file(folder / RECORD)
 
 
 def traits_or_prompts_digest(config: Config) -> str | None:
     """Digest of the traits file or the prompts file; None for captions of the brand (its digest covers them)."""
     if config.traits:
-        return files.sha256(files.resolve_name(config.traits, files.TRAITS, "traits", ".yaml"))
+        return files.sha256_of_file(files.resolve_name_or_path(config.traits, files.TRAITS, "traits", ".yaml"))
     if config.prompts:
-        return files.sha256(require_file(config.prompts, "prompts"))
+        return files.sha256_of_file(require_file(config.prompts, "prompts"))
     return None
 
 
@@ -290,7 +301,7 @@ def read_plan(folder: Path) -> list[PlanSlot]:
         read_batch_record_or_name_others(folder)
         raise DataError(f"{files.display_path(folder)} has no plan", next_step="stylegate plan, same arguments.")
     try:
-        table = files.read_parquet(path)
+        table = files.read_parquet_as_arrow_table(path)
         for column in {"negative_prompt", "name"} - {*table.column_names}:  # a plan of before there were any
             table = table.append_column(column, pa.array([""] * len(table), pa.string()))
         rows = table.select(COLUMNS.names).cast(COLUMNS).to_pylist()

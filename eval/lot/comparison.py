@@ -70,7 +70,7 @@ def comparison_pictures_without_decided_ones(config: Config, lot: Lot) -> Compar
         )
     if config.references:
         learned = {}
-        folder = files.resolve_name(config.references, files.BRANDS, "references")
+        folder = files.resolve_name_or_path(config.references, files.BRANDS, "references")
         if (folder / "brand.yaml").is_file():
             brand = brandset.read_brand_file(folder)
             background, alpha, called = brand.background, brand.alpha, f"{folder.name}'s test/"
@@ -87,7 +87,7 @@ def comparison_pictures_without_decided_ones(config: Config, lot: Lot) -> Compar
             raise DataError(f"references={config.references} holds no pictures")
     earlier, left_aside = pictures_of_earlier_packages(lot, name)
     notes = (*notes, *left_aside)
-    foreign = foreign_pictures_by_style(config, references, training) if config.foreign else {}
+    foreign = given_foreign_pictures_by_style(config, references, training) if config.foreign else {}
     foreign |= base_pictures_as_foreign_set(lot.out / BASE) if lot.record else {}
     planned = [slot.traits for slot in (lot.slots or {}).values()]
     traits, learned = traits_spelled_as_planned(traits, planned), traits_spelled_as_planned(learned, planned)
@@ -102,7 +102,7 @@ def base_pictures_as_foreign_set(folder: Path) -> dict[str, list[tuple[str, Path
     return {OF_BASE: named} if len(named) >= FEWEST_OF_BASE else {}
 
 
-def foreign_pictures_by_style(
+def given_foreign_pictures_by_style(
     config: Config, references: list[tuple[str, Path]], training: list[tuple[str, Path]]
 ) -> dict[str, list[tuple[str, Path]]]:
     """The pictures of foreign=, by style: a subfolder is a style, and what lies beside the subfolders is one.
@@ -232,7 +232,7 @@ def pictures_and_traits_of_split(folder: Path, part: str) -> tuple[list[tuple[st
     return [(name, path) for name, (_, path) in sorted(found.items())], traits
 
 
-def planned_trait_values(lot: Lot, compared: ComparisonPictures) -> dict[str, list[str]]:
+def known_values_by_planned_trait(lot: Lot, compared: ComparisonPictures) -> dict[str, list[str]]:
     """By planned trait, all its values in the plan and in what is known of the brand's pictures, sorted."""
     values: dict[str, set[str]] = {}
     for slot in (lot.slots or {}).values():

@@ -15,20 +15,25 @@ from stylegate import brandset, hardware, lorafile, pictures, sample
 from stylegate.basename import base_name_for_drawing
 from stylegate.config import Config, config_as_dict
 from stylegate.configgroups import FamilyConfig, GenerateConfig
-from stylegate.embedded import encode_each_prompt_once
+from stylegate.embedded import install_cache_in_text_encoders
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES, LoadedBaseModel, pipelines
 from stylegate.files import is_path
 from stylegate.watermark import load_watermark, watermark_bit_string, watermark_weights_digest
 
 
-def arguments_for_draw_pictures(config: Config, record: BatchRecord, generate: GenerateConfig) -> dict[str, Any]:
-    """The arguments of `DrawPictures` as JSON data. Paths are absolute, since a worker may start in another folder."""
+def arguments_for_picture_drawing_stage(
+    config: Config, record: BatchRecord, generate: GenerateConfig
+) -> dict[str, Any]:
+    """The arguments of `PictureDrawingStage` as JSON data.
+
+    Paths are absolute, since a worker may start in another folder.
+    """
     base, facts = base_name_for_drawing(config), record.facts
     brand = brandset.read_brand_file(brandset.brand_folder(config.brand)) if config.brand else None
     lora = lorafile.lora_file_for_drawing(config)
     return {
-        "family": facts.family.content(),
+        "family": facts.family.json_data_without_defaults(),
         "base": str(Path(base).expanduser().resolve()) if is_path(base) and Path(base).expanduser().exists() else base,
         "base_sha256": facts.base,
         "lora": str(lora) if lora else None,
@@ -36,7 +41,8 @@ def arguments_for_draw_pictures(config: Config, record: BatchRecord, generate: G
         "background": brand.background_for_drawn_pictures() if brand else None,
         "watermark": str(Path(config.watermark).expanduser().resolve()) if config.watermark else None,
         "watermark_sha256": facts.watermark,
-        "precision": record.precision or hardware.precision_of(config.hardware),  # a batch keeps what it began in
+        "precision": record.precision
+        or hardware.choose_fp32_or_bf16(config.hardware),  # a batch keeps what it began in
         "nf4": config.hardware.nf4,
         "device": hardware.device_type(config.hardware),
         "threads": config.hardware.threads,
@@ -44,7 +50,7 @@ def arguments_for_draw_pictures(config: Config, record: BatchRecord, generate: G
     }
 
 
-class DrawPictures:
+class PictureDrawingStage:
     """Draws pictures of prompts and seeds, by a base that is loaded once; an engine calls it with rows.
 
     Raises ModelError if base, LoRA or watermark have other weights here than the batch was begun with.
@@ -79,7 +85,7 @@ class DrawPictures:
             raise ModelError(
                 f"the LoRA {lora} is missing on the worker's machine", next_step="copy it to all machines."
             )
-        if lora and lorafile.digest(Path(lora)) != lora_sha256:
+        if lora and lorafile.lora_file_digest(Path(lora)) != lora_sha256:
             raise ModelError(f"the LoRA {lora} is another one on the worker's machine", next_step="copy it anew.")
         if watermark_weights_digest(watermark) != watermark_sha256:
             raise ModelError(f"watermark={watermark} has other weights on the worker's machine", next_step="copy it.")
@@ -113,8 +119,8 @@ class DrawPictures:
             self.has_lora, self.models = False, self._load_base_without_lora()
         if wanted and not self.has_lora:
             if self.lora:
-                lorafile.merge_lora_file(self.models, Path(self.lora))
-            encode_each_prompt_once(self.models.pipeline)
+                lorafile.merge_lora_file_into_pipeline(self.models, Path(self.lora))
+            install_cache_in_text_encoders(self.models.pipeline)
             self.has_lora = True
         return self.models
 

@@ -24,7 +24,7 @@ def start_drawn_digests_file(folder: Path, of_earlier_version: bool) -> None:
         return
     images = folder / "images"
     there = names_of_attempts_with_picture(images) if of_earlier_version else []
-    files.write_jsonl(path, [{"file": name, "sha256": files.sha256(images / name)} for name in there])
+    files.write_jsonl(path, [{"file": name, "sha256": files.sha256_of_file(images / name)} for name in there])
 
 
 def append_drawn_digests(folder: Path, pictures: Mapping[str, str]) -> None:

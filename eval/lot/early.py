@@ -207,7 +207,7 @@ def fit_log_odds_of_acceptance(
     return weights, float(model.intercept_[0] - weights @ middle)
 
 
-def read_previews(folder: Path) -> dict[str, EarlyStopPreview]:
+def read_early_stop_preview_rows(folder: Path) -> dict[str, EarlyStopPreview]:
     """The previews of a batch by the name of the attempt's picture, in the order in which attempts come to be.
 
     Their order in the file is that of the processes that drew them, and must not decide anything. Raises DataError for
@@ -215,15 +215,15 @@ def read_previews(folder: Path) -> dict[str, EarlyStopPreview]:
     """
     rows = {row["file"]: row for row in files.read_jsonl(folder / PREVIEWS, "file")}
     names = sorted(rows, key=attempt_and_slot)
-    return {name: EarlyStopPreview.of_row(rows[name], f"{PREVIEWS}: {name}", DAMAGED_PLAN) for name in names}
+    return {name: EarlyStopPreview.from_table_row(rows[name], f"{PREVIEWS}: {name}", DAMAGED_PLAN) for name in names}
 
 
-def read_rounds(folder: Path) -> list[EarlyStopRound]:
+def read_early_stop_rounds(folder: Path) -> list[EarlyStopRound]:
     """The rounds of the batch in a folder, in order, from rounds.jsonl; [] if there are none. Raises DataError for a
     row that is none.
     """
     rows = files.read_jsonl(folder / ROUNDS, "round")
-    return [EarlyStopRound.of_row(row, f"{ROUNDS}: round {row['round']}", DAMAGED_PLAN) for row in rows]
+    return [EarlyStopRound.from_table_row(row, f"{ROUNDS}: round {row['round']}", DAMAGED_PLAN) for row in rows]
 
 
 def names_of_stopped_attempts(folder: Path, before: int | None = None) -> list[str]:
@@ -235,7 +235,7 @@ def names_of_stopped_attempts(folder: Path, before: int | None = None) -> list[s
     there = {attempt_and_slot(name) for name in names_of_attempts_with_picture(folder / "images")}
     return [
         name
-        for name, one in read_previews(folder).items()
+        for name, one in read_early_stop_preview_rows(folder).items()
         if one.stopped and (before is None or one.round < before) and attempt_and_slot(name) not in there
     ]
 
@@ -246,21 +246,23 @@ def cut_torn_row_of_previews(folder: Path) -> None:
         files.write_jsonl(folder / PREVIEWS, files.read_jsonl(folder / PREVIEWS, "file"))
 
 
-def append_previews(folder: Path, previews: Iterable[EarlyStopPreview]) -> None:
+def append_early_stop_preview_rows(folder: Path, previews: Iterable[EarlyStopPreview]) -> None:
     """Append a line for each preview to previews.jsonl of the batch in `folder`: the scores of an unfinished picture,
     and whether its drawing was stopped. Several processes may do so at once.
     """
-    files.append_in_one_write(folder / PREVIEWS, files.json_lines_text(one.content() for one in previews))
+    files.append_in_one_write(
+        folder / PREVIEWS, files.json_lines_text(one.json_data_without_defaults() for one in previews)
+    )
 
 
-def append_new_round(folder: Path, new: EarlyStopRound) -> None:
+def append_early_stop_round_if_new(folder: Path, new: EarlyStopRound) -> None:
     """Add the round to rounds.jsonl of the batch in `folder`; a round that has a row there keeps it."""
-    rounds = read_rounds(folder)
+    rounds = read_early_stop_rounds(folder)
     if new.round == len(rounds):
-        files.write_jsonl(folder / ROUNDS, [one.content() for one in [*rounds, new]])
+        files.write_jsonl(folder / ROUNDS, [one.json_data_without_defaults() for one in [*rounds, new]])
 
 
-def remove_previews_of_slots(folder: Path, slots: Collection[int]) -> None:
+def remove_preview_rows_of_slots(folder: Path, slots: Collection[int]) -> None:
     """Remove the rows of `slots`, whose plan has changed, from previews.jsonl of the batch in `folder`."""
     rows = files.read_jsonl(folder / PREVIEWS, "file")
     if rows:

@@ -117,7 +117,9 @@ def lot_of_batch(folder: Path, remember: bool = True) -> Lot:
     known = {path for _, path in named}
     listing = list_folder(images)
     others = [path for path in (*listing.pictures, *listing.beside) if path not in known]
-    notes = (f"not judged, as no pictures of the plan: {file_count_and_names(images, others)}",) if others else ()
+    notes = (
+        (f"not judged, as no pictures of the plan: {file_count_and_names_in_words(images, others)}",) if others else ()
+    )
     digests = sha256_by_name(named, remember)
     stopped = tuple(name for name in names_of_stopped_attempts(folder) if attempt_and_slot(name)[1] in by_number)
     return Lot(images, folder, named, digests, slots, record, notes, read_drawn_digests(folder), stopped, plan)
@@ -145,7 +147,7 @@ def lot_of_folder(config: Config, remember: bool, only: set[Path] | None = None)
         raise DataError(f"out={config.out} holds something else", next_step="give an empty or new folder.")
     notes = notes_on_skipped_files(images, "not judged", listing)
     if waiting:
-        notes += (f"not judged yet, as they were being written: {file_count_and_names(images, waiting)}",)
+        notes += (f"not judged yet, as they were being written: {file_count_and_names_in_words(images, waiting)}",)
     return Lot(images, out, named, digests, None, None, notes)
 
 
@@ -162,10 +164,10 @@ def notes_on_skipped_files(
         ("hidden or of the operating system", listing.hidden),
         ("masks of others", masks),
     )
-    return tuple(f"{what}, as {kind}: {file_count_and_names(folder, paths)}" for kind, paths in kinds if paths)
+    return tuple(f"{what}, as {kind}: {file_count_and_names_in_words(folder, paths)}" for kind, paths in kinds if paths)
 
 
-def file_count_and_names(folder: Path, paths: Sequence[Path]) -> str:
+def file_count_and_names_in_words(folder: Path, paths: Sequence[Path]) -> str:
     """The number of files and the first of their names below the folder, as text: "2 files (a.txt, b.txt)"."""
     names = ", ".join(relative_name(folder, path) for path in paths[:NAMED])
     more = ", …" if len(paths) > NAMED else ""
@@ -214,8 +216,8 @@ def origin_digests_of_lot(lot: Lot) -> dict[str, Any]:
         "training_base_sha256": facts.training_base or None if facts else None,
         "lora_sha256": facts.lora if facts else None,
         "data_sha256": facts.brand if facts else None,
-        "plan_sha256": files.sha256(plan) if plan.exists() else None,
-        "generate": facts.generate.content() if facts else None,
+        "plan_sha256": files.sha256_of_file(plan) if plan.exists() else None,
+        "generate": facts.generate.json_data_without_defaults() if facts else None,
         "watermark_sha256": facts.watermark or None if facts else None,
         "precision": lot.record.precision if lot.record else None,
         "folder_sha256": None if lot.slots else lot.digest_of_names_and_contents(),

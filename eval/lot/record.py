@@ -44,7 +44,7 @@ class SamplerSetting(Record):
     guidance_scale: float
     """Scale of classifier-free guidance; 1 is none."""
 
-    def setting_in_words(self) -> str:
+    def sampler_setting_in_words(self) -> str:
         """The setting in words, such as "20 steps, guidance 5"."""
         return f"{self.num_inference_steps} steps, guidance {self.guidance_scale:g}"
 

@@ -93,13 +93,13 @@ class NextRound(NamedTuple):
     parts: list[list[Attempt]]  # that are not done
 
 
-def next_round(folder: Path, size: int, max_attempts: int) -> NextRound | None:
+def unfinished_or_next_drawing_round(folder: Path, size: int, max_attempts: int) -> NextRound | None:
     """The round that was stopped half-way, or else the next one; None where there is nothing to draw before a gate.
 
     Under the same verdicts the same rounds come, whenever the command was killed. The pictures that wait for the gate
     are at most as many as it has judged, so that the line is learnt anew while most of a batch is still to be drawn.
     """
-    rounds, verdicts = early.read_rounds(folder), verdicts_digest(folder)
+    rounds, verdicts = early.read_early_stop_rounds(folder), verdicts_digest(folder)
     there, stopped = set(names_of_attempts_with_picture(folder / "images")), early.names_of_stopped_attempts(folder)
 
     def round_if_not_all_drawn(number: int, attempts: int) -> NextRound | None:
@@ -123,7 +123,7 @@ def recorded_round_or_one_with_learnt_line(folder: Path, found: NextRound, score
     """The round as rounds.jsonl has it; one that is not there yet, with a line that is learnt from what is known now.
     Nothing is written.
     """
-    rounds = early.read_rounds(folder)
+    rounds = early.read_early_stop_rounds(folder)
     if found.number < len(rounds):
         return rounds[found.number]
     rows = files.read_jsonl(folder / VERDICTS, "file", "verdict")
@@ -131,9 +131,11 @@ def recorded_round_or_one_with_learnt_line(folder: Path, found: NextRound, score
     empty = EarlyStopRound(
         round=found.number, verdicts_sha256=verdicts_digest(folder), attempts=found.attempts, scored=scored
     )
-    return early.round_with_learnt_stop_line(empty, early.read_previews(folder).values(), accepted, rounds)
+    return early.round_with_learnt_stop_line(
+        empty, early.read_early_stop_preview_rows(folder).values(), accepted, rounds
+    )
 
 
 def verdicts_digest(folder: Path) -> str:
     """sha256 (hex) of the batch's verdicts.jsonl; "" where there is none."""
-    return files.sha256(folder / VERDICTS) if (folder / VERDICTS).exists() else ""
+    return files.sha256_of_file(folder / VERDICTS) if (folder / VERDICTS).exists() else ""

@@ -20,7 +20,7 @@ A_PART, A_PART_SENT = 256, 128  # pictures; fewer where they are sent to an obje
 KILLED = "each worker that read it died (engine): give a copy that was saved anew, or leave it out"
 
 
-def encode_on_engine_workers(
+def fill_feature_cache_by_engine_workers(
     config: Config, lot: Lot, compared: ComparisonPictures, encoder: LoadedEncoder, quiet: bool
 ) -> None:
     """Have the engine's workers encode the pictures of the lot, its references and its training pictures that the cache
@@ -45,7 +45,7 @@ def encode_on_engine_workers(
     def cache_rows_computed_by_workers(found: dict[str, Row], killed: Iterable[str]) -> None:
         broken = np.frombuffer(KILLED.encode(), np.uint8)
         rows = found | {sha256: {"broken": broken} for sha256 in killed}
-        cache.put(
+        cache.store_arrays_by_key(
             {f"{prefix}:{sha256}": row for sha256, row in rows.items()}, [f"{before}:{sha256}" for sha256 in rows]
         )
 
@@ -56,7 +56,7 @@ def encode_on_engine_workers(
     with work.locked_against_other_commands():
         work.hand_over_results_of_earlier_start(cache_rows_computed_by_workers)
         shas = list(paths)
-        there = cache.get_all([f"{prefix}:{sha256}" for sha256 in shas])
+        there = cache.read_arrays_of_keys([f"{prefix}:{sha256}" for sha256 in shas])
         rows = [
             {"id": sha256, "path": str(paths[sha256].resolve())}
             for sha256, row in zip(shas, there, strict=True)

@@ -7,18 +7,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eval.lot.comparison import ComparisonPictures, planned_trait_values
+from eval.lot.comparison import ComparisonPictures, known_values_by_planned_trait
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring import encodername
-from eval.measuring.ahead import encode_on_engine_workers
+from eval.measuring.ahead import fill_feature_cache_by_engine_workers
 from eval.measuring.decided import read_decided_pictures, require_same_brand_and_encoder
 from eval.measuring.domain import in_domain_flags_and_warning
 from eval.measuring.encoder import LoadedEncoder
 from eval.measuring.features import (
     BrokenFile,
     cached_features_of_files,
-    cached_signatures_of_files,
+    cached_picture_signatures_of_files,
     torch_threads_in_use,
 )
 from eval.measuring.foreign import given_foreign_sets, shipped_foreign_sets, without_sets_of_this_brand
@@ -26,8 +26,8 @@ from eval.measuring.head import aesthetic_head_and_notes, refuse_second_head
 from eval.measuring.measured import ForeignSet, MeasuredLot, PictureFeatures
 from eval.measuring.record import BatchMeasures, EncodingConditions, LotScoringRecord, ReferencesUsed
 from eval.measuring.redrawn import (
+    encode_at_size_of_foreign_pictures,
     encode_copies_degraded_like_drawings,
-    encoded_at_foreign_size,
     with_embeddings_of_other_encoders,
 )
 from eval.measuring.scores import (
@@ -40,7 +40,7 @@ from eval.measuring.scores import (
     score_table_digests,
     scores_key,
 )
-from eval.measuring.texts import cached_text_encoder
+from eval.measuring.texts import text_encoding_function_with_cache
 from eval.measuring.whole import batch_summary_in_words, measure_batch
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
@@ -61,12 +61,12 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: ComparisonPictu
     """
     encoder = encoding.load_encoder(
         encodername.encoder_name(config),
-        hardware.set_threads_and_choose_device(hardware.hardware_config_for_this_process(config)),
+        hardware.set_threads_and_choose_device(hardware.hardware_config_cpu_if_workers_elsewhere(config)),
     )
     if config.engine.name != "local":
-        encode_on_engine_workers(config, lot, compared, encoder, quiet)
+        fill_feature_cache_by_engine_workers(config, lot, compared, encoder, quiet)
     measured, broken = measure_lot_and_comparison(config, lot, compared, encoder, quiet)
-    compute_score_columns(measured)
+    compute_scores_into_measured_lot(measured)
     inside, hint = in_domain_flags_and_warning(measured.pictures, measured.references, encoder.domain)
     batch = measure_batch(measured) if measured.enough_references else BatchMeasures()
 
@@ -92,10 +92,10 @@ def compute_and_write_scores(config: Config, lot: Lot, compared: ComparisonPictu
         traits_read={trait: round(area, 3) for trait, area in measured.areas.items()},
         batch=batch,
         summary=batch_summary_in_words(
-            batch, measured.areas, planned_trait_values(lot, compared), measured.readability
+            batch, measured.areas, known_values_by_planned_trait(lot, compared), measured.readability
         ),
         notes=measured.notes + ([hint] if hint else []),
-    ).write(lot.out / RECORD)
+    ).write_json_file(lot.out / RECORD)
 
 
 def measure_lot_and_comparison(
@@ -125,7 +125,7 @@ def measure_lot_and_comparison(
         pictures, broken = encode_named_pictures(lot.files, lot.sha256, "score")
     references, unusable = encode_named_pictures(compared.references, sha256_by_name(compared.references), "references")
     training, lost = encode_named_pictures(compared.training, sha256_by_name(compared.training), "training")
-    exported, gone = cached_signatures_of_files(
+    exported, gone = cached_picture_signatures_of_files(
         compared.exported,
         sha256_by_name(compared.exported),
         compared.background,
@@ -166,11 +166,11 @@ def measure_lot_and_comparison(
         if enough
         else None,
         at_foreign_size=lambda shown: with_embeddings_of_other_encoders(
-            encoded_at_foreign_size(shown, encoder), encoder
+            encode_at_size_of_foreign_pictures(shown, encoder), encoder
         ),
         head=head,
         decided=decided,
-        encode_texts=cached_text_encoder(encoder) if encoder.tokenizer else None,
+        encode_texts=text_encoding_function_with_cache(encoder) if encoder.tokenizer else None,
         enough_references=enough,
         notes=[
             *lot.notes,
@@ -222,7 +222,7 @@ def rough_thresholds_in_words(count: int) -> str:
     return f"{rough}: {FEW_REFERENCES} or more are better"
 
 
-def compute_score_columns(measured: MeasuredLot) -> None:
+def compute_scores_into_measured_lot(measured: MeasuredLot) -> None:
     """Compute every score of SCORES whose needs are met, of the lot's pictures and of the references, into
     `measured.columns` and `measured.own`.
     """
@@ -237,7 +237,7 @@ def compute_score_columns(measured: MeasuredLot) -> None:
             measured.own[name] = score.leave_one_out(measured)
 
 
-def differing_traits_in_words(measured: MeasuredLot, number: int) -> str | None:
+def planned_versus_seen_traits_in_words(measured: MeasuredLot, number: int) -> str | None:
     """The planned values of picture `number` where its reader sees another value of the brand; None if there are
     none.
     """
@@ -309,7 +309,7 @@ def score_table(measured: MeasuredLot, broken: list[BrokenFile], inside: NDArray
         "known": names_of_nearest_pictures("novelty"),
         DETECTED: pa.array(detected, pa.string()),
         DIFFERING_TRAITS: pa.array(
-            [differing_traits_in_words(measured, i) if i >= 0 else None for i in order], pa.string()
+            [planned_versus_seen_traits_in_words(measured, i) if i >= 0 else None for i in order], pa.string()
         ),
         UNKNOWN_TRAITS: pa.array(
             [values_brand_never_shows_in_words(measured, i) if i >= 0 else None for i in order], pa.string()

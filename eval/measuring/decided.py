@@ -105,7 +105,7 @@ class DecidedPictures(NamedTuple):
         arrays = {name: np.ascontiguousarray(getattr(self.features, name)) for name in ARRAYS}
         arrays["transparent"] = arrays["transparent"].astype(np.uint8)
         arrays["scores"] = np.ascontiguousarray(self.scores, np.float32)
-        return save(arrays, {"record": rfc8785.dumps(self.record.content()).decode()})
+        return save(arrays, {"record": rfc8785.dumps(self.record.json_data_without_defaults()).decode()})
 
 
 def read_decided_pictures(file: DecidedPicturesFile) -> DecidedPictures:
@@ -120,7 +120,7 @@ def read_decided_pictures(file: DecidedPicturesFile) -> DecidedPictures:
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise DataError(f"learnt: {place} cannot be read: {error}", next_step=AGAIN) from None
-    record = DecisionsRecord.of_json(text, f"learnt: {place}", AGAIN)
+    record = DecisionsRecord.from_json_text(text, f"learnt: {place}", AGAIN)
     wrong = sorted({*ARRAYS, "scores"} ^ set(arrays)) or [
         name
         for name, array in arrays.items()

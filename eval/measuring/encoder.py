@@ -14,13 +14,13 @@ from eval.measuring.domain import EncoderDomain, read_encoder_domain
 from eval.measuring.encodername import (
     FULL,
     EncoderPreprocessing,
-    architecture_and_weights_file,
+    architecture_and_file_from_encoder_name,
+    call_for_each_encoder_name,
     digest_of_one_encoder,
     encoder_digest,
     encoder_folder,
     open_clip_configs,
     preprocessing_of_one_encoder,
-    results_for_each_encoder,
 )
 from eval.measuring.weights import find_or_download_checkpoint, record_checkpoint_location
 from stylegate import files, hub
@@ -62,7 +62,7 @@ def load_encoder(name: str, device: Any) -> LoadedEncoder:
     key = (name, str(device), "" if kept is None else encoder_digest(name))
     if kept and key in kept:
         return kept[key]
-    first, *others = results_for_each_encoder(name, lambda one: load_one_encoder(one, device))
+    first, *others = call_for_each_encoder_name(name, lambda one: load_one_encoder(one, device))
     found = first._replace(others=tuple(others))
     if kept is not None:
         kept.clear()  # one encoder at a time stays in memory
@@ -83,12 +83,14 @@ def keeping_encoder_loaded() -> Iterator[None]:
 def load_one_encoder(name: str, device: Any) -> LoadedEncoder:
     """Load the encoder of a name without "+" (see `load_encoder`)."""
     folder, preprocessing = encoder_folder(name), preprocessing_of_one_encoder(name)
-    weights = [path] if (path := architecture_and_weights_file(name)[1]) else []
+    weights = [path] if (path := architecture_and_file_from_encoder_name(name)[1]) else []
     before = sha256_of_files(weights)
     try:
         architecture, _, _ = name.partition(":")
         model, tokenizer = (
-            load_image_tower(name) if architecture in ("timm", "csd") else load_open_clip_model(name, preprocessing)
+            load_timm_or_style_tower(name)
+            if architecture in ("timm", "csd")
+            else load_open_clip_model(name, preprocessing)
         )
     except Exception as error:
         raise ModelError(
@@ -110,7 +112,7 @@ def load_open_clip_model(name: str, preprocessing: EncoderPreprocessing) -> tupl
 
     folder, (architecture, path), settings = (
         encoder_folder(name),
-        architecture_and_weights_file(name),
+        architecture_and_file_from_encoder_name(name),
         open_clip_configs(name)[1],
     )
     shown = {f"image_{key}": settings[key] for key in FULL if key in settings}
@@ -140,11 +142,11 @@ def load_open_clip_model(name: str, preprocessing: EncoderPreprocessing) -> tupl
     return model, tokenizer
 
 
-def load_image_tower(name: str) -> tuple[Any, None]:
+def load_timm_or_style_tower(name: str) -> tuple[Any, None]:
     """The image tower of a name that begins with timm: or csd:, and None in place of a tokenizer: it reads no texts."""
     from eval.measuring import towers
 
-    architecture, weights = architecture_and_weights_file(name)
+    architecture, weights = architecture_and_file_from_encoder_name(name)
     if architecture == "csd":
         assert weights is not None
         return towers.load_style_tower(weights), None
@@ -220,7 +222,7 @@ def averaged_and_projected_patches(tokens: Any) -> Any:
     """
     import torch
 
-    kernel = torch.from_numpy(patch_projection_matrix(tokens.shape[1])).to(tokens).T[..., None, None]
+    kernel = torch.from_numpy(fixed_random_channel_projection_matrix(tokens.shape[1])).to(tokens).T[..., None, None]
     projected = torch.nn.functional.conv2d(tokens, kernel)
     grid = min(GRID, *tokens.shape[2:])
     averaged = torch.nn.functional.adaptive_avg_pool2d(projected, grid) if max(tokens.shape[2:]) > grid else projected
@@ -228,7 +230,7 @@ def averaged_and_projected_patches(tokens: Any) -> Any:
 
 
 @lru_cache
-def patch_projection_matrix(channels: int) -> NDArray[np.float32]:
+def fixed_random_channel_projection_matrix(channels: int) -> NDArray[np.float32]:
     """[channels, CHANNELS] a random matrix, always the same for the same number of channels."""
     random = np.random.default_rng(channels)
     return (random.normal(size=(channels, CHANNELS)) / CHANNELS**0.5).astype(np.float32)

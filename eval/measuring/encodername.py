@@ -66,7 +66,7 @@ def encoder_name(config: Config) -> str:
     ):
         folder = brandset.brand_folder(brand)
     elif config.references:
-        folder = files.resolve_name(config.references, files.BRANDS, "references")
+        folder = files.resolve_name_or_path(config.references, files.BRANDS, "references")
     known = folder is not None and (folder / "brand.yaml").is_file()
     return (brandset.read_brand_file(folder).encoder if folder and known else "") or DEFAULT
 
@@ -82,7 +82,7 @@ def split_encoder_names(name: str) -> list[str]:
     return list(dict.fromkeys(name.split("+")))
 
 
-def results_for_each_encoder(name: str, make: Callable[[str], Made]) -> list[Made]:
+def call_for_each_encoder_name(name: str, make: Callable[[str], Made]) -> list[Made]:
     """What `make` returns for each of the joined names. Raises one ModelError that names every encoder that fails."""
     made, failed = [], []
     for one in split_encoder_names(name):
@@ -116,7 +116,7 @@ def encoder_digest(name: str) -> str:
     Raises ModelError if one is no encoder. While the weights are not known here, the digest differs at every call
     (eval/measuring/weights.py).
     """
-    found = results_for_each_encoder(name, digest_of_one_encoder)
+    found = call_for_each_encoder_name(name, digest_of_one_encoder)
     return found[0] if len(found) == 1 else files.canonical_sha256(found)
 
 
@@ -124,7 +124,7 @@ def digest_of_one_encoder(name: str) -> str:
     """The `encoder_digest` of a name of one encoder, without "+"."""
     if folder := encoder_folder(name):
         return files.folder_digest(folder, "*")
-    architecture, weights = architecture_and_weights_file(name)
+    architecture, weights = architecture_and_file_from_encoder_name(name)
     return (
         files.canonical_sha256([architecture, *sha256_of_files([weights])])
         if weights
@@ -132,7 +132,7 @@ def digest_of_one_encoder(name: str) -> str:
     )
 
 
-def architecture_and_weights_file(name: str) -> tuple[str, Path | None]:
+def architecture_and_file_from_encoder_name(name: str) -> tuple[str, Path | None]:
     """What stands before a file of weights in an encoder's name, and the file; the name and None if it names no file.
 
     Raises ModelError for a file that is missing or no safetensors.
@@ -151,7 +151,7 @@ def encoder_folder(name: str) -> Path | None:
 
     Raises ModelError for what is no name of an encoder.
     """
-    if architecture_and_weights_file(name)[1]:
+    if architecture_and_file_from_encoder_name(name)[1]:
         return None
     folder = Path(name).expanduser() if files.is_path(name) else files.MODELS / name / "clip"
     if name and (folder / "open_clip_config.json").is_file():
@@ -186,7 +186,7 @@ def open_clip_configs(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         like = [n for n, known_config in known if known_config.get("vision_cfg") == model.get("vision_cfg")]
         return model, (preprocessing_of_architecture(like[0]) if like else {}) | stated
     architecture, tag = name.split(":", 1)
-    if architecture_and_weights_file(name)[1] and (model := open_clip.get_model_config(architecture)):
+    if architecture_and_file_from_encoder_name(name)[1] and (model := open_clip.get_model_config(architecture)):
         return model, preprocessing_of_architecture(architecture)
     model, weights = open_clip.get_model_config(architecture), open_clip.get_pretrained_cfg(architecture, tag)
     if model is None:
@@ -232,7 +232,7 @@ def picture_transform_of(name: str) -> Any:
     """
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-    architecture, weights = architecture_and_weights_file(name)
+    architecture, weights = architecture_and_file_from_encoder_name(name)
     if architecture.startswith("timm:") or architecture == "csd":
         from eval.measuring import towers
 
@@ -252,7 +252,7 @@ def encoder_preprocessing(name: str) -> EncoderPreprocessing:
     """How pictures are prepared for the first encoder of this name, found without loading any. Raises ModelError naming
     all encoders that fail.
     """
-    return results_for_each_encoder(name, preprocessing_of_one_encoder)[0]
+    return call_for_each_encoder_name(name, preprocessing_of_one_encoder)[0]
 
 
 def preprocessing_of_one_encoder(name: str) -> EncoderPreprocessing:
@@ -268,7 +268,7 @@ def encoder_name_with_absolute_path(name: str) -> str:
     """The encoder's name with absolute paths, which then means the same in every working directory."""
 
     def absolute_name_of_one_encoder(one: str) -> str:
-        architecture, weights = architecture_and_weights_file(one)
+        architecture, weights = architecture_and_file_from_encoder_name(one)
         if weights:
             return f"{architecture}:{weights}"
         return str(Path(one).expanduser().resolve()) if files.is_path(one) else one

@@ -20,7 +20,7 @@ from PIL import Image
 
 from eval.measuring.encoder import LoadedEncoder, encode_pictures
 from eval.measuring.encodername import EncoderPreprocessing
-from eval.measuring.measured import PictureFeatures, PictureSignatures
+from eval.measuring.measured import PictureFeatures, PictureSignaturesOfFiles
 from eval.scorers import technical
 from stylegate import files, pictures, progress, similarity
 from stylegate.cache import ArrayCache
@@ -89,7 +89,7 @@ class FeatureArrays:
             column[i] = row[name]
         self.filled[i] = True
 
-    def filled_rows(self, column: NDArray) -> NDArray:
+    def move_filled_rows_to_front(self, column: NDArray) -> NDArray:
         """The rows of a column that are filled; they are moved up in it, so that memory never holds a second copy."""
         places = np.flatnonzero(self.filled)
         for start in range(0, len(places), TOGETHER):
@@ -100,7 +100,11 @@ class FeatureArrays:
     def features_of_filled_rows(self, names: list[str], sha256: Mapping[str, str]) -> PictureFeatures:
         """The features of the pictures whose rows are filled; `names` are those of all rows."""
         good = [name for name, filled in zip(names, self.filled, strict=True) if filled]
-        whole = self.columns if self.filled.all() else {k: self.filled_rows(c) for k, c in self.columns.items()}
+        whole = (
+            self.columns
+            if self.filled.all()
+            else {k: self.move_filled_rows_to_front(c) for k, c in self.columns.items()}
+        )
         return PictureFeatures(
             names=good,
             sha256=[sha256[name] for name in good],
@@ -135,7 +139,7 @@ def cached_features_of_files(
     after = files.canonical_sha256([before, encoder.sha256])
     keys = [f"{after}:{sha256[name]}" for name in names]
     table, missing = FeatureArrays(len(names)), []
-    for i, row in enumerate(cache.get_all(keys)):
+    for i, row in enumerate(cache.read_arrays_of_keys(keys)):
         if row:
             table.copy_features_into_row(i, row)
         else:
@@ -143,7 +147,7 @@ def cached_features_of_files(
     batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
 
     if at_hand := set(range(len(names))) - set(missing):  # what `generate` stored of known pictures
-        cache.put({}, instead_of=[seen[i] for i in at_hand])
+        cache.store_arrays_by_key({}, instead_of=[seen[i] for i in at_hand])
 
     # On a CPU each core takes its part of a batch all the way: cores that share one encoding wait for each other, and
     # tests.bench.throughput finds this faster than encoding alone is. An accelerator encodes batches whole.
@@ -160,7 +164,7 @@ def cached_features_of_files(
     with one_torch_thread_each(alone) as cores, ThreadPoolExecutor(cores + 1) as pool:
 
         def submit_batch_parts(batch: list[int]) -> list[Future[Rows]]:
-            kept = dict(zip(batch, cache.get_all([seen[i] for i in batch]), strict=True))
+            kept = dict(zip(batch, cache.read_arrays_of_keys([seen[i] for i in batch]), strict=True))
             parts = [batch[k::cores] for k in range(min(cores, len(batch)))]
             return [
                 pool.submit(feature_rows_of_part, part, {i: row for i in part if (row := kept[i])}) for part in parts
@@ -170,7 +174,9 @@ def cached_features_of_files(
             for batch, parts in submit_ahead(batches, submit_batch_parts, AHEAD):
                 found = {i: row for part in parts for i, row in part.result().items()}
                 found = found if alone else replace_pixels_by_embeddings(found, encoder)
-                cache.put({keys[i]: row for i, row in found.items()}, instead_of=[seen[i] for i in batch])
+                cache.store_arrays_by_key(
+                    {keys[i]: row for i, row in found.items()}, instead_of=[seen[i] for i in batch]
+                )
                 for i, row in found.items():
                     table.copy_features_into_row(i, row)
                 tick(len(batch))
@@ -181,17 +187,17 @@ def cached_features_of_files(
     return table.features_of_filled_rows(names, sha256), broken
 
 
-def cached_signatures_of_files(
+def cached_picture_signatures_of_files(
     named: Sequence[tuple[str, Path]], sha256: Mapping[str, str], background: str, batch_size: int, title: str
-) -> tuple[PictureSignatures, list[BrokenFile]]:
+) -> tuple[PictureSignaturesOfFiles, list[BrokenFile]]:
     """What `cached_features_of_files` returns, but of each picture its signature alone: no encoder is needed."""
     cache, names = ArrayCache(), [name for name, _ in named if sha256[name]]
     paths, prefix = dict(named), files.canonical_sha256([VERSION, "signature", background])
     keys = [f"{prefix}:{sha256[name]}" for name in names]
 
-    def make_signature_row(i: int) -> Row | None:
+    def picture_signature_row_of_file(i: int) -> Row | None:
         try:
-            content = pictures.read_picture_file(paths[names[i]])
+            content = pictures.read_picture_file_bytes(paths[names[i]])
             if hashlib.sha256(content).hexdigest() != sha256[names[i]]:
                 return None
             image = pictures.decode_picture(content, background).image
@@ -205,17 +211,19 @@ def cached_signatures_of_files(
         ThreadPoolExecutor(torch_threads_in_use()) as pool,
         progress.progress_bar(title, len(keys), 0, bool(title)) as tick,
     ):
-        cache.compute_missing(keys, batch_size, lambda those: list(pool.map(make_signature_row, those)), tick)
+        cache.compute_missing(
+            keys, batch_size, lambda those: list(pool.map(picture_signature_row_of_file, those)), tick
+        )
     signatures = np.empty((len(names), similarity.SIDE, similarity.SIDE, 3), np.uint8)
     good, broken = [], [BrokenFile(name, "", "cannot be read") for name, _ in named if not sha256[name]]
-    for name, row in zip(names, cache.get_all(keys), strict=True):
+    for name, row in zip(names, cache.read_arrays_of_keys(keys), strict=True):
         if row and "signature" in row:
             signatures[len(good)] = row["signature"]
             good.append(name)
         else:
             reason = bytes(row["broken"]).decode() if row else "changed while it was read"
             broken.append(BrokenFile(name, sha256[name], reason))
-    return PictureSignatures(good, signatures[: len(good)]), broken
+    return PictureSignaturesOfFiles(good, signatures[: len(good)]), broken
 
 
 def pixel_feature_rows_of_files(
@@ -230,7 +238,7 @@ def pixel_feature_rows_of_files(
     def decode_readable_pictures() -> Iterator[pictures.DecodedPicture]:
         for i, (path, sha256) in enumerate(files_and_sha256):
             try:
-                content = pictures.read_picture_file(path)
+                content = pictures.read_picture_file_bytes(path)
                 if hashlib.sha256(content).hexdigest() == sha256:
                     picture = pictures.decode_picture(content, background)
                     opened.append(i)
@@ -323,4 +331,4 @@ def store_features_of_drawn(
     key = pixel_features_key(preprocessing, background)
     keys = [f"{key}:{sha256}" for sha256 in drawn]
     decoded = (pictures.drawn_picture_as_decoded(image, background) for image in drawn.values())
-    ArrayCache().put(dict(zip(keys, features_without_encoder(decoded, preprocessing), strict=True)))
+    ArrayCache().store_arrays_by_key(dict(zip(keys, features_without_encoder(decoded, preprocessing), strict=True)))

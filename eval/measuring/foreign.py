@@ -27,8 +27,8 @@ from eval.measuring.features import (
 from eval.measuring.measured import ForeignSet, PictureFeatures
 from eval.measuring.redrawn import (
     copy_degraded_like_model_drawing,
+    encode_at_size_of_foreign_pictures,
     encode_copies_degraded_like_drawings,
-    encoded_at_foreign_size,
 )
 from stylegate import files, similarity
 from stylegate.cache import ArrayCache
@@ -107,7 +107,7 @@ def features_of_foreign_pictures(
     cache = ArrayCache()
     known = files.canonical_sha256(["foreign-2", pixel_features_key(encoder.preprocessing, background), encoder.sha256])
     keys = [f"{known}:{hashlib.sha256(one.png).hexdigest()}:{one.ground}:{one.redrawn}" for one in shown]
-    rows: Rows = {i: row for i, row in enumerate(cache.get_all(keys)) if row}
+    rows: Rows = {i: row for i, row in enumerate(cache.read_arrays_of_keys(keys)) if row}
     missing = [i for i in range(len(shown)) if i not in rows]
 
     def encode_foreign_pictures(some: list[int]) -> Rows:
@@ -128,7 +128,7 @@ def features_of_foreign_pictures(
         for found in pool.map(
             encode_foreign_pictures, [missing[start : start + TOGETHER] for start in range(0, len(missing), TOGETHER)]
         ):
-            cache.put({keys[i]: row for i, row in found.items()})
+            cache.store_arrays_by_key({keys[i]: row for i, row in found.items()})
             rows |= found
     return [rows[i] for i in range(len(shown))]
 
@@ -138,7 +138,7 @@ def given_foreign_sets(features: PictureFeatures, encoder: LoadedEncoder) -> lis
     name is its set. Half of each set is redrawn.
     """
     sets, found = np.array([name.split("/")[0] for name in features.names]), []
-    seen = encoded_at_foreign_size(features, encoder)
+    seen = encode_at_size_of_foreign_pictures(features, encoder)
     for name in dict.fromkeys(sets.tolist()):
         of = np.flatnonzero(sets == name)
         plain, redrawn = of[::2], encode_copies_degraded_like_drawings(features.signatures[of[1::2]], encoder)

@@ -29,7 +29,7 @@ class PictureFeatures(NamedTuple):
         return PictureFeatures(**{name: getattr(self, name)[those] for name in self._fields})
 
 
-class PictureSignatures(NamedTuple):
+class PictureSignaturesOfFiles(NamedTuple):
     """Signatures of n pictures that are looked for copies of; row i is of the picture names[i]."""
 
     names: list[str]
@@ -67,7 +67,7 @@ class MeasuredLot:
     pictures: PictureFeatures  # n, of the lot
     references: PictureFeatures  # r
     training: PictureFeatures
-    exported: PictureSignatures
+    exported: PictureSignaturesOfFiles
     known: NDArray[np.float32] | None  # [k, d] unit embeddings of pictures in other styles; None: none are known
     foreign_sets: list[ForeignSet]  # what a reader of the brand is fitted on; empty without enough references
     redrawn: EncodedPictures | None  # the references as an image model draws them; None without enough of them

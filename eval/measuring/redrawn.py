@@ -58,7 +58,7 @@ def encode_signatures_as_pictures(signatures: NDArray[np.uint8], encoder: Loaded
     )
 
 
-def encoded_at_foreign_size(shown: PictureFeatures, encoder: LoadedEncoder) -> EncodedPictures:
+def encode_at_size_of_foreign_pictures(shown: PictureFeatures, encoder: LoadedEncoder) -> EncodedPictures:
     """Pictures as the reader of the brand sees them: no sharper than the shipped foreign pictures are.
 
     Those have SIDE pixels a side. An encoder whose input is larger would know them by their blur, so it is shown the

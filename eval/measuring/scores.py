@@ -33,10 +33,10 @@ def scores_key(config: Config, lot: Lot, compared: ComparisonPictures) -> str:
     Raises ConfigError or DataError if the aesthetic head or the labels that the config names do not exist. While the
     encoder's weights are not known here, the digest differs at every call (see `encoder_digest`).
     """
-    head = [files.sha256(path)] if (path := named_aesthetic_head_path(config)) else []
+    head = [files.sha256_of_file(path)] if (path := named_aesthetic_head_path(config)) else []
     if config.score.labels:
         labels = aesthetic.read_aesthetic_labels(require_file(config.score.labels, "score.labels"))
-        head = [[name, files.sha256(place), good] for name, place, good in labels]
+        head = [[name, files.sha256_of_file(place), good] for name, place, good in labels]
     others = [
         sorted(sha256_by_name(part).items())
         for part in (compared.references, compared.training, compared.exported, *compared.foreign.values())
@@ -50,7 +50,7 @@ def scores_key(config: Config, lot: Lot, compared: ComparisonPictures) -> str:
             encoder_digest(encoder_name(config)),
             others,
             list(compared.foreign),
-            files.sha256(files.FOREIGN),
+            files.sha256_of_file(files.FOREIGN),
             compared.background,
             compared.alpha,
             [*lot.notes, *compared.notes],
@@ -72,7 +72,7 @@ def named_aesthetic_head_path(config: Config) -> Path | None:
         raise ConfigError("score.aesthetic_head and score.labels name two heads", next_step="give one of them.")
     if not config.score.aesthetic_head:
         return None
-    return files.resolve_name(config.score.aesthetic_head, files.HEADS, "score.aesthetic_head", ".safetensors")
+    return files.resolve_name_or_path(config.score.aesthetic_head, files.HEADS, "score.aesthetic_head", ".safetensors")
 
 
 def scores_are_current(lot: Lot, key: str) -> bool:
@@ -90,13 +90,15 @@ def scores_are_current(lot: Lot, key: str) -> bool:
 def score_table_digests(out: Path) -> ScoreTableDigests:
     """The digests of scores.parquet and references.parquet as they are now."""
     paths = (out / "scores.parquet", out / "references.parquet")
-    scores, references = (files.sha256(path) if path.is_file() else "" for path in paths)
+    scores, references = (files.sha256_of_file(path) if path.is_file() else "" for path in paths)
     return ScoreTableDigests(scores=scores, references=references)
 
 
 def read_score_record(out: Path) -> LotScoringRecord:
     """score.json of a lot's folder. Raises DataError if it is missing, or with every problem that it has."""
-    return LotScoringRecord.read(out / RECORD, "the scores' record", "remove it; the scores are then computed again.")
+    return LotScoringRecord.read_json_file(
+        out / RECORD, "the scores' record", "remove it; the scores are then computed again."
+    )
 
 
 def float32_with_null(values: NDArray) -> pa.Array:
@@ -140,8 +142,8 @@ class LotScores(NamedTuple):
 def read_scores(out: Path) -> LotScores:
     """Read the scores of a lot's folder. Raises DataError if a file is missing or damaged."""
     try:
-        rows = files.read_parquet(out / "scores.parquet").to_pylist()
-        table = files.read_parquet(out / "references.parquet")
+        rows = files.read_parquet_as_arrow_table(out / "scores.parquet").to_pylist()
+        table = files.read_parquet_as_arrow_table(out / "references.parquet")
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
             f"the scores in {files.display_path(out)} cannot be read: {error}", next_step="remove them."

@@ -10,7 +10,7 @@ from stylegate import files
 from stylegate.cache import ArrayCache
 
 
-def cached_text_encoder(encoder: LoadedEncoder) -> Callable[[list[str]], NDArray[np.float32]]:
+def text_encoding_function_with_cache(encoder: LoadedEncoder) -> Callable[[list[str]], NDArray[np.float32]]:
     """A function from n texts to unit embeddings [n, d]. It keeps each embedding in the cache, across runs."""
     cache = ArrayCache()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eval.package import receiver, ssh
 from eval.package.merkle import merkle_root_and_paths
-from eval.package.provenance import Provenance
+from eval.package.provenance import PackageProvenance
 from eval.package.receiver import INCLUSION, MANIFEST, MERKLE, METADATA, SIGNER, TAGMANIFEST, UNLISTED
 from eval.package.signature import PrivateKey, public_pem, sign
 from eval.package.statement import make_dsse_envelope, make_in_toto_statement
@@ -50,7 +50,7 @@ def write_merkle_tree(package: Path, items: Sequence[tuple[int, str]], judged: M
 
 
 def write_bag_manifests_and_signatures(
-    package: Path, collection: str, key: PrivateKey | None, provenance: Provenance | None
+    package: Path, collection: str, key: PrivateKey | None, provenance: PackageProvenance | None
 ) -> None:
     """Write what a bag needs beside its pictures and metadata in data/: verify.py, the statement of its provenance,
     manifests, signatures.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval.policy.model import CALIBRATED, Policy, PolicyCheck, Promise, is_number_in_range
+from eval.policy.model import CALIBRATED, Policy, PolicyCheck, Promise, is_int_or_float_within_limit
 from eval.promise import calibration
 from eval.promise.calibration import CALIBRATION, CalibrationResult
 from stylegate import files
@@ -20,7 +20,7 @@ def recompute_calibration(package: Path) -> tuple[CalibrationResult, Policy, set
     """
     made, terms = calibration.read_calibration(package / CALIBRATION), files.read_json(package / CALIBRATION, WHAT)
     pool = files.read_json(package / POOL, "the calibrated scores of the lot")
-    if not pool or not all(is_number_in_range(score) for score in pool.values()):
+    if not pool or not all(is_int_or_float_within_limit(score) for score in pool.values()):
         raise DataError(f"{POOL}: it must give a number for each picture")
     promise = Promise(**{name: terms["promise"][name] for name in ("alpha", "delta", "discard")})
     named, checks = terms["policy"], {terms["score"]: PolicyCheck.model_validate(CALIBRATED)}

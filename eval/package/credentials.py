@@ -74,7 +74,7 @@ class C2paPictureSigner:
             if self.certificate.command:
                 sign = partial(self.c2pa_signature_by_command, problems)
                 return c2pa.Signer.from_callback(sign, algorithm, chain.decode())
-            key = self.certificate.key_pem()
+            key = self.certificate.private_key_as_pem()
             return c2pa.Signer.from_info(c2pa.C2paSignerInfo(algorithm, chain, key, None))  # type: ignore[arg-type]
         except c2pa.C2paError as error:
             raise ConfigError(f"C2PA refuses the certificate: {error}", next_step=NEXT) from None

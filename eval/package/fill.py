@@ -26,7 +26,7 @@ from eval.package.items import (
     imagefolder_table,
     make_item_record,
     package_items,
-    read_scores_as_judged,
+    read_lot_scores_checking_item_digests,
 )
 from eval.package.layout import TABLE
 from eval.package.marking import ExportMarks, PictureToMark, write_marked_pictures
@@ -36,7 +36,7 @@ from eval.package.provenance import (
     CARD_WITHOUT_PROMISE,
     LicenceOfMaterial,
     MadeFrom,
-    Provenance,
+    PackageProvenance,
     provenance_of_package,
 )
 from eval.package.statement import make_bill_of_materials
@@ -60,7 +60,7 @@ def fill_package(
     licences: Sequence[LicenceOfMaterial] = (),
     marks: ExportMarks = NO_MARKS,
     earlier: EarlierPackage | None = None,
-) -> Provenance:
+) -> PackageProvenance:
     """Write data/, the Merkle tree and the bill of materials of a new package. Returns its provenance.
 
     Files that `earlier`, a package of the same collection, holds with the same bytes are linked to it, and the record
@@ -69,14 +69,14 @@ def fill_package(
     data, items = package / "data", package_items(lot, accepted)
     provenance = provenance_of_package(lot, len(items), outcome, licences)
     items, report = write_pictures_with_marks(data, lot, items, provenance.made_from, marks, earlier)
-    report.write(package / MARKS)
+    report.write_json_file(package / MARKS)
     write_metadata_and_records(data, lot, items, provenance.made_from, collection, earlier)
     pq.write_table(imagefolder_table(items), data / TABLE)
     write_rarity_and_plan(package, lot, items)
     write_proof_of_promise(data, lot, items, outcome)
     copy_trait_certificate_if_it_applies(data, lot, items)
     lora = copy_lora(data, lot)
-    provenance.write(data / "provenance.json")
+    provenance.write_json_file(data / "provenance.json")
     says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else CARD_WITHOUT_PROMISE
     words = {"promise": says, "lora": lora, "marks": marks_in_words(report)}
     words |= {"pictures": picture_count_sentence_for_card(lot, len(items)), "licences": licences_in_words(licences)}
@@ -161,7 +161,7 @@ def write_metadata_and_records(
     earlier: EarlierPackage | None,
 ) -> None:
     """Write the metadata of each item, in canonical JSON, and its record."""
-    found, before = read_scores_as_judged(lot, items), earlier and earlier.package / "data"
+    found, before = read_lot_scores_checking_item_digests(lot, items), earlier and earlier.package / "data"
     names, detected = found.computed_score_names(), found.detected_traits()
     scores = {row["file"]: {name: row[name] for name in names} for row in found.rows}
     for item in items:
@@ -173,14 +173,14 @@ def write_metadata_and_records(
         record = make_item_record(item, described, made_from, scores[item.verdict.file], detected[item.verdict.file])
         name = f"records/{item.id}.json"
         texts[name] = (
-            reusable_earlier_record(record, earlier and earlier.file_bytes_if_signed_or_none(name))
-            or record.record_file_text().encode()
+            earlier_record_bytes_if_same_item(record, earlier and earlier.file_bytes_if_signed_or_none(name))
+            or record.item_record_file_text().encode()
         )
         for name, text in texts.items():
             write_file_or_hard_link_earlier(data / name, text, before and before / name)
 
 
-def reusable_earlier_record(record: ItemRecord, before: bytes | None) -> bytes | None:
+def earlier_record_bytes_if_same_item(record: ItemRecord, before: bytes | None) -> bytes | None:
     """The bytes `before`, a record of an earlier package, if it is of the same item, made in the same way and accepted
     by the same policy; else None.
 
@@ -189,7 +189,7 @@ def reusable_earlier_record(record: ItemRecord, before: bytes | None) -> bytes |
     if before is None:
         return None
     try:
-        found = ItemRecord.of_json(before, "the record of the package before")
+        found = ItemRecord.from_json_text(before, "the record of the package before")
     except DataError:  # of another version of stylegate
         return None
     return before if found.identifying_fields_of_item_record() == record.identifying_fields_of_item_record() else None
@@ -211,7 +211,7 @@ def write_rarity_and_plan(package: Path, lot: Lot, items: Sequence[PackageItem])
         package / verify_traits.RARITY, files.json_lines_text(sorted(rows, key=lambda row: (row["rank"], row["id"])))
     )
     if (lot.out / commitment.COMMITMENT).exists() and (lot.out / commitment.PLAN_TEXT).exists():
-        commitment.verify_commitment_in_words(lot.out / commitment.COMMITMENT)
+        commitment.verify_plan_commitment(lot.out / commitment.COMMITMENT)
         for name in (verify_traits.COMMITMENT, verify_traits.SALT, verify_traits.PLAN):
             write_file_or_hard_link_earlier(package / name, (lot.out / Path(name).name).read_bytes())
 
@@ -225,7 +225,7 @@ def write_proof_of_promise(data: Path, lot: Lot, items: Sequence[PackageItem], o
         found = read_certificate(lot.out / CERTIFICATE)
         if sorted(item.verdict.sha256 for item in items) != sorted(certified_digests(found)):
             raise DataError(f"{CERTIFICATE} is not of what would be exported", next_step="stylegate gate again.")
-        found.write(data / CERTIFICATE)
+        found.write_json_file(data / CERTIFICATE)
     if outcome.promise.state == "valid":
         if not outcome.calibration:
             raise DataError("gate.json does not name the calibration", next_step="stylegate gate again, then export.")
@@ -241,7 +241,7 @@ def copy_trait_certificate_if_it_applies(data: Path, lot: Lot, items: Sequence[P
     found = read_certificate(path)
     stated = [(item.verdict.sha256, trait, value) for item in items for trait, value in item.final_traits.items()]
     if stated_traits_match_audit(found.statements, found.labels, stated):
-        found.write(data / TRAIT_CERTIFICATE)
+        found.write_json_file(data / TRAIT_CERTIFICATE)
 
 
 def copy_lora(data: Path, lot: Lot) -> str:
@@ -255,7 +255,7 @@ def copy_lora(data: Path, lot: Lot) -> str:
         )
     if run := lot.record.words.run:
         release = files.RUNS / run / "lora"
-        drew = [path for path in release.glob("*.safetensors") if files.sha256(path) == lot.record.facts.lora]
+        drew = [path for path in release.glob("*.safetensors") if files.sha256_of_file(path) == lot.record.facts.lora]
         if drew:  # nothing else that somebody put there
             (data / "lora").mkdir()
             for path in [*drew[:1], *release.glob(f"{glob.escape(drew[0].stem)}.*.safetensors"), release / "README.md"]:

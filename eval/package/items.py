@@ -119,9 +119,9 @@ class ItemRecord(Record):
         known = self.model_dump(mode="json", exclude={"scores": True, "verdict": True} | of_lot)
         return known | {"policy": self.verdict.policy_sha256, "verdict": self.verdict.verdict}
 
-    def record_file_text(self) -> str:
+    def item_record_file_text(self) -> str:
         """The content of its file."""
-        return json.dumps(self.content(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(self.json_data_without_defaults(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def package_items(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem]:
@@ -140,7 +140,7 @@ def package_items(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem]:
     return sorted(items, key=lambda item: item.id)
 
 
-def read_scores_as_judged(lot: Lot, items: Sequence[PackageItem]) -> LotScores:
+def read_lot_scores_checking_item_digests(lot: Lot, items: Sequence[PackageItem]) -> LotScores:
     """Read the scores of the lot. Raises DataError if scores.parquet lacks the picture of an item, or has it with
     another sha256 than the item's verdict.
     """
@@ -178,11 +178,11 @@ def make_item_record(
         if item.planned_traits
         else None,
         scores=scores,
-        verdict=verdict_without_names(item.verdict),
+        verdict=verdict_without_personal_names_and_notes(item.verdict),
     )
 
 
-def verdict_without_names(verdict: Verdict) -> Verdict:
+def verdict_without_personal_names_and_notes(verdict: Verdict) -> Verdict:
     """The verdict with an id in place of each person's name, and without their notes."""
     waived = [
         entry.model_copy(update={"owner": pseudonym_of_person(entry.owner), "why": ""}) for entry in verdict.waived

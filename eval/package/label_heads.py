@@ -39,7 +39,7 @@ def last_label_row_hashes(outcome: GateRecord) -> LastLabelRowHashByPurpose | No
             for purpose in PURPOSES
         }
     )
-    return found if found.content() else None
+    return found if found.json_data_without_defaults() else None
 
 
 def read_label_rows_from_argument(words: Sequence[str]) -> list[store.LabelStoreRow] | None:
@@ -65,7 +65,9 @@ def check_label_rows_match_package_hashes(
     path = package / LABEL_HEADS
     if not path.is_file():
         return [], ["the package names no labels: nobody had given any, or an older stylegate made it"], []
-    named = LastLabelRowHashByPurpose.read(path, "what the package says of labels").content()
+    named = LastLabelRowHashByPurpose.read_json_file(
+        path, "what the package says of labels"
+    ).json_data_without_defaults()
     numbers = {(row.purpose, row.hash): row.number for row in rows}
     wrong = [
         f"{store.STORE} has not the last row for {name} that the gate read"

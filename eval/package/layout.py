@@ -57,7 +57,7 @@ def read_picture_rows(package: Path) -> list[dict]:
 def read_item_rows(package: Path) -> list[ItemRow]:
     """What metadata.parquet of a bag says of each item. Raises DataError if it is missing or damaged."""
     try:
-        rows = files.read_parquet(package / "data" / TABLE).to_pylist()
+        rows = files.read_parquet_as_arrow_table(package / "data" / TABLE).to_pylist()
         stated = [
             {name: value for name, value in (row.get("traits") or {}).items() if value is not None} for row in rows
         ]

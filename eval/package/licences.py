@@ -59,7 +59,7 @@ def licence_of_brand(brand: str | None) -> str:
 def licence_of_lora(config: Config, sha256: str) -> str:
     """The licence in the header of the LoRA that `lora_file=` names, if it is the one that drew; else "unknown"."""
     path = Path(config.lora_file or "").expanduser()
-    if not path.is_file() or files.sha256(path) != sha256:
+    if not path.is_file() or files.sha256_of_file(path) != sha256:
         return licence.UNKNOWN
     with safe_open(path, framework="numpy") as file:  # it drew the pictures: it is whole
         return (file.metadata() or {}).get("modelspec.license", licence.UNKNOWN)

@@ -97,7 +97,7 @@ class BurnAndMergeRequest:
     burned: frozenset[int] = frozenset()
     merged: dict[int, tuple[int, ...]] = field(default_factory=dict)  # the item that lives on -> those that go into it
 
-    def items_to_remove(self) -> set[int]:
+    def item_numbers_burned_or_merged(self) -> set[int]:
         """The numbers of all items that go: those that are burned, and those that are merged into another one."""
         return {*self.burned, *(number for numbers in self.merged.values() for number in numbers)}
 
@@ -106,7 +106,7 @@ NOTHING = BurnAndMergeRequest()
 Traits = Mapping[int, Mapping[str, str]]  # trait -> value, by the number of an item
 
 
-def read_burn_request(config: Config) -> BurnAndMergeRequest:
+def burn_and_merge_request_from_config(config: Config) -> BurnAndMergeRequest:
     """The items that burn= (3,7) and merge= (3+7: 7 goes into 3) name. Raises ConfigError with every odd word."""
     burns, merges = (list(filter(None, (text or "").split(","))) for text in (config.burn, config.merge))
     odd = [f"burn: {word}" for word in burns if not re.fullmatch("[0-9]{1,9}", word)]
@@ -128,41 +128,41 @@ def verdicts_without_burned(
 
     Raises ConfigError where burn= or merge= names an item that the version before does not have.
     """
-    gone = told.items_to_remove()
+    gone = told.item_numbers_burned_or_merged()
     if gone and (lot.record is None or newest is None or not is_bag(newest)):
         raise ConfigError(
             "burn= and merge= are for a new version of a planned batch that was exported before",
             next_step="of a folder take the picture out; before the first export leave the slot out of the plan.",
         )
-    before = exported_unburned_items(newest) if newest and gone else set()
-    burned = burned_so_far(newest) if lot.record else set()
+    before = ids_of_exported_unburned_items(newest) if newest and gone else set()
+    burned = ids_of_items_burned_so_far(newest) if lot.record else set()
     if odd := sorted((gone - burned | set(told.merged)) - before):
         raise ConfigError(f"{newest.name if newest else ''} has no item {', '.join(map(str, odd))}")
     gone |= burned
     return [verdict for verdict in accepted if not lot.record or attempt_and_slot(verdict.file)[1] not in gone]
 
 
-def exported_unburned_items(package: Path) -> set[int]:
+def ids_of_exported_unburned_items(package: Path) -> set[int]:
     """The numbers of the items that a package has, and of those that it or a version before left out."""
-    return {*picture_and_metadata_digests_by_item(package), *left_out_so_far(package)}
+    return {*picture_and_metadata_digests_by_item(package), *ids_of_left_out_items(package)}
 
 
-def burned_so_far(package: Path | None) -> set[int]:
+def ids_of_items_burned_so_far(package: Path | None) -> set[int]:
     """The items that a package and those before it burned. Raises DataError if somebody changed the list since."""
     if package is None or not is_bag(package) or not package_had_file_at_export(package, CHANGES):
         return set()
-    found = ChangesSinceVersion.read(package / CHANGES, "the changes")
+    found = ChangesSinceVersion.read_json_file(package / CHANGES, "the changes")
     return {*found.burned, *found.burned_before}
 
 
-def left_out_so_far(package: Path) -> set[int]:
+def ids_of_left_out_items(package: Path) -> set[int]:
     """The items that versions before a package had and it has not, and that were not burned: they may come back.
 
     Raises DataError if somebody changed the list since.
     """
     if not package_had_file_at_export(package, CHANGES):
         return set()
-    found = ChangesSinceVersion.read(package / CHANGES, "the changes")
+    found = ChangesSinceVersion.read_json_file(package / CHANGES, "the changes")
     return {*found.left_out, *found.left_out_before}
 
 
@@ -188,7 +188,7 @@ def files_changed_since_export(package: Path) -> list[str]:
     that of the signature of a signed package if it does not hold.
     """
     listed = receiver.read_manifest(package, MANIFEST, []) | receiver.read_manifest(package, TAGMANIFEST, [])
-    digests = {name: files.sha256(package / name) if (package / name).is_file() else None for name in COMPARED}
+    digests = {name: files.sha256_of_file(package / name) if (package / name).is_file() else None for name in COMPARED}
     changed = [name for name, sha256 in digests.items() if sha256 != listed.get(name)]
     signer, signature = package / SIGNER, package / f"{TAGMANIFEST}.sig"
     unsigned = signer.exists() and not is_file_signed_by_key(signer, package / TAGMANIFEST, signature)
@@ -222,22 +222,25 @@ def changes_between(before: Path, after: Path, told: BurnAndMergeRequest) -> Cha
     changed = [item for item in both if old[item] != new[item]]
     evolved = [item for item in changed if old_traits[item] != new_traits[item]]
     renamed = [item for item in changed if item not in evolved and old[item][0] == new[item][0]]
-    burned, away = burned_so_far(before), left_out_so_far(before)
+    burned, away = ids_of_items_burned_so_far(before), ids_of_left_out_items(before)
     back = away & new.keys()
-    gone = told.items_to_remove() - burned
+    gone = told.item_numbers_burned_or_merged() - burned
     merged = {into: sorted({*items} - burned) for into, items in sorted(told.merged.items())}
     return ChangesSinceVersion(
-        before=earlier_version_with_digests(before),
+        before=version_number_and_digests_of_package(before),
         new=sorted(new.keys() - old.keys()),
         drawn_again=[item for item in changed if item not in evolved and item not in renamed],
-        evolved=[ItemWithNewTraits(id=i, traits=changed_traits(old_traits[i], new_traits[i])) for i in evolved],
+        evolved=[
+            ItemWithNewTraits(id=i, traits=changed_traits_before_and_after(old_traits[i], new_traits[i]))
+            for i in evolved
+        ],
         renamed=renamed,
         burned=sorted(gone),
         merged=[ItemsMergedIntoOne(into=into, burned=items) for into, items in merged.items() if items],
         burned_before=sorted(burned),
         left_out=sorted(old.keys() - new.keys() - gone),
         left_out_before=sorted(away - back - gone),
-        erc4906=fewest_ranges_without_others({*changed, *back}, {*both, *back}),
+        erc4906=fewest_ranges_covering_changed_items({*changed, *back}, {*both, *back}),
     )
 
 
@@ -251,22 +254,22 @@ def numbered_versions(collection: Path) -> list[tuple[Path, int]]:
     return sorted(found, key=lambda version: version[1])
 
 
-def earlier_version_with_digests(package: Path) -> EarlierVersion:
+def version_number_and_digests_of_package(package: Path) -> EarlierVersion:
     """The entry of changes.json by which the next version names this package: number, digest and Merkle root."""
     return EarlierVersion(
         version=int(package.name.rpartition("-v")[2]),
-        tagmanifest_sha256=files.sha256(package / TAGMANIFEST),
+        tagmanifest_sha256=files.sha256_of_file(package / TAGMANIFEST),
         merkle_root=files.read_json(package / MERKLE, "the tree", "root")["root"],
     )
 
 
-def changed_traits(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[str | None]]:
+def changed_traits_before_and_after(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[str | None]]:
     """The traits of an item that changed: by name the value before and the value after, None where it has none."""
     names = sorted(before.keys() | after.keys())
     return {name: [before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)}
 
 
-def fewest_ranges_without_others(changed: Collection[int], items: Iterable[int]) -> list[list[int]]:
+def fewest_ranges_covering_changed_items(changed: Collection[int], items: Iterable[int]) -> list[list[int]]:
     """The fewest ranges that hold all `changed` and no other of `items`; numbers that no item has may lie inside."""
     found: list[list[int]] = []
     chosen, inside = set(changed), False
@@ -346,4 +349,4 @@ def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: B
             f"merge=: {', '.join(map(str, gone))} would live on, and is not among the accepted pictures",
             next_step="export again when it is; or burn the others (burn=NUMBERS).",
         )
-    changes.write(package / CHANGES)
+    changes.write_json_file(package / CHANGES)

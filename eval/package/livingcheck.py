@@ -8,8 +8,8 @@ from eval.package.living import (
     BurnAndMergeRequest,
     ChangesSinceVersion,
     changes_between,
-    exported_unburned_items,
     files_changed_since_export,
+    ids_of_exported_unburned_items,
     picture_and_metadata_digests_by_item,
     planned_traits_of_unburned_items,
     problems_beyond_declared_supply,
@@ -31,7 +31,7 @@ def verify_changes_file(package: Path) -> tuple[list[str], list[str], list[str]]
         return [], [], []
     try:
         found, items = (
-            ChangesSinceVersion.read(package / CHANGES, "the changes"),
+            ChangesSinceVersion.read_json_file(package / CHANGES, "the changes"),
             picture_and_metadata_digests_by_item(package),
         )
     except DataError as error:
@@ -40,14 +40,17 @@ def verify_changes_file(package: Path) -> tuple[list[str], list[str], list[str]]
     wrong = [f"{CHANGES}: item {item} was burned, and is here" for item in back]
     collection = package.name.rpartition("-v")[0]
     before = package.with_name(f"{collection}-v{found.before.version}")
-    if not (before / TAGMANIFEST).is_file() or files.sha256(before / TAGMANIFEST) != found.before.tagmanifest_sha256:
+    if (
+        not (before / TAGMANIFEST).is_file()
+        or files.sha256_of_file(before / TAGMANIFEST) != found.before.tagmanifest_sha256
+    ):
         return [], [f"what changed since version {found.before.version}: that package is not beside this one"], wrong
     if changed := files_changed_since_export(before):
         not_as_it_was = f"{', '.join(changed)} of {before.name} is not as it was exported"
         return [], [f"what changed since version {found.before.version}: {not_as_it_was}"], wrong
     merged = {group.into: tuple(group.burned) for group in found.merged}
     alone = set(found.burned) - {item for group in merged.values() for item in group}
-    never = set(found.burned) - exported_unburned_items(before) or merged.keys() - items.keys()
+    never = set(found.burned) - ids_of_exported_unburned_items(before) or merged.keys() - items.keys()
     if never or changes_between(before, package, BurnAndMergeRequest(frozenset(alone), merged)) != found:
         wrong.append(f"{CHANGES}: it does not say what is other than in {before.name}")
     kept, unknown, beyond = check_items_within_declared_supply(package, {*found.burned, *found.burned_before})
@@ -65,9 +68,12 @@ def check_items_within_declared_supply(
     here = package
     try:
         while (here / CHANGES).is_file():
-            named = ChangesSinceVersion.read(here / CHANGES, "the changes").before
+            named = ChangesSinceVersion.read_json_file(here / CHANGES, "the changes").before
             here = here.with_name(f"{package.name.rpartition('-v')[0]}-v{named.version}")
-            if not (here / TAGMANIFEST).is_file() or files.sha256(here / TAGMANIFEST) != named.tagmanifest_sha256:
+            if (
+                not (here / TAGMANIFEST).is_file()
+                or files.sha256_of_file(here / TAGMANIFEST) != named.tagmanifest_sha256
+            ):
                 return [], [f"that no more was made than was declared at first: {here.name} is not beside this one"], []
             require_package_unchanged_since_export(here)
             versions.insert(0, here)

@@ -141,11 +141,13 @@ def write_marked_pictures(
         for start in range(0, len(unmarked), AT_ONCE):
             some = unmarked[start : start + AT_ONCE]
             keys = [signature_cache_key(one, marks) for one in some]
-            rows = list(cache.get_all(keys)) if cache else [None] * len(some)
+            rows = list(cache.read_arrays_of_keys(keys)) if cache else [None] * len(some)
             done = list(pool.map(write_marked_picture_or_collect_problem, some, rows))
             found += [entry.carries for entry in done if entry]
             if cache:
-                cache.put({key: entry.row for key, entry in zip(keys, done, strict=True) if entry and entry.row})
+                cache.store_arrays_by_key(
+                    {key: entry.row for key, entry in zip(keys, done, strict=True) if entry and entry.row}
+                )
     if problems:
         more = [f"and {len(problems) - NAMED} more"] if len(problems) > NAMED else []
         raise DataError("pictures that cannot leave with their marks:", sorted(problems)[:NAMED] + more, MEND)

@@ -101,7 +101,7 @@ def weights_digests_and_seed_by_path(package: Path, watermark: Watermark) -> dic
     """
     found = {}
     for path in (payload_folder(package) / "records").glob("*.json"):
-        record = ItemRecord.read(path, "the record")
+        record = ItemRecord.read_json_file(path, "the record")
         drawn = record.drawn
         if drawn and drawn.seed is not None and record.made_from.watermark_sha256 == watermark.sha256:
             known = record.made_from.model_dump(include={"base_sha256", "lora_sha256"})
@@ -189,7 +189,7 @@ def check_credentials_and_watermarks(
         if picture.credentials.state and not picture.credentials.is_picture_as_signed
     ]
     there = (package / MARKS).exists()
-    stated = MarksReport.read(package / MARKS, "the report on marks") if there else None
+    stated = MarksReport.read_json_file(package / MARKS, "the report on marks") if there else None
     unproven = []
     if not watermark:  # nobody looked
         said = f", and {MARKS} states none" if stated else ""

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from eval.judging.certified import certified_promise_state
 from eval.judging.record import PromiseState
-from eval.judging.verdicts import worst_verdict
+from eval.judging.verdicts import worst_verdict_of_reasons
 from eval.package import receiver, ssh
 from eval.package.bag import SSH_SIGNER, STATEMENT
 from eval.package.calibrated import calibration_problems_and_proven_claim
 from eval.package.items import ItemRecord
 from eval.package.layout import IMAGES, OLD_TABLE, TABLE, is_bag, payload_folder, read_item_rows, read_picture_rows
 from eval.package.livingcheck import verify_changes_file
-from eval.package.provenance import PackageCounts, Provenance
+from eval.package.provenance import PackageCounts, PackageProvenance
 from eval.package.signature import is_file_signed_by_key
 from eval.package.statement import in_toto_statement_problem
 from eval.package.verify_marks import SEEN
@@ -44,7 +44,7 @@ def check_package(package: Path) -> tuple[list[str], list[str], list[str]]:
         proven = [line for line in proven if not line.startswith(SEEN)]  # eval/package/marks.py reads marks themselves
     else:
         proven, unproven, wrong = [], [OLD_FORM], problems_with_old_form_package_files(package)
-    wrong = wrong or problems_between_parts(package)
+    wrong = wrong or problems_between_package_parts(package)
     if not wrong:
         proven += check_trait_certificate(package)[0]
         lived, unknown, wrong = verify_changes_file(package)
@@ -60,7 +60,9 @@ def problems_with_old_form_package_files(package: Path) -> list[str]:
     return [line for line in wrong if not line.startswith(of_bags)]
 
 
-def promise_problems_and_proven_claim(package: Path, provenance: Provenance, rows: list[dict]) -> tuple[list[str], str]:
+def promise_problems_and_proven_claim(
+    package: Path, provenance: PackageProvenance, rows: list[dict]
+) -> tuple[list[str], str]:
     """(problems, claim): sentences on why a package does not prove the promise in its provenance, and what it proves.
 
     The claim is computed from the certificate or the calibration in the package, never copied from provenance.json.
@@ -77,7 +79,7 @@ def promise_problems_and_proven_claim(package: Path, provenance: Provenance, row
 
 
 def certificate_problems_and_proven_claim(
-    package: Path, provenance: Provenance, pictures: list[str]
+    package: Path, provenance: PackageProvenance, pictures: list[str]
 ) -> tuple[list[str], str]:
     """(problems, claim): sentences on why the certificate does not prove the promise for `pictures` (sha256), and what
     it proves, in words; "" where it is missing or damaged.
@@ -100,14 +102,16 @@ def certificate_problems_and_proven_claim(
     return problems, f"certified: {found.proven_claim_in_words()}"
 
 
-def read_provenance_and_rows(package: Path) -> tuple[Provenance, list[dict]]:
+def read_provenance_and_rows(package: Path) -> tuple[PackageProvenance, list[dict]]:
     """provenance.json, and a row for each picture (`read_picture_rows`). Raises DataError for a missing or damaged
     file.
     """
-    return Provenance.read(payload_folder(package) / "provenance.json", "the provenance"), read_picture_rows(package)
+    return PackageProvenance.read_json_file(
+        payload_folder(package) / "provenance.json", "the provenance"
+    ), read_picture_rows(package)
 
 
-def problems_between_parts(package: Path) -> list[str]:
+def problems_between_package_parts(package: Path) -> list[str]:
     """Sentences on parts that do not agree with each other in a package whose bytes are those of its manifests."""
     try:
         provenance, rows = read_provenance_and_rows(package)
@@ -143,7 +147,7 @@ def problems_with_old_form_package_rows(package: Path, counts: PackageCounts, ro
     """Sentences on rows and counts that do not agree with the pictures, in a package of the older form."""
     problems = []
     images = {path.relative_to(package).as_posix(): path for path in (package / IMAGES).rglob("*") if path.is_file()}
-    if {row["file_name"]: row["sha256"] for row in rows} != {n: files.sha256(p) for n, p in images.items()}:
+    if {row["file_name"]: row["sha256"] for row in rows} != {n: files.sha256_of_file(p) for n, p in images.items()}:
         problems.append(f"{OLD_TABLE} and images/ do not hold the same pictures")
     if not len(rows) == len(images) == counts.exported <= counts.accept:
         problems.append(f"{counts.exported} exported by the counts, {counts.accept} accepted, {len(images)} here")
@@ -174,7 +178,7 @@ def problems_with_in_toto_statement(package: Path) -> list[str]:
     return [f"{STATEMENT}: {problem}"] if problem else []
 
 
-def problems_with_items(data: Path, provenance: Provenance, rows: list[dict]) -> list[str]:
+def problems_with_items(data: Path, provenance: PackageProvenance, rows: list[dict]) -> list[str]:
     """Sentences on where table, records and metadata of a bag do not name the same pictures, traits and verdicts."""
     problems, table = [], {row.file_name: row for row in read_item_rows(data.parent)}
     judged = {row["file_name"]: row["judged_sha256"] for row in rows}
@@ -185,7 +189,7 @@ def problems_with_items(data: Path, provenance: Provenance, rows: list[dict]) ->
         if {path.name for path in (data / folder).glob("*")} != names:
             problems.append(f"{folder}/ and {TABLE} do not hold the same items")
     for row in table.values() if not problems else ():
-        record = ItemRecord.read(data / "records" / f"{row.id}.json", "the record")
+        record = ItemRecord.read_json_file(data / "records" / f"{row.id}.json", "the record")
         token = data / "metadata" / "erc721" / f"{row.id}.json"
         described = token.read_bytes()
         if (record.file, record.sha256, record.judged_sha256 or record.sha256, record.metadata_sha256) != (
@@ -209,5 +213,5 @@ def record_says_accepted(record: ItemRecord, policy_sha256: str) -> bool:
     return (
         of_picture
         and found.policy_sha256 == policy_sha256
-        and found.verdict == worst_verdict(found.reasons) == "accept"
+        and found.verdict == worst_verdict_of_reasons(found.reasons) == "accept"
     )

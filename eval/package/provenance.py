@@ -89,7 +89,7 @@ class PackageCounts(VerdictCounts):
     """Pictures in the package."""
 
 
-class Provenance(Record):
+class PackageProvenance(Record):
     """provenance.json: names and digests, no path, no time, no host."""
 
     stylegate: str
@@ -105,10 +105,10 @@ class Provenance(Record):
 
 def provenance_of_package(
     lot: Lot, exported: int, outcome: GateRecord, licences: Sequence[LicenceOfMaterial] = ()
-) -> Provenance:
+) -> PackageProvenance:
     """The provenance of a package with that many pictures. Of a folder only its name is written, and digests."""
     references = outcome.references
-    return Provenance(
+    return PackageProvenance(
         stylegate=__version__,
         brand=outcome.brand,
         made_from=MadeFrom(**origin_digests_of_lot(lot)),

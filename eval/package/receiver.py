@@ -125,7 +125,7 @@ def check_items_and_merkle_root(folder, listed, wrong):
         wrong.append(f"{PROVENANCE}: {counts['exported']} exported, {counts['accept']} accepted, {size} here")
     parts = [runpy.run_path(str(Path(__file__).with_name(f"verify_{name}.py"))) for name in PARTS]
     proven = [f"{size} pictures and their metadata lead to the Merkle root {tree['root']}"]
-    parts[0]["check_metadata"](folder, images, wrong)
+    parts[0]["check_token_metadata_formats_agree"](folder, images, wrong)
     proven += parts[0]["check_plan_and_rarity"](folder, traits, wrong) + parts[1]["check_marks"](folder, wrong)
     return proven + parts[2]["check_promise"](folder, wrong) + parts[3]["check_in_toto_statement"](folder, wrong)
 

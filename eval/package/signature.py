@@ -28,7 +28,7 @@ def signing_key(given: str | None) -> PrivateKey | None:
     if given == "none":
         return None
     if given is None and not KEY.exists():
-        make_signing_key(KEY)
+        write_new_signing_key(KEY)
         print(f"note: a key that signs your packages was made: {files.display_path(KEY)}; keep it, and keep it secret")
     path = KEY if given is None else Path(given).expanduser()
     try:
@@ -43,7 +43,7 @@ def signing_key(given: str | None) -> PrivateKey | None:
     return found
 
 
-def make_signing_key(path: Path) -> None:
+def write_new_signing_key(path: Path) -> None:
     """Write a new private key that only its owner may read. Of several processes at once the first one's stays."""
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     write_secret_once(path, ec.generate_private_key(ec.SECP256R1()).private_bytes(*form))

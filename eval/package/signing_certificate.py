@@ -69,7 +69,7 @@ class C2paCertificateAndKey:
         """All certificates in PEM form, the signer's first."""
         return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in self.chain)
 
-    def key_pem(self) -> bytes:
+    def private_key_as_pem(self) -> bytes:
         """The private key in PEM form; there must be one."""
         return private_key_pem(self.key)
 

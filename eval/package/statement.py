@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eval.package.provenance import Provenance
+from eval.package.provenance import PackageProvenance
 from eval.package.signature import PrivateKey, is_valid_signature, public_fingerprint, sign
 from stylegate import __version__, files
 
@@ -24,7 +24,7 @@ IN_BOM = {  # kind of component in the bill of materials, by name of a dependenc
 }
 
 
-def digests_of_materials(provenance: Provenance) -> dict[str, str]:
+def digests_of_materials(provenance: PackageProvenance) -> dict[str, str]:
     """The sha256 of each thing that the pictures were made from or judged by, by name; unknown ones are left out."""
     made, judged = provenance.made_from, provenance.judged_by
     named = {
@@ -44,7 +44,7 @@ def digests_of_materials(provenance: Provenance) -> dict[str, str]:
 
 
 def make_in_toto_statement(
-    provenance: Provenance, collection: str, manifest: str, manifest_sha256: str
+    provenance: PackageProvenance, collection: str, manifest: str, manifest_sha256: str
 ) -> dict[str, Any]:
     """The in-toto statement: the package, known by its manifest, was made from these things."""
     resolved = [{"name": name, "digest": {"sha256": d}} for name, d in digests_of_materials(provenance).items()]
@@ -88,7 +88,7 @@ def in_toto_statement_problem(envelope: dict[str, Any], manifest: Path, signer: 
         payload = base64.b64decode(envelope["payload"], validate=True)
         (subject,) = json.loads(payload)["subject"]
         signatures = [base64.b64decode(entry["sig"], validate=True) for entry in envelope["signatures"]]
-        if subject != {"name": manifest.name, "digest": {"sha256": files.sha256(manifest)}}:
+        if subject != {"name": manifest.name, "digest": {"sha256": files.sha256_of_file(manifest)}}:
             return f"it is not of {manifest.name}"
     except (KeyError, TypeError, ValueError) as error:
         return f"it is no statement in an envelope: {error!r}"
@@ -101,7 +101,7 @@ def pre_authentication_encoding(payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
 
 
-def make_bill_of_materials(provenance: Provenance, collection: str) -> dict[str, Any]:
+def make_bill_of_materials(provenance: PackageProvenance, collection: str) -> dict[str, Any]:
     """The CycloneDX 1.6 bill of materials: models and data, with their digests and licences."""
     digests = {name: digest for name, digest in digests_of_materials(provenance).items() if name in IN_BOM}
     parts: dict[str, dict[str, Any]] = {

@@ -11,9 +11,9 @@ from pathlib import Path
 
 CERTIFICATE, INCLUSION = "data/certificate.json", "proof/inclusion.jsonl"
 REVIEWERS = runpy.run_path(str(Path(__file__).with_name("verify_reviewers.py")))  # it lies beside this file
-known_rejects_in_words, missed_known_rejects = REVIEWERS["known_rejects_in_words"], REVIEWERS["missed_known_rejects"]
-bound_on_miss_rate, fewest_noticed_rejects = REVIEWERS["bound_on_miss_rate"], REVIEWERS["fewest_noticed_rejects"]
-is_reject, problems_with_audit_terms = REVIEWERS["is_reject"], REVIEWERS["problems_with_audit_terms"]
+known_rejects_in_words, is_reject = REVIEWERS["known_rejects_in_words"], REVIEWERS["is_reject"]
+num_missed_known_rejects, bound_on_miss_rate = REVIEWERS["num_missed_known_rejects"], REVIEWERS["bound_on_miss_rate"]
+least_noticed_rejects, problems_with_terms = REVIEWERS["least_noticed_rejects"], REVIEWERS["problems_with_audit_terms"]
 
 
 def check_promise(folder, wrong):
@@ -40,14 +40,15 @@ def check_promise(folder, wrong):
 def recomputed_certificate_problems(found):
     """Sentences on what in a certificate does not follow from its lot, its terms and its labels."""
     lot, design, given = found["lot"]["pictures"], found.get("design"), found["labels"]
-    terms, problems = found["promise"], problems_with_audit_terms(found)
+    terms, problems = found["promise"], problems_with_terms(found)
     if problems:
         return problems
     if len(set(lot)) < len(lot) or canonical_json_sha256(lot) != found["lot"]["sha256"]:
         problems.append("the lot is not the one that it names")
     policy = found["policy"]["sha256"]
     told = ["stylegate-audit-3", lot, policy, design] if design else ["stylegate-audit-2", sorted(lot), policy]
-    order = pictures_in_drawn_order(lot, canonical_json_sha256(told), sampling_weights(len(lot), design))
+    weights = audit_sampling_weights_by_rank(len(lot), design)
+    order = pictures_in_drawn_order(lot, canonical_json_sha256(told), weights)
     if [row["sha256"] for row in given] != order[: len(given)] or found["order_seed"] != canonical_json_sha256(told):
         return [*problems, "the labels are not of the first pictures of the lot's random order"]
     part, spent = found["attempts"][found["proven"]], found["earlier_attempts"] + found["proven"] + 1
@@ -58,13 +59,12 @@ def recomputed_certificate_problems(found):
     answered = [(row["who"], row["sha256"]) for row in found.get("known_answers", [])]
     if set(known) & set(lot) or len(set(answered)) < len(answered):
         problems.append("a known reject is a picture of the lot, or was answered twice")
-    eyes = (bound_on_miss_rate(missed_known_rejects(found), len(known), 0.2 * delta), 0.05 * delta) if known else None
-    if not abs(part.get("miss_rate", 0) - (eyes or (0,))[0]) <= 1e-5:  # NaN too
+    miss_rate = bound_on_miss_rate(num_missed_known_rejects(found), len(known), 0.2 * delta) if known else 0
+    eyes = (miss_rate, 0.05 * delta) if known else None
+    if not abs(part.get("miss_rate", 0) - miss_rate) <= 1e-5:  # NaN too
         problems.append("what the reviewers miss does not follow from their answers to known rejects")
     goal = 0.75 * delta if known else delta
-    proven = labels_until_proven(
-        labels, size, terms["alpha"], goal, sampling_weights(len(lot), design)[:size], design, eyes
-    )
+    proven = labels_until_proven(labels, size, terms["alpha"], goal, weights[:size], design, eyes)
     if proven is None or (part["size"], part["proven_after"], part["labels"]) != (size, proven, len(labels)):
         problems.append("the proof does not follow from the labels")
     return problems
@@ -72,9 +72,8 @@ def recomputed_certificate_problems(found):
 
 def canonical_json_sha256(value):
     """sha256 (hex) of JSON data in canonical form (RFC 8785; keys are ASCII, numbers between 1e-4 and 1e15)."""
-    return hashlib.sha256(
-        json.dumps(whole_floats_as_integers(value), sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    text = json.dumps(whole_floats_as_integers(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def whole_floats_as_integers(value):
@@ -86,16 +85,17 @@ def whole_floats_as_integers(value):
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def relative_risks(size, design):
+def relative_reject_risk_by_rank(size, design):
     """The relative risk of each picture of a lot, best margin first."""
     risks = [max((size - place - 0.5) / size, design["floor"]) ** -design["steepness"] for place in range(size)]
     mean = math.fsum(risks) / size
     return [risk / mean for risk in risks]
 
 
-def sampling_weights(size, design):
+def audit_sampling_weights_by_rank(size, design):
     """The weight of each picture in the draw, best margin first; without a design all are equal."""
-    return [1 + design["draw"] * risk for risk in relative_risks(size, design)] if design else [1.0] * size
+    risks = relative_reject_risk_by_rank(size, design) if design else []
+    return [1 + design["draw"] * risk for risk in risks] if design else [1.0] * size
 
 
 def pictures_in_drawn_order(lot, seed, weights):
@@ -120,7 +120,7 @@ def labels_until_proven(labels, size, alpha, delta, weights, design, eyes=None):
     for already in sorted({0, *numbers}):
         rejects = math.floor(alpha * (size - already) + 1e-9) + already + 1
         sure = wealth_goal_reached_after_each_label(
-            labels, size, bets, fewest_noticed_rejects(rejects, eyes), weights, design, 1 / delta
+            labels, size, bets, least_noticed_rejects(rejects, eyes), weights, design, 1 / delta
         )
         for count, number in enumerate(numbers, start=1):
             if number == already and sure[count - 1]:
@@ -132,7 +132,7 @@ def wealth_goal_reached_after_each_label(labels, size, alpha, rejects, weights, 
     """After each label, whether the wealth of a gambler against that number of rejects has ever reached the goal."""
     rates = (0.0, alpha / 3)  # without a design: the rates for which the two bets grow fastest
     bets = [min((alpha - rate) / (alpha * (1 - alpha)), 0.95) for rate in rates]
-    risks = relative_risks(size, design) if design else []
+    risks = relative_reject_risk_by_rank(size, design) if design else []
     doubts = [[g["least_doubt"] + g["doubt"] * r for r in risks] for g in design["gamblers"]] if design else []
     wealth = [g["share"] for g in design["gamblers"]] if design else [0.5, 0.5]
     left, weight, doubt, sure, seen = size, math.fsum(weights), [math.fsum(d) for d in doubts], False, []

@@ -17,13 +17,14 @@ def known_rejects_in_words(found):
     if not known:
         return "the reviewers are taken to be right: no known rejects were shown to them"
     missed = [
-        f"{who} did not see {count} of {len(known)} known rejects" for who, count in missed_known_rejects(found).items()
+        f"{who} did not see {count} of {len(known)} known rejects"
+        for who, count in num_missed_known_rejects(found).items()
     ]
     most = math.ceil(1000 * part["miss_rate"] - 1e-6) / 10  # rounded up, since it says "at most"
     return f"{', '.join(missed)}: at most {most:.1f}% of rejects are missed"
 
 
-def missed_known_rejects(found):
+def num_missed_known_rejects(found):
     """How many known rejects each reviewer missed, or did not answer, in the order of their first labels."""
     missed = {}
     for row in found["labels"]:
@@ -55,7 +56,7 @@ def clopper_pearson_upper_bound(missed, shown, delta):
     return high
 
 
-def fewest_noticed_rejects(rejects, eyes):
+def least_noticed_rejects(rejects, eyes):
     """How many of so many rejects are rejected at least, but for a small chance. eyes: miss rate and that chance."""
     if eyes is None or eyes[0] == 0 or rejects == 0:
         return rejects

@@ -14,10 +14,10 @@ def check_plan_and_rarity(folder, traits, wrong):
     """Compare `traits` (trait -> value, by number of an item) with plan and rarity. Returns sentences on what is
     proven.
     """
-    return check_plan(folder, traits, wrong) + check_rarity(folder, traits, wrong)
+    return check_plan_against_commitment_and_traits(folder, traits, wrong) + check_rarity(folder, traits, wrong)
 
 
-def check_metadata(folder, images, wrong):
+def check_token_metadata_formats_agree(folder, images, wrong):
     """Append to `wrong` where the three kinds of metadata of an item disagree, or show another picture than that of the
     item. `images` has the place of the picture, below the package, by the number of the item.
     """
@@ -38,7 +38,7 @@ def check_metadata(folder, images, wrong):
             wrong.append(f"{METADATA}/{item}.json: it shows another picture than that of item {item}, {image}")
 
 
-def check_plan(folder, traits, wrong):
+def check_plan_against_commitment_and_traits(folder, traits, wrong):
     """Compare the plan with the commitment to it, and `traits` with the plan. Returns sentences on what is proven.
 
     Sentences on what is wrong are appended to `wrong`.

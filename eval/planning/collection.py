@@ -57,7 +57,7 @@ def read_collection(source: Path) -> CollectionItems:
     return CollectionItems(items, [f"line {row.line}" for row in table.rows], notes)
 
 
-def trait_columns_and_notes(table: tables.Table) -> tuple[list[str], list[str]]:
+def trait_columns_and_notes(table: tables.TableFileContent) -> tuple[list[str], list[str]]:
     """The columns of a table that are traits, and notes for people about those that are none or may be none."""
     traits: list[str] = []
     left: list[str] = []

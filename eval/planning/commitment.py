@@ -56,21 +56,21 @@ def write_plan_text_and_commitment(folder: Path, slots: Sequence[PlanSlot]) -> N
     """Write plan.jsonl, and a commitment to it with a new salt; one that opens to this plan already stays as it is."""
     files.write_atomically(folder / PLAN_TEXT, plan_as_json_lines(slots))
     if (folder / COMMITMENT).exists() and (folder / SALT).exists():
-        before = PlanCommitment.read(folder / COMMITMENT, "the commitment", "remove it and plan again.")
+        before = PlanCommitment.read_json_file(folder / COMMITMENT, "the commitment", "remove it and plan again.")
         if before.algorithm == ALGORITHM and before.commitment == compute_commitment(folder):
             return
     files.write_atomically(folder / SALT, secrets.token_bytes(SALT_BYTES))
     (folder / SALT).chmod(0o600)
-    PlanCommitment(commitment=compute_commitment(folder), algorithm=ALGORITHM, slots=len(slots)).write(
+    PlanCommitment(commitment=compute_commitment(folder), algorithm=ALGORITHM, slots=len(slots)).write_json_file(
         folder / COMMITMENT
     )
 
 
-def verify_commitment_in_words(path: Path) -> str:
+def verify_plan_commitment(path: Path) -> str:
     """Compute a commitment again from the plan and the salt beside it; returns a sentence on what it proves. Raises
     DataError if the plan or the salt beside it is another.
     """
-    found, folder = PlanCommitment.read(path, "the commitment"), path.parent
+    found, folder = PlanCommitment.read_json_file(path, "the commitment"), path.parent
     plan = PLAN_TEXT if found.algorithm == ALGORITHM else PLAN
     names = sorted({SALT, PLAN, plan})
     missing = [name for name in names if not (folder / name).is_file()]

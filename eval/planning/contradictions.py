@@ -37,7 +37,7 @@ def contradictions_between_traits_file_parts(file: TraitsFile, written: dict[str
         for i, limit in enumerate(file.rules.limit)
         if limit.at_most is not None and limit.at_least > limit.at_most
     ]
-    return problems + circular_requirement_problems(file.rules) + tally_problems(file) + one_of_one_problems(file)
+    return problems + circular_requirement_problems(file.rules) + tally_rule_problems(file) + one_of_one_problems(file)
 
 
 def problems_of_trait_value(value: TraitValue, file: TraitsFile) -> list[str]:
@@ -102,7 +102,7 @@ def circular_requirement_problems(rules: TraitRules) -> list[str]:
     return problems
 
 
-def tally_problems(file: TraitsFile) -> list[str]:
+def tally_rule_problems(file: TraitsFile) -> list[str]:
     """A problem for each entry of rules.tally that names unknown traits, or a trait with a value that is no number,
     also of a one-of-one.
     """

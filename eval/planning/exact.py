@@ -72,7 +72,9 @@ def solve_by_linear_programme(
             continue
         dealt = find_plan_by_random_swaps(part, random, ROUNDS_OF_REST)
         if dealt is None:
-            dealt = solve_rest_by_branch_and_bound(part, allowed_combinations(part, found.combinations), random)
+            dealt = solve_rest_by_branch_and_bound(
+                part, keep_only_allowed_combinations(part, found.combinations), random
+            )
         if dealt is not None:
             placed[~full] = dealt
             return placed, found
@@ -171,8 +173,10 @@ def solve_relaxation(problem: PlanConstraints, random: np.random.Generator) -> R
     shape = [len(count) for count in problem.counts]
     if np.prod(np.array(shape, float)) <= MOST_LISTED:
         listed = np.array(np.unravel_index(np.arange(np.prod(shape)), shape), np.int32).T
-        return solve_programme_over_combinations(problem, allowed_combinations(problem, listed), True, random)[0]
-    listed = allowed_combinations(problem, random_candidate_combinations(problem, random))
+        return solve_programme_over_combinations(
+            problem, keep_only_allowed_combinations(problem, listed), True, random
+        )[0]
+    listed = keep_only_allowed_combinations(problem, random_candidate_combinations(problem, random))
     for _ in range(PRICINGS):
         found, prices = solve_programme_over_combinations(problem, listed, False, random)
         if found.taken is not None or prices is None:
@@ -184,7 +188,9 @@ def solve_relaxation(problem: PlanConstraints, random: np.random.Generator) -> R
             listed = np.concatenate([listed, more])
             continue
         best, worth = most_valuable_combinations(problem, prices.of_values, 2 * problem.size)
-        more = np.unique(np.concatenate([listed, allowed_combinations(problem, best[worth > TOLERANCE])]), axis=0)
+        more = np.unique(
+            np.concatenate([listed, keep_only_allowed_combinations(problem, best[worth > TOLERANCE])]), axis=0
+        )
         if len(more) == len(listed):
             priced = not (problem.forbidden or problem.tally_rules or problem.limits)  # only values have prices
             return replace(found, complete=priced and bool((problem.given == OPEN).all()))
@@ -192,7 +198,7 @@ def solve_relaxation(problem: PlanConstraints, random: np.random.Generator) -> R
     return found
 
 
-def allowed_combinations(problem: PlanConstraints, rows: np.ndarray) -> np.ndarray:
+def keep_only_allowed_combinations(problem: PlanConstraints, rows: np.ndarray) -> np.ndarray:
     """Those of `rows` [n, traits] that break no rule of a single row and are not excluded, each once."""
     rows = np.unique(rows, axis=0)
     bad = np.zeros(len(rows), bool)
@@ -296,7 +302,7 @@ def worth_of_all_combinations(problem: PlanConstraints, prices: DualPrices, firs
     """
     shape = [1, *(len(count) for count in problem.counts[1:])]
 
-    def index_of_cells_within_masks(masks: dict[int, np.ndarray]) -> Any:
+    def grid_index_from_trait_masks(masks: dict[int, np.ndarray]) -> Any:
         """An index of the cells whose values all masks hold."""
         held = {t: mask[first_value : first_value + 1] if t == 0 else mask for t, mask in masks.items()}
         return np.ix_(*(np.flatnonzero(held.get(t, np.ones(size, bool))) for t, size in enumerate(shape)))
@@ -311,13 +317,13 @@ def worth_of_all_combinations(problem: PlanConstraints, prices: DualPrices, firs
         grid += values_reshaped_along_trait_axis(of_values, trait)
     lines = iter(prices.of_limits)
     for limit in problem.limits:
-        grid[index_of_cells_within_masks(limit.masks)] += next(lines) - next(lines)
+        grid[grid_index_from_trait_masks(limit.masks)] += next(lines) - next(lines)
     given = problem.given[(problem.given != OPEN).any(axis=1)]
     for row in np.unique(given, axis=0):
         masks = {t: np.arange(len(problem.counts[t])) == value for t, value in enumerate(row) if value != OPEN}
-        grid[index_of_cells_within_masks(masks)] -= next(lines)
+        grid[grid_index_from_trait_masks(masks)] -= next(lines)
     for rule in problem.forbidden:
-        grid[index_of_cells_within_masks(rule.masks)] = -np.inf
+        grid[grid_index_from_trait_masks(rule.masks)] = -np.inf
     for rule in problem.tally_rules:
         there = sum(values_reshaped_along_trait_axis(mask.astype(np.int64), t) for t, mask in rule.counted.items())
         grid[np.broadcast_to(there != values_reshaped_along_trait_axis(rule.numbers, rule.trait), shape)] = -np.inf

@@ -99,14 +99,14 @@ def fewest_count_changes(problem: PlanConstraints, rules: list[CombinationLimit]
                 lines.append((line, there, there))
         upper.append(np.minimum(most, problem.size))
         columns += len(cells)
-    answer = solve_for_fewest_changes(lines, np.concatenate(upper), 2 * starts[-1])
+    answer = minimize_changes_by_integer_programme(lines, np.concatenate(upper), 2 * starts[-1])
     if answer is None:
         return None
     change = np.rint(answer[: starts[-1]] - answer[starts[-1] : 2 * starts[-1]]).astype(np.int64)
     return [change[a:b] for a, b in pairwise(starts)]
 
 
-def solve_for_fewest_changes(
+def minimize_changes_by_integer_programme(
     lines: list[tuple[dict[int, float], float, float]], upper: np.ndarray, changes: int
 ) -> np.ndarray | None:
     """Solve linear inequalities (factor by unknown, lowest sum, highest sum) so that the sum of the first `changes`

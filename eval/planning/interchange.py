@@ -75,7 +75,7 @@ def import_collection(config: Config) -> int:
         print(f"note: {note}")
     if items:
         for line in picture.counts_and_rarity_in_words(
-            items, lambda pair: is_tally_with_counted_trait(pair, tally), places
+            items, lambda pair: is_pair_where_one_counts_other(pair, tally), places
         ):
             print(line)
         for line in whether_items_are_kept_in_words(source.name, places, config.keep_items):
@@ -87,11 +87,11 @@ def import_collection(config: Config) -> int:
         files.write_atomically(target.with_suffix(".rarity.csv"), rarity.rarity_table_as_csv(items))
         files.write_atomically(target.with_suffix(".png"), picture.counts_and_rarity_as_png(items))
     print(f"written: {files.display_path(target)}, {counted(len(found['traits']), 'trait')}")
-    print_next_step(target, len(items), config.brand)
+    print_next_step_after_import(target, len(items), config.brand)
     return 0
 
 
-def is_tally_with_counted_trait(pair: Mapping[str, str], tally: Mapping[str, Sequence[str]]) -> bool:
+def is_pair_where_one_counts_other(pair: Mapping[str, str], tally: Mapping[str, Sequence[str]]) -> bool:
     """Whether one trait of the pair is the number of some traits of which the other is one."""
     return any(trait in pair and pair.keys() & set(parts) for trait, parts in tally.items())
 
@@ -134,7 +134,7 @@ def write_traits_file_if_valid(target: Path, text: str, source: Path) -> None:
         ) from None
 
 
-def print_next_step(target: Path, size: int, brand: str | None) -> None:
+def print_next_step_after_import(target: Path, size: int, brand: str | None) -> None:
     """Print what to do with a new traits file of `size` items (0 for layers, which do not say how many), and captions
     of the brand, if one is named, that show how its prompts read.
     """

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.planning.rarity import ABSENT, with_trait_count
+from eval.planning.rarity import ABSENT, item_with_trait_count_added
 
 ENDS = 200  # simulated ends of the batch
 UNIQUE_FIRST = 1e6  # ranks go by unique values first, then by bits, which stay far below this
@@ -65,7 +65,7 @@ def value_number_table(items: Sequence[Mapping[str, str]]) -> np.ndarray:
     """[items, traits + 1] the values as numbers, the number of traits as one trait more; 0 for a trait that an item
     lacks.
     """
-    rows = [with_trait_count(item) for item in items]
+    rows = [item_with_trait_count_added(item) for item in items]
     names = sorted({name for row in rows for name in row})
     columns = []
     for name in names:

@@ -36,7 +36,7 @@ class CombinationLimit:
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class TraitEqualsCountRule:
+class TraitCountsOtherTraitsRule:
     """A trait whose value is the number of some traits that are not `none`."""
 
     place: str
@@ -66,7 +66,7 @@ class PlanConstraints:
     """The exact number of slots of each value of each trait."""
     forbidden: list[CombinationLimit]
     limits: list[CombinationLimit]
-    tally_rules: list[TraitEqualsCountRule]
+    tally_rules: list[TraitCountsOtherTraitsRule]
     given: np.ndarray
     """(slots, traits): the value that a slot must have, or OPEN. All are open before one-of-ones are placed."""
     excluded: np.ndarray
@@ -138,7 +138,7 @@ def make_plan_constraints(file: TraitsFile, size: int, excluded: Iterable[Mappin
             make_combination_limit(file, names, f"limit[{i}]", limit.of, limit.at_least, limit.at_most, size)
             for i, limit in enumerate(file.rules.limit)
         ],
-        tally_rules=tally_rules_of(file, names),
+        tally_rules=trait_counting_rules_of_file(file, names),
         given=np.full((size, len(names)), OPEN, np.int32),
         excluded=np.zeros((0, len(names)), np.int32),
     )
@@ -242,11 +242,11 @@ def forbidden_combinations(file: TraitsFile, names: list[list[str]]) -> list[Com
     return found
 
 
-def tally_rules_of(file: TraitsFile, names: list[list[str]]) -> list[TraitEqualsCountRule]:
+def trait_counting_rules_of_file(file: TraitsFile, names: list[list[str]]) -> list[TraitCountsOtherTraitsRule]:
     """The rules.tally of a traits file; `names` are the values of each trait, those of one-of-ones among them."""
     traits = list(file.traits)
     return [
-        TraitEqualsCountRule(
+        TraitCountsOtherTraitsRule(
             place=f"rules.tally.{trait}",
             trait=traits.index(trait),
             numbers=np.array([int(value) for value in names[traits.index(trait)]], np.int64),

@@ -31,7 +31,7 @@ class ItemRarity(NamedTuple):
     """How many of its values no other item has."""
 
 
-class ValuePair(NamedTuple):
+class ValuePairWithItemCounts(NamedTuple):
     """Two values of two traits, and the items in which they stand together."""
 
     values: tuple[str, str]
@@ -46,7 +46,7 @@ def rarity_of_each_item(items: Sequence[Mapping[str, str]]) -> list[ItemRarity]:
     """Score and rank of each item (trait -> value), in the order given."""
     if not items:
         return []
-    rows = [with_trait_count(item) for item in items]
+    rows = [item_with_trait_count_added(item) for item in items]
     names = list(dict.fromkeys(name for row in rows for name in row))
     scores, unique, entropy = np.zeros(len(rows)), np.zeros(len(rows), int), 0.0
     for name in sorted(names):
@@ -66,13 +66,13 @@ def rarity_of_each_item(items: Sequence[Mapping[str, str]]) -> list[ItemRarity]:
     return [ItemRarity(float(scores[i]), ranks[i], int(unique[i])) for i in range(len(rows))]
 
 
-def with_trait_count(item: Mapping[str, str]) -> Item:
+def item_with_trait_count_added(item: Mapping[str, str]) -> Item:
     """The item's traits in lower case without spaces around them, and how many are not `none`."""
     row: Item = {name.lower().strip(): value.lower().strip() for name, value in item.items()}
     return row | {TRAIT_COUNT: str(sum(value not in ("none", "") for value in row.values()))}
 
 
-def rarest_pairs(items: Sequence[Mapping[str, str]], number: int) -> list[ValuePair]:
+def rarest_pairs(items: Sequence[Mapping[str, str]], number: int) -> list[ValuePairWithItemCounts]:
     """The `number` pairs of values that the fewest items have, of the pairs that any item has.
 
     Of equally rare pairs the one comes first of which the most items were expected.
@@ -80,7 +80,7 @@ def rarest_pairs(items: Sequence[Mapping[str, str]], number: int) -> list[ValueP
     singles = Counter(pair for item in items for pair in item.items())
     together = Counter(pair for item in items for pair in combinations(sorted(item.items()), 2))
     found = [
-        ValuePair((f"{a[0]}: {a[1]}", f"{b[0]}: {b[1]}"), count, singles[a] * singles[b] / len(items))
+        ValuePairWithItemCounts((f"{a[0]}: {a[1]}", f"{b[0]}: {b[1]}"), count, singles[a] * singles[b] / len(items))
         for (a, b), count in together.items()
     ]
     return sorted(found, key=lambda pair: (pair.count, -pair.expected, pair.values))[:number]
@@ -88,7 +88,7 @@ def rarest_pairs(items: Sequence[Mapping[str, str]], number: int) -> list[ValueP
 
 def missing_pairs(
     items: Sequence[Mapping[str, str]], number: int, is_ruled_out: Callable[[Mapping[str, str]], bool]
-) -> list[ValuePair]:
+) -> list[ValuePairWithItemCounts]:
     """The `number` pairs of values that no item has and of which the most items were expected, one item at least.
 
     `is_ruled_out` says of a pair (trait -> value) that a rule is why it never comes; such pairs are left out.
@@ -107,7 +107,7 @@ def missing_pairs(
                 if (a, b) not in together:
                     found.append((-expected, a, b))
     kept = (each for each in sorted(found) if not is_ruled_out(dict(each[1:])))
-    return [ValuePair((": ".join(a), ": ".join(b)), 0, -less) for less, a, b in islice(kept, number)]
+    return [ValuePairWithItemCounts((": ".join(a), ": ".join(b)), 0, -less) for less, a, b in islice(kept, number)]
 
 
 def rarity_table_as_csv(

@@ -86,7 +86,7 @@ def notes_on_values_without_slot(file: TraitsFile | None, slots: Sequence[PlanSl
     return found[:NAMED] + ([f"no slot has {more} more values"] if more > 0 else [])
 
 
-def repaired_slots(
+def plan_slots_with_some_traits_replaced(
     file: TraitsFile,
     brand: Brand,
     plan: PlanConfig,

@@ -34,8 +34,8 @@ def solve_plan(problem: PlanConstraints, seed: int) -> np.ndarray:
         raise DataError(
             f"no plan of {problem.size} slots exists: a linear programme over all combinations that are allowed "
             "has no answer, not even in fractions of slots",
-            changed_counts_in_words(problem, whole),
-            feasible_counts_next_step(problem, whole),
+            needed_count_changes_in_words(problem, whole),
+            advice_to_make_plan_feasible(problem, whole),
         )
     raise DataError(
         f"neither a plan of {problem.size} slots nor a proof that there is none was found ({room:.2f} bits of room): "
@@ -56,11 +56,11 @@ def require_feasible_and_return_spare_bits(problem: PlanConstraints) -> float:
     changes = fewest_count_changes(problem, rules)
     if changes is None or any(change.any() for change in changes):
         conflict = [f"{rule.place}: {rule.text}" for rule in irreducible_conflicting_rules(problem, rules)]
-        conflict += changed_counts_in_words(problem, changes)
+        conflict += needed_count_changes_in_words(problem, changes)
         raise DataError(
             f"no plan of {problem.size} slots keeps these together; without any one of the rules it is possible:",
             conflict,
-            feasible_counts_next_step(problem, changes),
+            advice_to_make_plan_feasible(problem, changes),
         )
     room = spare_entropy_bits_for_distinct_slots(problem)
     if room < 0:
@@ -72,7 +72,7 @@ def require_feasible_and_return_spare_bits(problem: PlanConstraints) -> float:
     return room
 
 
-def changed_counts_in_words(problem: PlanConstraints, changes: list[np.ndarray] | None) -> list[str]:
+def needed_count_changes_in_words(problem: PlanConstraints, changes: list[np.ndarray] | None) -> list[str]:
     """A line for each trait of which counts would have to change so that a plan exists: these values and their counts
     now.
     """
@@ -83,7 +83,7 @@ def changed_counts_in_words(problem: PlanConstraints, changes: list[np.ndarray] 
     return lines
 
 
-def feasible_counts_next_step(problem: PlanConstraints, changes: list[np.ndarray] | None) -> str:
+def advice_to_make_plan_feasible(problem: PlanConstraints, changes: list[np.ndarray] | None) -> str:
     """The sentence of an error that says how a plan becomes possible: by these counts, or else by other rules."""
     if changes is None:
         return "take away one of the rules: no counts of this many slots keep them all."

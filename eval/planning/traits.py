@@ -123,7 +123,7 @@ Values = Annotated[
 ]
 
 
-class CombinationRequirement(Record):
+class IfThenTraitRule(Record):
     """What a slot must have where it has something else."""
 
     when: Condition
@@ -148,7 +148,7 @@ class TraitRules(Record):
 
     forbid: list[Condition] = Field(default_factory=list)
     """Combinations of two or more traits that no slot has."""
-    require: list[CombinationRequirement] = Field(default_factory=list)
+    require: list[IfThenTraitRule] = Field(default_factory=list)
     """What must come with something else. Requirements do not run in a circle."""
     limit: list[CombinationCountLimit] = Field(default_factory=list)
     """Caps and floors of values and combinations."""

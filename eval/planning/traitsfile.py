@@ -27,7 +27,7 @@ def read_traits_file(path: Path) -> TraitsFile:
     if content:
         written = {trait: set(values) for trait, values in data["traits"].items() if isinstance(values, dict)}
         problems += [
-            problem_with_entry_numbers_of_file(problem, left)
+            renumber_entries_in_problem_text(problem, left)
             for problem in contradictions_between_traits_file_parts(content, written)
         ]
     if problems or content is None:
@@ -48,7 +48,7 @@ def with_numbers_as_weights_or_counts(data: dict[str, Any]) -> dict[str, Any]:
         return data
     written = {
         trait: {
-            value: mapping_with_number_key_renamed(value_as_mapping(str(value), spec), key)
+            value: rename_number_to_weight_or_count(value_as_mapping(str(value), spec), key)
             for value, spec in values.items()
         }
         if isinstance(values, dict) and len(values) <= MAX_VALUES
@@ -58,7 +58,7 @@ def with_numbers_as_weights_or_counts(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"traits": written}
 
 
-def mapping_with_number_key_renamed(spec: dict[str, Any], key: str) -> dict[str, Any]:
+def rename_number_to_weight_or_count(spec: dict[str, Any], key: str) -> dict[str, Any]:
     """A value's mapping in which the key `number` is called `key`, weight or count; what is None becomes ""."""
     named = {key if word == "number" else word: written for word, written in spec.items()}
     return {word: "" if written is None else written for word, written in named.items()}  # `crown: ` is no weight
@@ -76,11 +76,11 @@ def valid_traits_part_and_problems(data: dict[str, Any]) -> tuple[TraitsFile | N
     except ValidationError as error:
         problems = validation_problems(error)
         faulty = {
-            place_up_to_list_entry([part for part in found["loc"] if part != "[key]"]) for found in error.errors()
+            path_cut_after_list_index([part for part in found["loc"] if part != "[key]"]) for found in error.errors()
         }
     left: dict[str, list[int]] = {}
     for place in sorted(faulty, key=lambda place: [(isinstance(part, int), part) for part in place], reverse=True):
-        if isinstance(whole := value_at(data, place[:-1]), list) and isinstance(place[-1], int):
+        if isinstance(whole := value_at_path_in_nested_data(data, place[:-1]), list) and isinstance(place[-1], int):
             name = ".".join(map(str, place[:-1]))
             left.setdefault(name, list(range(len(whole)))).remove(place[-1])
         data = without_entry(data, place)
@@ -90,12 +90,12 @@ def valid_traits_part_and_problems(data: dict[str, Any]) -> tuple[TraitsFile | N
         return None, problems, left
 
 
-def place_up_to_list_entry(place: list[int | str]) -> tuple[int | str, ...]:
+def path_cut_after_list_index(place: list[int | str]) -> tuple[int | str, ...]:
     """The place of the entry to take out: of a list the whole entry, else what stands at the place itself."""
     return tuple(place[: next((i for i, part in enumerate(place) if isinstance(part, int)), len(place)) + 1])
 
 
-def value_at(data: Any, place: tuple[int | str, ...]) -> Any:
+def value_at_path_in_nested_data(data: Any, place: tuple[int | str, ...]) -> Any:
     """What stands at a place (keys and numbers of entries) of nested data; None where nothing does."""
     for part in place:
         if isinstance(data, dict):
@@ -124,7 +124,7 @@ def without_entry(data: Any, place: tuple[int | str, ...]) -> Any:
     return {key: value for key, value in data.items() if key != first}
 
 
-def problem_with_entry_numbers_of_file(problem: str, left: dict[str, list[int]]) -> str:
+def renumber_entries_in_problem_text(problem: str, left: dict[str, list[int]]) -> str:
     """A problem in which the entries of lists have the numbers that they have in the file."""
     for name, numbers in left.items():
         pattern = rf"\b{re.escape(name)}\[(\d+)\]"

@@ -42,7 +42,7 @@ def read_policy(name: str) -> Policy:
     """
     path = policy_path(name)
     data = with_keys_as_text(files.read_yaml(path, "policy"))
-    problems = [f"{records.location_prefix(place)}is empty" for place in key_paths_of_empty_values(data)]
+    problems = [f"{records.field_path_as_message_prefix(place)}is empty" for place in key_paths_of_empty_values(data)]
     content = None
     try:
         content = PolicyFile.model_validate(data)
@@ -61,7 +61,7 @@ def policy_path(name: str) -> Path:
     """The path of a policy file that is named in data/policies/ or given as a path. Raises ConfigError if there is
     none.
     """
-    return files.resolve_name(name, files.POLICIES, "policy", ".yaml")
+    return files.resolve_name_or_path(name, files.POLICIES, "policy", ".yaml")
 
 
 def with_keys_as_text(data: Any) -> Any:
@@ -165,7 +165,7 @@ def policy_in_words(policy: Policy, path: Path) -> list[str]:
         )
     for waiver in policy.waivers:
         lines.append(f"waived until {waiver.expires}: {waiver.check} of {waiver.sha256[:12]}... by {waiver.owner}")
-    needed = policy.promise.required or policy.calibrated_score
+    needed = policy.promise.required or policy.calibrated_score_name
     discard = percentage_rounded_up(policy.promise.discard)
     ladder = ", ".join(map(exact_percentage, policy.promise.ladder))
     when = ", without which nothing leaves" if needed else ", if certified"

@@ -34,7 +34,7 @@ class ResolvedCheckLines:
         lines = [line for name, line in self.numeric_threshold_by_key().items() if LINES[name] != "warn"]
         return any(can_score_fall_below(self.score, line) for line in lines)
 
-    def distance_in_spreads(self, score: float) -> float | None:
+    def margin_above_line_in_spreads(self, score: float) -> float | None:
         """How many spreads a score lies above the highest line that would hold a picture back; negative below it.
 
         None if there is no such line, and for a score that is only right or wrong (not graded) and is right.
@@ -71,7 +71,8 @@ def resolve_check_lines(
         enough = own if own is not None and len(own) >= MIN_REFERENCES else None
         known = foreign.get(score, ()), copies.get(score, ())
         values = {
-            name: line.number_for_references(score, enough, *known) for name, line in check.threshold_by_key().items()
+            name: line.numeric_threshold_given_references(score, enough, *known)
+            for name, line in check.threshold_by_key().items()
         }
         relative = any(line.is_relative_to_references for line in check.threshold_by_key().values())
         computed = score in columns and any(value is not None for value in values.values())
@@ -93,7 +94,7 @@ def resolve_check_lines(
         )
     if (
         not lacking
-        and policy.calibrated_score is None
+        and policy.calibrated_score_name is None
         and not any(bound.can_keep_from_acceptance() for bound in bounds)
     ):
         raise DataError(

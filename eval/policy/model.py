@@ -40,7 +40,7 @@ MEASURES = {
 }
 
 
-def is_number_in_range(value: Any) -> bool:
+def is_int_or_float_within_limit(value: Any) -> bool:
     """Whether the value is an int or a float, no bool, between -1e9 and 1e9."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
 
@@ -52,7 +52,7 @@ def require_version_1(version: Any) -> Any:
     return version
 
 
-def require_plain_text(text: str) -> str:
+def require_text_not_blank(text: str) -> str:
     """The text unless it is blank; then ValueError is raised."""
     if not text.strip():
         raise ValueError("must be text")
@@ -111,7 +111,7 @@ def require_not_empty(mapping: Any) -> Any:
 
 Number = Annotated[float, Field(gt=-MAX_NUMBER, lt=MAX_NUMBER)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Text = Annotated[str, AfterValidator(require_plain_text)]
+Text = Annotated[str, AfterValidator(require_text_not_blank)]
 LINE_FORMS = "must be a number, {spreads: x}, {quantile: q} or {copies: q}, beside it `foreign: q`, `alone: x`"
 
 
@@ -158,7 +158,7 @@ class Threshold(ImmutablePolicyPart):
         """
         if isinstance(found, Threshold):
             return found
-        if is_number_in_range(found):
+        if is_int_or_float_within_limit(found):
             return {"number": found}
         if not isinstance(found, dict) or len(found.keys() & set(RELATIVE)) != 1 or "number" in found:
             raise ValueError(LINE_FORMS)
@@ -185,7 +185,7 @@ class Threshold(ImmutablePolicyPart):
         floors = (self.foreign or 0) <= (other.foreign or 0) and self.keep == other.keep
         return there is not None and getattr(self, form) < there and alone and floors
 
-    def number_for_references(
+    def numeric_threshold_given_references(
         self,
         score: str,
         references: np.ndarray | None,
@@ -247,7 +247,7 @@ class PolicyCheck(ImmutablePolicyPart):
 
     @model_validator(mode="before")
     @classmethod
-    def require_calibrated_or_thresholds(cls, found: Any) -> Any:
+    def calibrated_word_as_mapping(cls, found: Any) -> Any:
         """The check as a mapping: the word `calibrated` stands for lines that come from labels.
 
         Raises ValueError for any other word.
@@ -287,7 +287,7 @@ class LotRule(ImmutablePolicyPart):
     """Without it, a measure that cannot be computed counts as below the line."""
 
     @model_validator(mode="after")
-    def require_a_threshold(self) -> Self:
+    def require_lot_rule_threshold(self) -> Self:
         """The rule, if it has a line. Raises ValueError otherwise."""
         if self.warn_below is None and self.fail_below is None:
             raise ValueError("needs warn_below or fail_below")
@@ -396,6 +396,6 @@ class Policy(PolicyFile):
     nothing. A waiver speaks of one picture, and stands in its verdict: labels and decisions about others stay valid."""
 
     @property
-    def calibrated_score(self) -> str | None:
+    def calibrated_score_name(self) -> str | None:
         """The score whose lines come from labels; None if there is none."""
         return next((score for score, check in self.checks.items() if check.calibrated), None)

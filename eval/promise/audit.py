@@ -61,7 +61,7 @@ def uniform_order_bettor(alpha: float) -> Bettor:
     return lambda labels, size, rejects: betting_wealth(labels, size, rejects, alpha)
 
 
-def ruled_out_after_each_label(
+def is_reject_count_ruled_out_yet(
     labels: Sequence[int] | NDArray, size: int, delta: float, rejects: int, bettor: Bettor
 ) -> NDArray[np.bool_]:
     """[n] whether the labels so far rule out that the lot holds `rejects` rejects (wealth has reached 1 / delta)."""
@@ -86,7 +86,9 @@ def labels_until_proven(
     bettor, found = bettor or uniform_order_bettor(alpha), np.cumsum(np.asarray(labels, int))
     for already in np.unique(np.concatenate([[0], found])):
         smallest = fewest_rejects_noticed(num_rejects_allowed_in_lot(alpha, size - already) + already + 1)
-        proven = np.flatnonzero(ruled_out_after_each_label(labels, size, delta, smallest, bettor) & (found == already))
+        proven = np.flatnonzero(
+            is_reject_count_ruled_out_yet(labels, size, delta, smallest, bettor) & (found == already)
+        )
         if len(proven):
             return int(proven[0]) + 1
     return None
@@ -116,11 +118,11 @@ def most_rejects_not_ruled_out(labels: Sequence[int] | NDArray, size: int, delta
     low, high = found, size - len(labels) + found
     while low < high:  # wealth grows with the number of rejects: what is ruled out is an upper part
         middle = (low + high + 1) // 2
-        if len(labels) and ruled_out_after_each_label(labels, size, delta, middle, bettor)[-1]:
+        if len(labels) and is_reject_count_ruled_out_yet(labels, size, delta, middle, bettor)[-1]:
             high = middle - 1
         else:
             low = middle
-    if len(labels) and ruled_out_after_each_label(labels, size, delta, low, bettor)[-1]:
+    if len(labels) and is_reject_count_ruled_out_yet(labels, size, delta, low, bettor)[-1]:
         return None
     return low
 

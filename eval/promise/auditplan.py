@@ -10,12 +10,17 @@ from eval.policy.model import Policy, Promise, confidence_percent_rounded_down, 
 from eval.promise import audit, eyes, labels
 from eval.promise.eyes import KnownRejectResultOfReviewer
 from eval.promise.labels import Label, Purpose, Sha256, labels_before_first_gap
-from eval.promise.ranked import RankedAuditDesign, ranked_bettor, sampling_weights, weighted_order
+from eval.promise.ranked import (
+    RankedAuditDesign,
+    make_weighted_betting_wealth_function,
+    sampling_weights,
+    weighted_order,
+)
 from stylegate import files
 from stylegate.records import Record
 
 
-class AuditAttempt(Record):
+class AuditResultOnBestPictures(Record):
     """What the labels so far prove about one part of the lot, the best pictures of it."""
 
     share: float
@@ -77,7 +82,7 @@ class AuditPlan:
     known_rejects: dict[str, str] = field(default_factory=dict)  # sha256 -> that of the picture it is a spoilt copy of
 
     @property
-    def terms(self) -> AuditTerms:
+    def audit_terms(self) -> AuditTerms:
         """What is written down before the first label."""
         return AuditTerms(
             lot=self.lot_sha256,
@@ -100,7 +105,9 @@ class AuditPlan:
         """The digest that settles the order: of lot, policy and, where it is used, the ranking and its design."""
         if self.design is None:
             return labels.order_seed(self.purpose, self.lot, self.policy_sha256)
-        return files.canonical_sha256(["stylegate-audit-3", self.lot, self.policy_sha256, self.design.content()])
+        return files.canonical_sha256(
+            ["stylegate-audit-3", self.lot, self.policy_sha256, self.design.json_data_without_defaults()]
+        )
 
     @property
     def labelling_order(self) -> list[str]:
@@ -117,7 +124,7 @@ class AuditPlan:
             return audit.uniform_order_bettor(alpha)
         rank = {sha256: place for place, sha256 in enumerate(self.lot[:size])}
         weights = sampling_weights(len(self.lot), self.design)[:size]
-        return ranked_bettor([rank[label.sha256] for label in given], weights, self.design)
+        return make_weighted_betting_wealth_function([rank[label.sha256] for label in given], weights, self.design)
 
     def promise_in_words(self) -> str:
         """The promise of the audit as a sentence, of pictures or, in an audit of traits, of stated traits."""
@@ -125,9 +132,9 @@ class AuditPlan:
             trait_promise_in_words(self.promise) if self.purpose == "traits" else self.promise.promise_sentence_part()
         )
 
-    def audit_attempts_for_lot_shares(
+    def audit_results_for_lot_shares(
         self, given: Sequence[Label], answers: Sequence[Label] = ()
-    ) -> list[AuditAttempt]:
+    ) -> list[AuditResultOnBestPictures]:
         """What is proven after these labels about each part of the lot, one AuditAttempt each; labels in the plan's
         order. `answers` is what was said of the known rejects.
         """
@@ -139,13 +146,13 @@ class AuditPlan:
             else None
         )
         return [
-            self.audit_attempt_on_best_pictures(share, delta, given, tests)
+            self.audit_result_on_best_pictures(share, delta, given, tests)
             for share, delta in zip(ladder, spends, strict=True)
         ]
 
-    def audit_attempt_on_best_pictures(
+    def audit_result_on_best_pictures(
         self, share: float, delta: float, given: Sequence[Label], tests: Collection[KnownRejectResultOfReviewer] | None
-    ) -> AuditAttempt:
+    ) -> AuditResultOnBestPictures:
         """What these labels prove about the best `share` (0 to 1) of the lot, spending `delta`. `tests` say what each
         reviewer missed of the known rejects; None: the reviewers are taken to be right.
         """
@@ -166,7 +173,7 @@ class AuditPlan:
                 if bound <= alpha
                 else None
             )
-        return AuditAttempt(
+        return AuditResultOnBestPictures(
             share=share,
             size=size,
             delta=delta,
@@ -181,7 +188,7 @@ class AuditPlan:
         """Labels until the whole lot is proven if no reject is found and no known reject is missed; None for never."""
         given = [Label(sha256=sha256, verdict="accept", who="nobody", why="") for sha256 in self.labelling_order]
         answers = [Label(sha256=sha256, verdict="reject", who="nobody", why="") for sha256 in self.known_rejects]
-        return self.audit_attempts_for_lot_shares(given, answers)[0].proven_after
+        return self.audit_results_for_lot_shares(given, answers)[0].proven_after
 
 
 def trait_promise_in_words(promise: Promise) -> str:
@@ -210,7 +217,7 @@ def begun_audit_plan_or_new_one(out: Path, new: AuditPlan, trusts_reviewers: boo
     earlier, begun = 0, None
     for terms in read_audit_terms(out, new.purpose):
         same = replace(new, earlier=terms.earlier, design=terms.design, known_rejects=terms.known_rejects)
-        if terms == same.terms:
+        if terms == same.audit_terms:
             begun = same
         earlier = terms.earlier + len(terms.ladder)
     if begun is None or (trusts_reviewers and begun.known_rejects):
@@ -225,11 +232,11 @@ def read_audit_terms(out: Path, purpose: Purpose = "audit") -> list[AuditTerms]:
 
 def write_audit_terms(out: Path, plan: AuditPlan) -> None:
     """Write down the lot, its terms and what they may spend of delta, once, before the first picture is shown."""
-    if plan.terms not in read_audit_terms(out, plan.purpose):
-        labels.append_audit_or_calibration_terms(out, plan.purpose, plan.terms)
+    if plan.audit_terms not in read_audit_terms(out, plan.purpose):
+        labels.append_audit_or_calibration_terms(out, plan.purpose, plan.audit_terms)
 
 
-def index_of_first_proven_attempt(attempts: Sequence[AuditAttempt]) -> int | None:
+def index_of_first_proven_attempt(attempts: Sequence[AuditResultOnBestPictures]) -> int | None:
     """Index of the first attempt that is proven; None if none is."""
     return next((i for i, attempt in enumerate(attempts) if attempt.proven_after is not None), None)
 

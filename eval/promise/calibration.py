@@ -81,7 +81,9 @@ class Calibration(Record):
 
     def computed_sha256(self) -> str:
         """What `sha256` must be."""
-        return files.canonical_sha256({name: value for name, value in self.content().items() if name != "sha256"})
+        return files.canonical_sha256(
+            {name: value for name, value in self.json_data_without_defaults().items() if name != "sha256"}
+        )
 
     def is_reject_by_sha256(self) -> dict[str, bool]:
         """Whether each labelled picture is a reject, by sha256."""
@@ -112,9 +114,9 @@ class CalibrationResult:
     made: Calibration | None = None  # unless it is stale
 
 
-def require_calibrated_check(policy: Policy) -> None:
+def require_policy_has_calibrated_check(policy: Policy) -> None:
     """Raises ConfigError for a policy that has no use for a calibration."""
-    if policy.calibrated_score is None:
+    if policy.calibrated_score_name is None:
         raise ConfigError(
             f"policy {policy.name} has no check that is calibrated",
             next_step="write `margin: calibrated` (or another score) among its checks.",
@@ -184,7 +186,7 @@ def calibration_digests_by_input(
         "prompts and traits": files.canonical_sha256([traits, made["data_sha256"]]),
         "encoder and preprocessing": encoder_digest(encoder_name(config)),
         "scores": SCORES_VERSION,
-        "aesthetic head": files.sha256(head) if head else sha256_of_score_labels_file(config),
+        "aesthetic head": files.sha256_of_file(head) if head else sha256_of_aesthetic_labels_file(config),
         "references": files.canonical_sha256(sorted(sha256_by_name(compared.references).values())),
         "training pictures": files.canonical_sha256(sorted(sha256_by_name(compared.training).values())),
         "background": compared.background,
@@ -194,9 +196,9 @@ def calibration_digests_by_input(
     }
 
 
-def sha256_of_score_labels_file(config: Config) -> str | None:
+def sha256_of_aesthetic_labels_file(config: Config) -> str | None:
     """sha256 of the file that score.labels names; None if it names none."""
-    return files.sha256(require_file(config.score.labels, "score.labels")) if config.score.labels else None
+    return files.sha256_of_file(require_file(config.score.labels, "score.labels")) if config.score.labels else None
 
 
 def make_calibration(
@@ -208,7 +210,7 @@ def make_calibration(
     promise = policy.promise
     found = Calibration(
         version=VERSION,
-        score=policy.calibrated_score or MARGIN,
+        score=policy.calibrated_score_name or MARGIN,
         promise=CalibrationPromise(alpha=promise.alpha, delta=promise.delta, discard=promise.discard),
         policy=PolicyOfLabels(name=policy.name, sha256=policy.sha256, guideline=policy.guideline),
         fingerprint=fingerprint,
@@ -235,7 +237,7 @@ def read_calibration(path: Path) -> Calibration:
         raise DataError(
             f"{files.display_path(path)} is version {version!r}; this stylegate reads {VERSION}", next_step=step
         )
-    found = Calibration.read(path, what, step)
+    found = Calibration.read_json_file(path, what, step)
     if found.computed_sha256() != found.sha256:
         raise DataError(f"{files.display_path(path)} was changed after it was written", next_step=step)
     if found.pool != sorted(set(found.pool)):
@@ -263,7 +265,7 @@ def calibration_result_for_lot(
     """
     path = calibration_path(config, lot)
     if not path.exists():
-        text = f"{policy.calibrated_score} has no line yet: stylegate calibrate with the same arguments"
+        text = f"{policy.calibrated_score_name} has no line yet: stylegate calibrate with the same arguments"
         return CalibrationResult(None, set(), "insufficient", text)
     return calibration_result_for_pool(
         read_calibration(path), pool, calibration_digests_by_input(config, lot, compared, policy), policy
@@ -287,7 +289,7 @@ def calibration_result_for_pool(
     top, bottom, held = thresholds_and_bound_for_pool(calibration, pool, policy)
     changed = [name for name in digests_now if calibration.fingerprint.get(name) != digests_now[name]]
     labels_so_far = f"{counted(len(bad), 'label')}, {counted(sum(bad.values()), 'reject')}"
-    if changed or calibration.score != policy.calibrated_score:
+    if changed or calibration.score != policy.calibrated_score_name:
         what = ", ".join(changed) or "the calibrated score"
         text = (
             f"STALE: another {what} than when {calibration.score} was calibrated; calibrate anew, or certify this lot"
@@ -301,10 +303,10 @@ def calibration_result_for_pool(
     else:
         passing = float((np.array(list(pool.values())) >= top).mean())
         state = "valid"
-        text = (
-            f"{labels_so_far}: {policy.calibrated_score} of {top:.4g} or more is accepted, {passing:.0%} of the pool; "
+        text = f"{labels_so_far}: {policy.calibrated_score_name} of {top:.4g} or more is accepted, "
+        text += (
+            f"{passing:.0%} of the pool; bound {percentage_rounded_up(held)}: {policy.promise.promise_sentence_part()}"
         )
-        text += f"bound {percentage_rounded_up(held)}: {policy.promise.promise_sentence_part()}"
     proof = calibration if state != "stale" else None
     if state != "valid":
         top, bottom = calibration.lines.accept_from, calibration.lines.reject_below
@@ -313,7 +315,7 @@ def calibration_result_for_pool(
     low = min(bottom, top) if bottom is not None else None
     going = sum(score >= top and name not in found for name, score in pool.items())
     return CalibrationResult(
-        ResolvedCheckLines(policy.calibrated_score or MARGIN, low, top, True),
+        ResolvedCheckLines(policy.calibrated_score_name or MARGIN, low, top, True),
         found,
         state,
         text,

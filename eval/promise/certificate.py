@@ -8,10 +8,10 @@ from pydantic import Field, ValidationError
 
 from eval.policy.model import Policy, Promise, percentage_rounded_up
 from eval.promise import eyes
-from eval.promise.auditplan import AuditAttempt, AuditPlan
+from eval.promise.auditplan import AuditPlan, AuditResultOnBestPictures
 from eval.promise.labels import Label, Purpose, Sha256
 from eval.promise.ranked import RankedAuditDesign
-from eval.promise.statements import TraitStatement
+from eval.promise.statements import MetadataTraitStatement
 from stylegate import files, records
 from stylegate.errors import DataError
 from stylegate.records import Record
@@ -89,20 +89,22 @@ class Certificate(Record):
     """What is known of the reviewers, in words: how many known rejects each one missed, or that they are taken to be
     right. Left out in files of older versions.
     """
-    attempts: list[AuditAttempt]
+    attempts: list[AuditResultOnBestPictures]
     """One for each share of the ladder."""
     proven: int = Field(ge=0)
     """Index of the attempt that is proven."""
-    statements: list[TraitStatement] = Field(default_factory=list)
+    statements: list[MetadataTraitStatement] = Field(default_factory=list)
     """Of an audit of traits: what each entry of the lot states, which is one trait of one picture. Else left out."""
     sha256: str
     """Digest of all other fields. It finds accidents, not forgers."""
 
     def computed_sha256(self) -> str:
         """What `sha256` must be."""
-        return files.canonical_sha256({name: value for name, value in self.content().items() if name != "sha256"})
+        return files.canonical_sha256(
+            {name: value for name, value in self.json_data_without_defaults().items() if name != "sha256"}
+        )
 
-    def proven_attempt(self) -> AuditAttempt:
+    def proven_attempt(self) -> AuditResultOnBestPictures:
         """The attempt for which the labels prove the promise, at index `proven` of `attempts`."""
         return self.attempts[self.proven]
 
@@ -121,7 +123,7 @@ class Certificate(Record):
             return f"all {attempt.size} pictures were looked at; {rejects if attempt.rejects else 'none is a reject'}"
         return self.says
 
-    def known_rejects_in_words(self) -> str:
+    def missed_known_rejects_in_words(self) -> str:
         """How many known rejects each reviewer missed, and how many rejects are missed at most, in words.
 
         Without known rejects it says that the reviewers are taken to be right.
@@ -140,10 +142,10 @@ class Certificate(Record):
 def make_certificate(
     plan: AuditPlan,
     given: Sequence[Label],
-    attempts: list[AuditAttempt],
+    attempts: list[AuditResultOnBestPictures],
     proven: int,
     policy: Policy,
-    statements: Sequence[TraitStatement] = (),
+    statements: Sequence[MetadataTraitStatement] = (),
     answers: Sequence[Label] = (),
 ) -> Certificate:
     """The certificate of the plan, the labels in its order, what they prove, and the answers to known rejects; nothing
@@ -169,7 +171,7 @@ def make_certificate(
         statements=list(statements),
         sha256="",
     )
-    found = found.model_copy(update={"assumes": found.known_rejects_in_words()})
+    found = found.model_copy(update={"assumes": found.missed_known_rejects_in_words()})
     return found.model_copy(update={"sha256": found.computed_sha256()})
 
 
@@ -187,7 +189,7 @@ def read_certificate(path: Path) -> Certificate:
             f"{files.display_path(path)} is version {version!r}; this stylegate reads {EVEN} to {MEASURED}",
             next_step=step,
         )
-    found = Certificate.read(path, what, step)
+    found = Certificate.read_json_file(path, what, step)
     if problems := certificate_proof_problems(found):
         raise DataError(f"{files.display_path(path)} does not hold:", problems, step)
     return found
@@ -209,7 +211,7 @@ def certificate_proof_problems(found: Certificate) -> list[str]:
         kinds = f"version {RANKED} has a design, version {EVEN} has none, version {MEASURED} has known rejects"
         problems.append(kinds)
     problems += problems_with_known_rejects(found)
-    if found.statements and [statement.sha256 for statement in found.statements] != plan.lot:
+    if found.statements and [statement.digest_of_picture_trait_and_value for statement in found.statements] != plan.lot:
         problems.append("the lot is not that of its statements")
     if found.computed_sha256() != found.sha256:
         problems.append("its digest is of another content")
@@ -223,11 +225,11 @@ def certificate_proof_problems(found: Certificate) -> list[str]:
         return [*problems, "the labels are not of the first pictures of the lot's random order"]
     if found.says != plan.promise_in_words():
         problems.append("it says something else than its terms")
-    if plan.audit_attempts_for_lot_shares(found.labels, found.known_answers) != found.attempts:
+    if plan.audit_results_for_lot_shares(found.labels, found.known_answers) != found.attempts:
         problems.append("the attempts do not follow from the labels")
     elif found.proven >= len(found.attempts) or found.proven_attempt().proven_after is None:
         problems.append("the attempt that it calls proven is not")
-    elif found.assumes not in ("", found.known_rejects_in_words()):
+    elif found.assumes not in ("", found.missed_known_rejects_in_words()):
         problems.append("it says something else of the reviewers than their answers do")
     return problems
 

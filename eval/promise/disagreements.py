@@ -57,7 +57,7 @@ def self_agreement_by_reviewer(
         for label in labels.read_stored_labels(out, purpose)
         if label.policy_sha256 == policy.sha256 and not label.withdrawn
     ]
-    first = {(label.who, label.sha256): label for label in given if label.counts_as_verdict_on_picture}
+    first = {(label.who, label.sha256): label for label in given if label.is_neither_withdrawn_nor_reviewer_test}
     again = [label for label in given if label.asked_for == "repeat" and (label.who, label.sha256) in first]
     tables: dict[str, dict[str, dict[str, str]]] = {}
     for label in again:
@@ -82,7 +82,11 @@ def notes_on_disagreements(out: Path, policy: Policy) -> list[str]:
 def labels_that_count_under_policy(out: Path, purpose: Purpose, policy: Policy) -> list[StoredLabel]:
     """The labels for `purpose` that were given under `policy` and say something about their pictures, in order."""
     given = labels.read_stored_labels(out, purpose)
-    return [label for label in given if label.policy_sha256 == policy.sha256 and label.counts_as_verdict_on_picture]
+    return [
+        label
+        for label in given
+        if label.policy_sha256 == policy.sha256 and label.is_neither_withdrawn_nor_reviewer_test
+    ]
 
 
 def last_label_per_reviewer_and_picture(given: Iterable[StoredLabel]) -> list[StoredLabel]:

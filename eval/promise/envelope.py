@@ -29,10 +29,12 @@ def hypergeometric_tails(size: int, count: int, most: int, places: NDArray) -> N
     `count` of `size` candidates are labelled at random (hypergeometric). With p rejects in a lot, it is the p-value of
     finding x rejects among `count` labels.
     """
-    return np.stack(list(hypergeometric_tail_columns(size, count, most, places)), axis=1)
+    return np.stack(list(yield_hypergeometric_tail_matrix_columns(size, count, most, places)), axis=1)
 
 
-def hypergeometric_tail_columns(size: int, count: int, most: int, places: NDArray) -> Iterator[NDArray[np.float64]]:
+def yield_hypergeometric_tail_matrix_columns(
+    size: int, count: int, most: int, places: NDArray
+) -> Iterator[NDArray[np.float64]]:
     """Yield the columns of `hypergeometric_tails`, one for each x: all of them can be gigabytes."""
     from scipy.special import gammaln  # scipy takes half a second; a gate without a calibration has no use for it
 
@@ -70,21 +72,21 @@ def unlabelled_reject_bounds(size: int, count: int, delta: float, most: int) -> 
     `count` of `size` candidates are labelled; all bounds hold together with probability 1 - delta. The numbers come
     from a seeded simulation, so they are the same every time.
     """
-    from scipy.stats import binom  # as in `hypergeometric_tail_columns`
+    from scipy.stats import binom  # as in `yield_hypergeometric_tail_matrix_columns`
 
     rng, every = np.random.default_rng(0), np.arange(size + 1)
     before = np.empty((most, DRAWS), np.int32)  # candidates before each of the first `most` labelled ones
     for i in range(DRAWS):
         before[:, i] = np.sort(rng.choice(size, count, replace=False))[:most]
     smallest = np.ones(DRAWS)
-    for beyond, places in zip(hypergeometric_tail_columns(size, count, most, every), before, strict=True):
+    for beyond, places in zip(yield_hypergeometric_tail_matrix_columns(size, count, most, every), before, strict=True):
         np.minimum(smallest, beyond[places], out=smallest)  # P(P >= p) = P(P > p - 1)
     outside = int(binom.ppf(SURE, DRAWS, delta))  # samples that may lie outside the band
     level = np.sort(smallest)[outside]  # tails below it are those of the samples outside
     # The smallest c whose excess, P_(x+1) >= c + x + 2, has a tail below the level.
     reach = [
         int(np.argmax(np.append(beyond[x + 1 :], 0.0) < level))
-        for x, beyond in enumerate(hypergeometric_tail_columns(size, count, most, every))
+        for x, beyond in enumerate(yield_hypergeometric_tail_matrix_columns(size, count, most, every))
     ]
     return tuple(min(c, size - count) for c in reach)
 

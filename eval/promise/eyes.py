@@ -56,7 +56,7 @@ class KnownRejectResultOfReviewer:
         )
 
 
-def lower_bound_on_noticed_rejects(rejects: int, miss_rate: float, delta: float) -> int:
+def least_number_of_rejects_noticed(rejects: int, miss_rate: float, delta: float) -> int:
     """How many of `rejects` true rejects a reviewer notices at least, with probability 1 - `delta`.
 
     `miss_rate` is the chance, 0 to 1, that the reviewer misses one.
@@ -108,7 +108,7 @@ def labels_until_proven_with_misses(
         alpha,
         SHARES.audit * delta,
         bettor,
-        lambda rejects: lower_bound_on_noticed_rejects(rejects, miss_rate, SHARES.chance * delta),
+        lambda rejects: least_number_of_rejects_noticed(rejects, miss_rate, SHARES.chance * delta),
     )
 
 
@@ -123,7 +123,7 @@ def upper_bound_on_reject_share(
     low, high = most, size  # the largest number of rejects that may be answered by so few lies here
     while low < high:
         middle = (low + high + 1) // 2
-        if lower_bound_on_noticed_rejects(middle, miss_rate, SHARES.chance * delta) <= most:
+        if least_number_of_rejects_noticed(middle, miss_rate, SHARES.chance * delta) <= most:
             low = middle
         else:
             high = middle - 1

@@ -84,7 +84,7 @@ def spoilt_picture_file_bytes(path: Path, seed: str) -> bytes | None:
     content is that, else PNG. None if it cannot be made.
     """
     try:
-        content = pictures.read_picture_file(path)
+        content = pictures.read_picture_file_bytes(path)
         image = pictures.decode_picture(content, background=None).image
     except (OSError, PictureError):
         return None
@@ -103,13 +103,13 @@ def audit_picture_path_by_sha256(out: Path, sha256: str, like: Path) -> Path:
     return out / FOLDER / f"{sha256[:16]}{like.suffix.lower()}"
 
 
-def plan_with_known_rejects(lot: Lot, plan: AuditPlan, wanted: int) -> tuple[AuditPlan, str]:
+def plan_with_known_rejects_and_why(lot: Lot, plan: AuditPlan, wanted: int) -> tuple[AuditPlan, str]:
     """(plan, why): the plan with known rejects hidden in it, and a sentence on why it has them, or why it has none.
 
     An audit that was begun keeps what it began with. A new one has `wanted` known rejects, made of the pictures that
     the audit would come to last, unless the lot is too small to prove anything with them. Their files are written.
     """
-    begun = plan.terms in read_audit_terms(lot.out)
+    begun = plan.audit_terms in read_audit_terms(lot.out)
     if begun and not plan.known_rejects:
         return plan, "the reviewers are taken to be right, as it was settled when this audit began"
     if not begun and not wanted:
@@ -118,7 +118,7 @@ def plan_with_known_rejects(lot: Lot, plan: AuditPlan, wanted: int) -> tuple[Aud
     if begun:
         restore_missing_known_reject_files(lot.out, plan.known_rejects.items(), paths, plan.order_seed)
     else:
-        planned = plan_with_num_known_rejects(lot.out, plan, wanted, paths)
+        planned = write_known_rejects_and_return_plan(lot.out, plan, wanted, paths)
         if planned is None:
             text = f"{counted(len(plan.lot), 'picture')} are too few to measure them"
             return plan, f"the reviewers are taken to be right: {text} with {wanted} known rejects"
@@ -126,7 +126,9 @@ def plan_with_known_rejects(lot: Lot, plan: AuditPlan, wanted: int) -> tuple[Aud
     return plan, f"{len(plan.known_rejects)} known rejects are hidden among the pictures, and measure who reviews them"
 
 
-def plan_with_num_known_rejects(out: Path, plan: AuditPlan, wanted: int, paths: dict[str, Path]) -> AuditPlan | None:
+def write_known_rejects_and_return_plan(
+    out: Path, plan: AuditPlan, wanted: int, paths: dict[str, Path]
+) -> AuditPlan | None:
     """The plan with `wanted` known rejects, whose files are written; None if a lot without any reject could not be
     proven good with them.
     """

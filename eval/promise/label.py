@@ -35,7 +35,7 @@ class Label(Record):
         """
         return self.verdict != "accept"
 
-    def who_and_why(self) -> str:
+    def reviewer_and_reason_in_words(self) -> str:
         """Who gave the label and why, as text."""
         return f"{self.who}: {self.why}" if self.why else self.who
 
@@ -71,7 +71,7 @@ class StoredLabel(Label):
     """The person took the label back later; it counts for nothing."""
 
     @property
-    def counts_as_verdict_on_picture(self) -> bool:
+    def is_neither_withdrawn_nor_reviewer_test(self) -> bool:
         """Whether the label says something about the picture: it was not taken back, and was not asked for to measure
         the person.
         """
@@ -79,7 +79,11 @@ class StoredLabel(Label):
 
     def content_without_id_and_time(self) -> dict[str, object]:
         """What was said, as JSON data: without the label's id, time and whether it was taken back."""
-        return {name: value for name, value in self.content().items() if name not in ("id", "time", "withdrawn")}
+        return {
+            name: value
+            for name, value in self.json_data_without_defaults().items()
+            if name not in ("id", "time", "withdrawn")
+        }
 
 
 class Undo(Record):

@@ -100,13 +100,17 @@ def valid_labels_by_sha256(out: Path, purpose: Purpose, policy: Policy, under: s
     """
     found: dict[str, StoredLabel] = {}
     for label in read_stored_labels(out, purpose):
-        if label.counts_as_verdict_on_picture and label.policy_sha256 == policy.sha256 and label.under == under:
+        if (
+            label.is_neither_withdrawn_nor_reviewer_test
+            and label.policy_sha256 == policy.sha256
+            and label.under == under
+        ):
             found.pop(label.sha256, None)
             found[label.sha256] = label
     return found
 
 
-def reject_labels_under_other_policies(out: Path, policy: Policy) -> dict[str, StoredLabel]:
+def labels_rejecting_under_other_policies(out: Path, policy: Policy) -> dict[str, StoredLabel]:
     """The labels that call a picture a reject under another policy or guideline, by sha256.
 
     Of several labels with the same purpose and policy the last one counts. Pictures that an audit under `policy` has
@@ -117,7 +121,9 @@ def reject_labels_under_other_policies(out: Path, policy: Policy) -> dict[str, S
     rows = store.read_all_label_store_rows(out)
     for purpose in PURPOSES:
         deciding = [
-            label for label in labels_for_purpose_from_rows(rows, purpose, out) if label.counts_as_verdict_on_picture
+            label
+            for label in labels_for_purpose_from_rows(rows, purpose, out)
+            if label.is_neither_withdrawn_nor_reviewer_test
         ]
         firm = (label for label in deciding if purpose != "review" or label.verdict != "unsure")
         last = {(label.sha256, label.policy_sha256): label for label in firm}
@@ -131,7 +137,7 @@ def reject_labels_under_other_policies(out: Path, policy: Policy) -> dict[str, S
 
 def notes_on_labels_of_other_policies(out: Path, purpose: Purpose, policy: Policy) -> list[str]:
     """A sentence about labels that do not count, since they were given under another policy or guideline."""
-    given = [label for label in read_stored_labels(out, purpose) if label.counts_as_verdict_on_picture]
+    given = [label for label in read_stored_labels(out, purpose) if label.is_neither_withdrawn_nor_reviewer_test]
     others = {label.sha256 for label in given if label.policy_sha256 != policy.sha256}
     others -= {label.sha256 for label in given if label.policy_sha256 == policy.sha256}
     if not others:
@@ -165,16 +171,20 @@ def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) ->
         stored = labels_for_purpose_from_rows(rows, purpose, out)
         known = {label.id for label in stored}
         rejects = {
-            label_subject_key(label): label
+            key_of_picture_policy_and_pool(label): label
             for label in stored
-            if label.counts_as_verdict_on_picture and label.is_reject
+            if label.is_neither_withdrawn_nor_reviewer_test and label.is_reject
         }
         good = [
             label
             for label in new
-            if label.counts_as_verdict_on_picture and not label.is_reject and label.id not in known
+            if label.is_neither_withdrawn_nor_reviewer_test and not label.is_reject and label.id not in known
         ]
-        turned = [(label, rejects[label_subject_key(label)]) for label in good if label_subject_key(label) in rejects]
+        turned = [
+            (label, rejects[key_of_picture_policy_and_pool(label)])
+            for label in good
+            if key_of_picture_policy_and_pool(label) in rejects
+        ]
         if turned:
             raise DataError(
                 f"labels for {purpose} do not turn a reject into a good picture:",
@@ -189,14 +199,14 @@ def append_labels(out: Path, purpose: Purpose, labels: Iterable[StoredLabel]) ->
     return [parse_row_content(row, StoredLabel, out, {"id": row.id, "time": row.time}) for row in rows]
 
 
-def label_subject_key(label: StoredLabel) -> tuple[str, str, str]:
+def key_of_picture_policy_and_pool(label: StoredLabel) -> tuple[str, str, str]:
     """(sha256 of the picture, of the policy, `under`): two labels with the same three answer the same question."""
     return label.sha256, label.policy_sha256, label.under
 
 
 def append_audit_or_calibration_terms(out: Path, purpose: Purpose, terms: Record) -> None:
     """Write down the terms of an audit or a calibration, before the first picture is shown."""
-    store.append_label_store_rows(out, [NewLabelStoreRow(purpose, "terms", terms.content())])
+    store.append_label_store_rows(out, [NewLabelStoreRow(purpose, "terms", terms.json_data_without_defaults())])
 
 
 def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id: str = "") -> store.LabelStoreRow:
@@ -221,7 +231,7 @@ def append_undo(out: Path, purpose: Purpose, takes_back: str, who: str, undo_id:
 
     undo = Undo(takes_back=takes_back, who=who)
     return store.append_label_store_rows(
-        out, [NewLabelStoreRow(purpose, "undo", undo.content(), undo_id)], check_undo_is_not_late
+        out, [NewLabelStoreRow(purpose, "undo", undo.json_data_without_defaults(), undo_id)], check_undo_is_not_late
     )[0]
 
 

@@ -66,7 +66,9 @@ def rows_of_older_label_file(path: Path, purpose: Purpose) -> list[NewLabelStore
             for taken in same_picture:
                 undo = Undo(takes_back=taken, who=label.who)
                 found.append(
-                    NewLabelStoreRow(purpose, "undo", undo.content(), uuid_from_content(own_id, number, taken))
+                    NewLabelStoreRow(
+                        purpose, "undo", undo.json_data_without_defaults(), uuid_from_content(own_id, number, taken)
+                    )
                 )
             same_picture.clear()
         else:

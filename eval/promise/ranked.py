@@ -33,7 +33,7 @@ SAME = 0.5  # share of a lot with one and the same margin from which on the rank
 Amount = Annotated[float, Field(ge=0, le=100)]
 
 
-class BettingStrategy(Record):
+class BettingStrategyParameters(Record):
     """One of the bettors whose wealths are added up: its share of the wealth at the start, and what makes its doubt
     about each picture.
     """
@@ -63,7 +63,7 @@ class RankedAuditDesign(Record):
     """Share of the lot, worst pictures first, in which the risk does not rise any more."""
     draw: Amount
     """Chances to be drawn next are as 1 + `draw` times the relative risk."""
-    gamblers: Annotated[tuple[BettingStrategy, ...], Field(min_length=1, max_length=10, strict=False)]
+    gamblers: Annotated[tuple[BettingStrategyParameters, ...], Field(min_length=1, max_length=10, strict=False)]
     """Their shares add up to 1."""
 
     @model_validator(mode="after")
@@ -78,8 +78,8 @@ BY_MARGIN = RankedAuditDesign(
     floor=0.01,
     draw=0.1,
     gamblers=(
-        BettingStrategy(share=0.7, least_doubt=0.04, doubt=0.15),
-        BettingStrategy(share=0.3, least_doubt=0.3, doubt=0.05),
+        BettingStrategyParameters(share=0.7, least_doubt=0.04, doubt=0.15),
+        BettingStrategyParameters(share=0.3, least_doubt=0.3, doubt=0.05),
     ),
 )
 
@@ -110,7 +110,9 @@ def weighted_order(pictures: Sequence[str], seed: str, design: RankedAuditDesign
     return sorted(pictures, key=lambda sha256: (times[sha256], sha256))
 
 
-def ranked_bettor(places: Sequence[int], weights: NDArray[np.float64], design: RankedAuditDesign) -> Bettor:
+def make_weighted_betting_wealth_function(
+    places: Sequence[int], weights: NDArray[np.float64], design: RankedAuditDesign
+) -> Bettor:
     """Who bets on labels in a weighted order, as the formula above says; the sum over the gamblers of the design.
 
     `places` are the ranks of the labelled pictures, 0 for the best margin; `weights` [size] are those of the draw. The

@@ -9,7 +9,7 @@ from stylegate import files
 from stylegate.records import Record
 
 
-class TraitStatement(Record):
+class MetadataTraitStatement(Record):
     """One trait of one picture, as the metadata states it."""
 
     file: str
@@ -20,31 +20,33 @@ class TraitStatement(Record):
     value: str = Field(min_length=1)
 
     @property
-    def statement_name_in_worksheet(self) -> str:
+    def worksheet_name_from_file_and_trait(self) -> str:
         """What a worksheet calls it."""
         return f"{self.file}#{self.trait}"
 
     @property
-    def sha256(self) -> str:
+    def digest_of_picture_trait_and_value(self) -> str:
         """The digest by which labels name it: of picture, trait and value."""
         return files.canonical_sha256([self.picture, self.trait, self.value])
 
 
-def trait_statements_of_picture(file: str, picture: str, traits: Mapping[str, str]) -> list[TraitStatement]:
+def metadata_trait_statements_of_picture(
+    file: str, picture: str, traits: Mapping[str, str]
+) -> list[MetadataTraitStatement]:
     """A statement for each trait of a picture, by name of the trait."""
-    return [TraitStatement(file=file, picture=picture, trait=t, value=v) for t, v in sorted(traits.items())]
+    return [MetadataTraitStatement(file=file, picture=picture, trait=t, value=v) for t, v in sorted(traits.items())]
 
 
 def stated_traits_match_audit(
-    audited: Iterable[TraitStatement], labels: Iterable[Label], stated: Iterable[tuple[str, str, str]]
+    audited: Iterable[MetadataTraitStatement], labels: Iterable[Label], stated: Iterable[tuple[str, str, str]]
 ) -> bool:
     """Whether what is stated (picture's sha256, trait, value) is what was audited, without what was found wrong.
 
     Of a trait that a person found wrong another value may be stated: the one that the person saw.
     """
     audited, wrong = list(audited), {label.sha256 for label in labels if label.is_reject}
-    rejected = {(s.picture, s.trait, s.value) for s in audited if s.sha256 in wrong}
+    rejected = {(s.picture, s.trait, s.value) for s in audited if s.digest_of_picture_trait_and_value in wrong}
     corrected = {row[:2] for row in rejected}
-    held = {(s.picture, s.trait, s.value) for s in audited if s.sha256 not in wrong}
+    held = {(s.picture, s.trait, s.value) for s in audited if s.digest_of_picture_trait_and_value not in wrong}
     rows = set(stated)
     return not rows & rejected and {row for row in rows if row[:2] not in corrected} == held

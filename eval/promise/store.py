@@ -132,7 +132,7 @@ def append_label_store_rows(
     if (held := _ROWS_OF_ONE_MOMENT.get()) is not None:
         held.pop(out, None)
     with open_label_store(out, to_write=True) as connection, transaction(connection, "IMMEDIATE"):
-        if check is not None and any(label_store_row_with_id(connection, entry.id) is None for entry in entries):
+        if check is not None and any(find_label_store_row_by_id(connection, entry.id) is None for entry in entries):
             query = f"SELECT {COLUMNS} FROM row WHERE purpose = ? ORDER BY number"
             check([LabelStoreRow._make(row) for row in connection.execute(query, (entries[0].purpose,))])
         return [append_label_store_row(connection, entry) for entry in entries]
@@ -141,7 +141,7 @@ def append_label_store_rows(
 def append_label_store_row(connection: sqlite3.Connection, entry: NewLabelStoreRow) -> LabelStoreRow:
     """The row of an entry, added in the transaction that is open unless its id is there already."""
     content = rfc8785.dumps(entry.content).decode()
-    if (same := label_store_row_with_id(connection, entry.id)) is not None:
+    if (same := find_label_store_row_by_id(connection, entry.id)) is not None:
         if (same.purpose, same.kind, same.content) != (entry.purpose, entry.kind, content):
             raise DataError(f"the id {entry.id} is of row {same.number}, which says something else")
         return same
@@ -154,7 +154,7 @@ def append_label_store_row(connection: sqlite3.Connection, entry: NewLabelStoreR
     return row
 
 
-def label_store_row_with_id(connection: sqlite3.Connection, row_id: str) -> LabelStoreRow | None:
+def find_label_store_row_by_id(connection: sqlite3.Connection, row_id: str) -> LabelStoreRow | None:
     """The row that has this id; None if there is none, and for an empty id."""
     found = connection.execute(f"SELECT {COLUMNS} FROM row WHERE id = ?", (row_id,)).fetchone() if row_id else None
     return LabelStoreRow._make(found) if found else None

@@ -67,7 +67,7 @@ class PictureNameLookup:
         for name in sha256_by_name:
             self.names_by_last_part.setdefault(name.rpartition("/")[2], []).append(name)
 
-    def picture_names_matching(self, name: str) -> list[str]:
+    def full_names_for_short_picture_name(self, name: str) -> list[str]:
         """The names of the pictures that `name` may mean: itself, else those whose last part it is."""
         return [name] if name in self.sha256_by_name else self.names_by_last_part.get(name, [])
 
@@ -75,7 +75,7 @@ class PictureNameLookup:
         """(sha256, "") of the picture with this name, or ("", the problem as a sentence). The last part of a name is
         enough.
         """
-        matching = self.picture_names_matching(name) if name else []
+        matching = self.full_names_for_short_picture_name(name) if name else []
         if len(matching) > 1:
             return "", f"{len(matching)} pictures are called {name}: write the path below the folder, as {matching[0]}"
         if not matching:
@@ -88,7 +88,7 @@ class PictureNameLookup:
 
         False if one of them is unknown: the row is about another lot, or the file was renamed.
         """
-        same = {self.sha256_by_name[one] for one in self.picture_names_matching(name)}
+        same = {self.sha256_by_name[one] for one in self.full_names_for_short_picture_name(name)}
         return bool(same) and sha256 in self.digests and sha256 not in same
 
 
@@ -238,7 +238,7 @@ def write_worksheet(
     are those of the lot, sha256 by name. A file with answers that cannot stand beside the new questions (it is damaged,
     or they were asked for under another policy) is renamed, and a note says so.
     """
-    table = tables.read_table(path) if path.exists() else tables.Table([], [], [])
+    table = tables.read_table(path) if path.exists() else tables.TableFileContent([], [], [])
     stored = {comparison_key_of_label(label) for label in read_stored_labels(path.parent, purpose)}
     written, named = rows_with_answers(table), PictureNameLookup(pictures)
     waiting = [row for row in written if comparison_key_of_worksheet_row(row, named) not in stored]
@@ -289,7 +289,7 @@ def question_as_row(question: WorksheetQuestion, purpose: Purpose, policy: Polic
     return {name: escape_formula_cell(cell) for name, cell in zip(COLUMNS, cells, strict=True)}
 
 
-def rows_with_answers(table: tables.Table) -> list[dict[str, str]]:
+def rows_with_answers(table: tables.TableFileContent) -> list[dict[str, str]]:
     """The rows of a worksheet in which a person wrote anything, by column."""
     rows = [{name: str(value if value is not None else "") for name, value in row.cells.items()} for row in table.rows]
     return [row for row in rows if any(row.get(name, "").strip() for name in ("verdict", "who", "why", "shows"))]

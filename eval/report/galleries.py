@@ -195,7 +195,8 @@ def copies_and_originals_data(
     chosen = heapq.nsmallest(COPIES_SHOWN, refused, key=lambda item: (item[0], item[1], item[2].check))
     own, kinds = dict(lot.files), {verdict.file: verdict.verdict for verdict in verdicts}
     twins = [
-        original_of_copy(reason.check, row[TWINS[reason.check]], own, kinds, compared) for *_, reason, _, row in chosen
+        path_origin_and_verdict_of_original(reason.check, row[TWINS[reason.check]], own, kinds, compared)
+        for *_, reason, _, row in chosen
     ]
     digests = sha256_of_files([path for path, _, _ in twins])
     figures = []
@@ -219,7 +220,7 @@ def copies_and_originals_data(
     return {"total": len(refused), "pictures": figures} if figures else None
 
 
-def original_of_copy(
+def path_origin_and_verdict_of_original(
     check: str, name: str, own: Mapping[str, Path], kinds: Mapping[str, str], compared: ComparisonPictures
 ) -> tuple[Path, str, str]:
     """(path, origin in words, verdict) of the original `name`, which a picture copies; "" if it was not judged."""

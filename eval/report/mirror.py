@@ -41,7 +41,7 @@ def mirror_to_wandb(config: Config, judged: JudgedLot, more_metrics: Mapping[str
         if config.tracker.name != "none":
             log_gate_to_tracker(tracker, judged, more_metrics, config.hardware.price_per_hour)
         record_lineage_of_lot(tracker, judged.lot, judged.outcome)
-        tracker.finish()
+        tracker.finish_tracking()
     except Exception as error:
         print(
             f"note: the gate could not be logged to the tracker ({type(error).__name__}: {error}); the verdicts stand",
@@ -55,9 +55,9 @@ def log_gate_to_tracker(
     """Log what the dashboards show: metrics, promise, histograms, pictures with their verdicts, alerts."""
     lot, outcome = judged.lot, judged.outcome
     values = gate_metrics(lot, outcome, price) | dict(more_metrics)
-    tracker.log({name: value for name, value in values.items() if np.isfinite(value)})
+    tracker.log_values({name: value for name, value in values.items() if np.isfinite(value)})
     tracker.set_summary_values({"promise/state": outcome.promise.state, "promise/says": outcome.promise.says})
-    log_histograms(tracker, judged.scores)
+    log_score_histograms_to_tracker(tracker, judged.scores)
     columns = ["file", "picture", "verdict", "reasons", "margin", "prompt"]
     tracker.log_table("gate/verdicts", columns, verdict_table_rows(lot, judged.verdicts, judged.comparison.background))
     for title, text in gate_alerts(lot, outcome):
@@ -78,7 +78,7 @@ def record_lineage_of_lot(tracker: Tracker, lot: Lot, outcome: GateRecord) -> No
     tracker.log_artifact(f"batch-{out.name}", "batch", [lot.images, *filter(Path.exists, paths)], digests)
     for kind, path in (("calibration", out / CALIBRATION), ("certificate", out / CERTIFICATE)):
         if path.exists():
-            tracker.log_artifact(f"{kind}-{out.name}", kind, [path], {"sha256": files.sha256(path)})
+            tracker.log_artifact(f"{kind}-{out.name}", kind, [path], {"sha256": files.sha256_of_file(path)})
     for row in files.read_jsonl(out / lineage.LEDGER, *lineage.ROW):
         package = [out / path for path in row["paths"]]
         if row["type"] == "package" and all(path.exists() for path in package):
@@ -93,7 +93,7 @@ def record_brand_set_and_lora(tracker: Tracker, record: BatchRecord) -> None:
         name = brandset.read_brand_file(folder).name
         tracker.record_input_artifact(f"brand-{name}", "brand-set", [folder], {"sha256": facts.brand})
     for lora in sorted((files.RUNS / words.run / "lora").glob("*.safetensors")) if words.run else ():
-        if files.sha256(lora) == facts.lora:
+        if files.sha256_of_file(lora) == facts.lora:
             tracker.record_input_artifact(f"lora-{lora.stem}", "lora", [lora.parent], {"sha256": facts.lora})
 
 
@@ -117,7 +117,7 @@ def gate_metrics(lot: Lot, outcome: GateRecord, price: float | None = None) -> d
     return found
 
 
-def log_histograms(tracker: Tracker, scores: LotScores) -> None:
+def log_score_histograms_to_tracker(tracker: Tracker, scores: LotScores) -> None:
     """Log the distribution of each score over the pictures, and over the references."""
     for name in SCORES:
         for title, values in (
@@ -185,7 +185,7 @@ def acceptance_rates_of_similar_lots(out: Path, outcome: GateRecord) -> list[flo
     rates = []
     for path in sorted(files.BATCHES.glob("*/gate.json")):
         try:
-            other = GateRecord.read(path, "the gate's record")
+            other = GateRecord.read_json_file(path, "the gate's record")
             same = other.policy == outcome.policy and other.references == outcome.references
             if same and path.parent != out:
                 rates.append(acceptance_rate(other))

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.judging.advice import next_step_in_words, note_if_only_observed, warning_without_references
+from eval.judging.advice import next_step_in_words, observe_only_note_in_words, warning_without_references
 from eval.judging.judged import JudgedLot
 from eval.judging.record import NOT_ASKED_FOR, GateRecord, PromiseState
 from eval.learning import LEARNT
@@ -62,7 +62,7 @@ def write_report_page(judged: JudgedLot, config: Config) -> Path:
         shutil.rmtree(leftover, ignore_errors=True)
     thumbnails = ReportThumbnails(new, report, judged.comparison.background)
     files.write_atomically(new / "index.html", report_html(judged, config, new, thumbnails))
-    thumbnails.write_record()
+    thumbnails.write_thumbnails_json()
     if report.exists():
         report.rename(old)
     new.rename(report)
@@ -74,7 +74,7 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
     """The page as HTML; the pictures that it shows are written to `folder`."""
     lot, outcome, verdicts, compared = judged.lot, judged.outcome, judged.verdicts, judged.comparison
     left_out = left_out_checks_in_words(outcome.left_out)
-    slider_part = slider_section_data(judged, slider_threshold_proof(judged))
+    slider_part = slider_section_data(judged, slider_threshold_pool_and_calibration(judged))
     last_positions = slider_part["last_positions"] if slider_part else {}
     return page_template(Path(__file__).parent, "report.html.j2").render(
         title=lot.out.name,
@@ -94,7 +94,7 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
         warning=warning_without_references(outcome),
         notes=outcome.notes + ([f"Checks that were left out: {left_out}."] if left_out else []),
         slider=slider_part,
-        training=copy_samples_and_loss_curve(lot, folder),
+        training=training_samples_and_loss_curve_data(lot, folder),
         plots=score_histograms(judged.scores, outcome.thresholds),
         references=reference_strip_data(compared, thumbnails),
         readability=outcome.readability.readability_in_words() if outcome.readability else "",
@@ -118,7 +118,7 @@ def report_subtitle(outcome: GateRecord) -> str:
     text = f"{counts.accept} of {counted(counts.judged, 'picture')} passed" + (
         "." if outcome.observe else " and may be exported."
     )
-    text += f" The verdicts are {observed}." if (observed := note_if_only_observed(outcome)) else ""
+    text += f" The verdicts are {observed}." if (observed := observe_only_note_in_words(outcome)) else ""
     filled = f" {counted(slots.accepted, 'slot is', 'slots are')} filled, {slots.wanted} are wanted." if slots else ""
     return text + filled
 
@@ -151,7 +151,7 @@ def certified_promise_in_words(promise: PromiseState, policy: Policy) -> str:
     return f"At most {share} of the exported pictures are rejects ({by})"
 
 
-class SliderThresholdProof(NamedTuple):
+class SliderThresholdPoolAndCalibration(NamedTuple):
     """What is known about the threshold that the slider moves."""
 
     in_force: float | None  # where it lies; None where there is none yet
@@ -160,23 +160,25 @@ class SliderThresholdProof(NamedTuple):
     without_bound: tuple[str, str]  # texts where no bound is known: at the threshold in force, and elsewhere
 
 
-def slider_threshold_proof(judged: JudgedLot) -> SliderThresholdProof:
+def slider_threshold_pool_and_calibration(judged: JudgedLot) -> SliderThresholdPoolAndCalibration:
     """What the labels, the calibration and the certificate say about the threshold that the slider moves."""
     promise, policy, line = judged.outcome.promise, judged.policy, judged.line
     texts = (slider.NO_LABELS, slider.NO_LABELS)
     if promise.state == "certified":
         texts = (f"{certified_promise_in_words(promise, policy)}.", slider.ELSEWHERE)
     if line is None:
-        return SliderThresholdProof(0.0, {}, None, texts)
+        return SliderThresholdPoolAndCalibration(0.0, {}, None, texts)
     if line.state == "stale" and promise.state != "certified":
         texts = (slider.STALE, slider.STALE)
-    return SliderThresholdProof(line.bound.review_below if line.bound else None, judged.pool, line.made, texts)
+    return SliderThresholdPoolAndCalibration(
+        line.bound.review_below if line.bound else None, judged.pool, line.made, texts
+    )
 
 
-def slider_section_data(judged: JudgedLot, evidence: SliderThresholdProof) -> dict[str, Any] | None:
+def slider_section_data(judged: JudgedLot, evidence: SliderThresholdPoolAndCalibration) -> dict[str, Any] | None:
     """The slider: its data and charts, and by file the last position that accepts it; None if there is no slider."""
     verdicts, rows, policy = judged.verdicts, judged.scores.rows, judged.policy
-    score, promise, calibration = policy.calibrated_score, policy.promise, evidence.calibration
+    score, promise, calibration = policy.calibrated_score_name, policy.promise, evidence.calibration
     values = [v.margin if score in (None, MARGIN) else row[score] for v, row in zip(verdicts, rows, strict=True)]
     found = slider.make_slider(verdicts, values, policy, evidence.in_force)
     if found is None:
@@ -212,7 +214,7 @@ def slider_section_data(judged: JudgedLot, evidence: SliderThresholdProof) -> di
     }
 
 
-def copy_samples_and_loss_curve(lot: Lot, folder: Path) -> dict[str, Any] | None:
+def training_samples_and_loss_curve_data(lot: Lot, folder: Path) -> dict[str, Any] | None:
     """Sample grid and loss curve of the run that trained the LoRA; None where the run is not on this machine."""
     run = lot.record.words.run if lot.record else None
     grid = files.RUNS / run / "samples" / "grid.png" if run else None

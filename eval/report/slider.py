@@ -51,10 +51,11 @@ def make_slider(
 
     `values` has the moved score of each verdict, `threshold` is where its threshold lies now (None: there is none yet).
     """
-    calibrated = policy.calibrated_score
+    calibrated = policy.calibrated_score_name
     score = calibrated or MARGIN
     highest = [
-        highest_accepting_threshold(v, value, calibrated, threshold) for v, value in zip(verdicts, values, strict=True)
+        highest_threshold_accepting_picture(v, value, calibrated, threshold)
+        for v, value in zip(verdicts, values, strict=True)
     ]
     movable = np.array([x for x in highest if math.isfinite(x)])
     if not len(movable):
@@ -77,7 +78,7 @@ def make_slider(
     )
 
 
-def highest_accepting_threshold(
+def highest_threshold_accepting_picture(
     verdict: Verdict, value: float | None, calibrated: str | None, threshold: float | None
 ) -> float:
     """The highest threshold that still accepts the picture; ALWAYS or NEVER where the threshold does not decide."""
@@ -86,13 +87,15 @@ def highest_accepting_threshold(
         return ALWAYS if decided or value is None else value
     if verdict.verdict == "error" or value is None:
         return NEVER
-    if not all(depends_on_slider(reason, calibrated) for reason in verdict.reasons if reason.verdict != "warn"):
+    if not all(
+        is_reason_from_slider_threshold(reason, calibrated) for reason in verdict.reasons if reason.verdict != "warn"
+    ):
         return NEVER
     # A margin is rounded, maybe up to the threshold that the picture fell below.
     return value if threshold is None else min(value, math.nextafter(threshold, NEVER))
 
 
-def depends_on_slider(reason: Reason, calibrated: str | None) -> bool:
+def is_reason_from_slider_threshold(reason: Reason, calibrated: str | None) -> bool:
     """Whether the slider moves the threshold that gave this reason."""
     if calibrated:
         return reason.check == calibrated and reason.score is not None

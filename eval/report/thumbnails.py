@@ -25,14 +25,14 @@ class ReportThumbnails:
     """Writes the thumbnails of a new report; the report before it is not changed.
 
     `add_thumbnail` draws a thumbnail, or takes it over from the report before where it still holds; `add_thumbnails`
-    does so for many, and `write_record` ends the work.
+    does so for many, and `write_thumbnails_json` ends the work.
     """
 
     def __init__(self, report: Path, previous: Path, background: str) -> None:
         """`report` is the new report's folder, `previous` the old one's; transparent parts show `background`."""
         self.report, self.previous, self.background = report, previous, background
         self.made_by = files.canonical_sha256(
-            [SIDE, background, PIL.__version__, files.sha256(Path(pictures.__file__))]
+            [SIDE, background, PIL.__version__, files.sha256_of_file(Path(pictures.__file__))]
         )
         self.reusable = reusable_thumbnails(previous, self.made_by)
         self.digests: dict[str, str] = {}
@@ -65,7 +65,7 @@ class ReportThumbnails:
         It becomes a second name (hard link) of the same file: nothing is written, nor freed when the old report goes.
         """
         try:
-            if name not in self.reusable or files.sha256(self.previous / name) != self.reusable[name]:
+            if name not in self.reusable or files.sha256_of_file(self.previous / name) != self.reusable[name]:
                 return False
             (self.report / name).hardlink_to(self.previous / name)
         except OSError:  # not there any more, or a file system without hard links
@@ -78,7 +78,7 @@ class ReportThumbnails:
         image = small_judged_picture(path, sha256, self.background)
         return pictures.png_bytes(image) if image else None
 
-    def write_record(self) -> None:
+    def write_thumbnails_json(self) -> None:
         """Write thumbnails.json, from which the next report learns what it may use again."""
         files.write_json(self.report / RECORD, {"made_by": self.made_by, "sha256": dict(sorted(self.digests.items()))})
 
@@ -89,7 +89,7 @@ def small_judged_picture(path: Path, sha256: str, background: str) -> Image.Imag
     None if the file is no picture, or does not hold the bytes of that digest any more.
     """
     try:
-        content = pictures.read_picture_file(path)
+        content = pictures.read_picture_file_bytes(path)
         if hashlib.sha256(content).hexdigest() != sha256:
             return None
         image = pictures.decode_picture(content, background).image

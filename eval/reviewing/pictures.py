@@ -12,12 +12,12 @@ from stylegate.pictures import PictureError
 BROWSER_FORMATS = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
 
 
-def picture_for_browser(picture: ReviewPicture) -> tuple[bytes, str] | None:
+def picture_bytes_and_media_type(picture: ReviewPicture) -> tuple[bytes, str] | None:
     """(bytes, media type) of a picture as a browser can show it: the file as it is if it is PNG, JPEG, GIF or WebP, any
     other format converted to PNG. None if the file is gone, cannot be converted, or its sha256 is not the judged one.
     """
     try:
-        content = pictures.read_picture_file(picture.path)
+        content = pictures.read_picture_file_bytes(picture.path)
     except (OSError, PictureError):
         return None
     if hashlib.sha256(content).hexdigest() != picture.sha256:

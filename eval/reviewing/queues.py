@@ -13,7 +13,7 @@ from eval.judging.certified import BEYOND
 from eval.judging.decisions import checks_that_caused_review
 from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import PERSON, Verdict, margin_or_minus_infinity
-from eval.lot.comparison import ComparisonPictures, planned_trait_values
+from eval.lot.comparison import ComparisonPictures, known_values_by_planned_trait
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
 from eval.promise.disagreements import Disagreement
@@ -68,7 +68,7 @@ class ReviewQueue:
     known_reject_window: int = 0  # of an audit: the first pictures, so many, that known rejects are hidden among
 
     @property
-    def queue_digest(self) -> str:
+    def digest_of_folder_policy_and_purpose(self) -> str:
         """A digest of the lot's folder, the policy and the purpose: answers are accepted for these alone."""
         return files.canonical_sha256([str(self.out), self.policy.sha256, self.purpose, self.under])
 
@@ -147,7 +147,7 @@ def queue_of_pictures_in_review(judged: JudgedLot, next_words: str) -> ReviewQue
         known_rejects=[
             review_picture_of_lot_file(lot, v.file, paths[v.file]) for v in worst if v.sha256 not in pictures
         ],
-        trait_values=planned_trait_values(lot, judged.comparison),
+        trait_values=known_values_by_planned_trait(lot, judged.comparison),
         next_words=next_words,
     )
 
@@ -188,7 +188,7 @@ def audit_or_calibration_queue(
         checks={},
         board=references_to_show(compared),
         known_rejects=[],
-        trait_values=planned_trait_values(lot, compared),
+        trait_values=known_values_by_planned_trait(lot, compared),
         next_words=next_words,
         purpose=purpose,
         fixed_order=settled,

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from eval.reviewing import stream
 from eval.reviewing.guard import RequestGuard, is_loopback
-from eval.reviewing.pictures import picture_for_browser
+from eval.reviewing.pictures import picture_bytes_and_media_type
 from eval.reviewing.session import Name, ReviewSession, SaveRequest
 from stylegate.errors import StylegateError, SurroundingsError
 from stylegate.records import validation_problems
@@ -60,7 +60,7 @@ def picture_route(request: Request) -> Response:
     """A picture of the review by its sha256: exactly the bytes that were judged, or 404."""
     session: ReviewSession = request.app.state.session
     found = session.queue.find_picture(request.path_params["sha256"])
-    content = picture_for_browser(found) if found else None
+    content = picture_bytes_and_media_type(found) if found else None
     if content is None:
         return problem_response(
             404, "no picture with this content is part of the review; it may have changed since the gate"
@@ -88,7 +88,7 @@ async def save_answers_route(request: Request) -> Response:
         given = SaveRequest.model_validate_json(await request.body())
     except ValidationError as error:
         return problem_response(400, "; ".join(validation_problems(error)[:5]))
-    if given.review != session.queue.queue_digest:
+    if given.review != session.queue.digest_of_folder_policy_and_purpose:
         return problem_response(409, "this page was opened for another review: load it again")
     try:
         return JSONResponse(await run_in_threadpool(session.save_answers, given))

@@ -96,7 +96,7 @@ class ReviewSession:
         self.standing: dict[str, list[StoredLabel]] = {sha256: [] for sha256 in self.queue.pictures}  # not taken back
         self.measured: dict[str, set[str]] = {}  # reviewer -> what was shown to measure them: known rejects, repeats
         for row in self.given.values():
-            if row.counts_as_verdict_on_picture and row.sha256 in self.standing:
+            if row.is_neither_withdrawn_nor_reviewer_test and row.sha256 in self.standing:
                 self.standing[row.sha256].append(row)
             elif row.asked_for in MEASURES_REVIEWER and row.asked_for != PASSING and not row.withdrawn:
                 self.measured.setdefault(row.who, set()).add(row.sha256)
@@ -279,13 +279,13 @@ class ReviewSession:
             id=answer.id,
             checks=queue.checks.get(answer.sha256, []),
             under=queue.under,
-            asked_for=self._why_picture_is_shown(answer),
+            asked_for=self._showing_reason_stored_with_label(answer),
             reason=answer.reason,
             shown_traits=answer.shown_traits,
             seconds=answer.seconds,
         )
 
-    def _why_picture_is_shown(self, answer: LabelOrUndo) -> str:
+    def _showing_reason_stored_with_label(self, answer: LabelOrUndo) -> str:
         """Why the picture was shown to the reviewer, in the word that is stored."""
         if self.queue.is_known_reject(answer.sha256):
             return KNOWN
@@ -357,7 +357,7 @@ class ReviewSession:
             asked = [row for row in mine if row.sha256 in self.standing or row.asked_for == KNOWN]
             shown = {picture.sha256: picture for picture in (*queue.pictures.values(), *queue.known_rejects_for(who))}
             return {
-                "review": queue.queue_digest,
+                "review": queue.digest_of_folder_policy_and_purpose,
                 "title": queue.title,
                 "guideline": queue.policy.guideline,
                 "next": queue.next_words,

@@ -122,7 +122,7 @@ def rank_pictures_by_key_presses(session: ReviewSession, given: StreamPassesOfBl
     ours = [sha256 for sha256 in found.probability if sha256 in session.queue.pictures]
     ours.sort(key=lambda sha256: -found.probability[sha256])
     seen = {sha256: found.probability[sha256] >= SUSPECT for sha256 in sorted(known)}
-    session.store_noticed_known_rejects(given.who, files.canonical_sha256(given.content()), seen)
+    session.store_noticed_known_rejects(given.who, files.canonical_sha256(given.json_data_without_defaults()), seen)
     return {
         "order": ours,
         "suspects": [sha256 for sha256 in ours if found.probability[sha256] >= SUSPECT],

@@ -48,7 +48,7 @@ SCORES: dict[str, ScoreEntry] = {
         highest=4,
         resolution=0.01,
         compute=LazilyImportedFunction("style", "nearest_column"),
-        leave_one_out=LazilyImportedFunction("style", "nearest_references_column"),
+        leave_one_out=LazilyImportedFunction("style", "style_nearest_column_of_references"),
         needs=frozenset({REFERENCES}),
     ),
     "drawing": ScoreEntry(
@@ -147,7 +147,7 @@ SCORES: dict[str, ScoreEntry] = {
 }
 
 
-def add_technical_score(
+def register_technical_score(
     name: str, does: str, lowest: float, highest: float, resolution: float, remedy: str = "", training: str = ""
 ) -> None:
     """Add an entry for a technical score to the table SCORES, when this module is imported.
@@ -167,21 +167,23 @@ def add_technical_score(
     )
 
 
-add_technical_score("contrast", "How much light and dark differ: low in blank pictures.", 0, 127.5, 1.0)
-add_technical_score("sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.3, 0.05, BETTER_BASE)
-add_technical_score("cleanness", "How free of noise the picture is.", -7, -2, 0.15, BETTER_BASE)
-add_technical_score(
+register_technical_score("contrast", "How much light and dark differ: low in blank pictures.", 0, 127.5, 1.0)
+register_technical_score(
+    "sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.3, 0.05, BETTER_BASE
+)
+register_technical_score("cleanness", "How free of noise the picture is.", -7, -2, 0.15, BETTER_BASE)
+register_technical_score(
     "uncompressed",
     "How free the picture is of what strong JPEG compression, or a slight blur, leaves.",
     0,
     6,
     0.1,
 )
-add_technical_score("completeness", "How much is drawn in the emptiest half of the picture.", 0, 127.5, 1.0)
-add_technical_score(
+register_technical_score("completeness", "How much is drawn in the emptiest half of the picture.", 0, 127.5, 1.0)
+register_technical_score(
     "openness", "How small the largest area of one exact colour is: low where a block was pasted.", 0, 1, 0.02
 )
-add_technical_score(
+register_technical_score(
     "unclipped",
     "How much of the picture is not cut off at black or white: low where wrongly exposed.",
     0,
@@ -190,7 +192,7 @@ add_technical_score(
     "where the brand has such grounds, give references that show them",
     "train longer, until the white or black ground of the base is gone",
 )
-add_technical_score("unframed", "How free the picture's edges are of a frame or bars.", -3.9, 0, 0.2)
+register_technical_score("unframed", "How free the picture's edges are of a frame or bars.", -3.9, 0, 0.2)
 for name, does, remedy in (
     (
         "size",

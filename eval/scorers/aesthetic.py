@@ -120,7 +120,7 @@ def read_aesthetic_labels(path: Path) -> list[tuple[str, Path, bool]]:
         if label not in GOOD + BAD:
             problems.append(f"line {number}: label {label!r} is none of {', '.join(GOOD + BAD)}")
         try:
-            sha256 = files.sha256(path.parent / name) if name and (path.parent / name).is_file() else ""
+            sha256 = files.sha256_of_file(path.parent / name) if name and (path.parent / name).is_file() else ""
         except OSError:
             sha256 = ""
         if not sha256:

@@ -17,7 +17,7 @@ FEWEST = 8  # pictures of a set; numbers of fewer mean nothing
 LARGEST = 1000  # pictures of a set that are compared; the first of an even spread
 
 
-def make_gaussian_kernel(x: NDArray, y: NDArray) -> Callable[[NDArray, NDArray], NDArray]:
+def make_median_bandwidth_gaussian_kernel(x: NDArray, y: NDArray) -> Callable[[NDArray, NDArray], NDArray]:
     """The function k(a, b) = exp(-d^2 / (2 s^2)), where 2 s^2 is the median squared distance within x and y
     together.
     """
@@ -74,7 +74,9 @@ def squared_mmd_and_p_value(x: NDArray, y: NDArray) -> tuple[float, float]:
     both = np.concatenate([x, y])
     random, count = np.random.default_rng(0), PERMUTATIONS if len(both) < 400 else 199
     orders = np.stack([np.arange(len(both)), *(random.permutation(len(both)) for _ in range(count))])
-    found, *others = squared_mmd_of_permutations(make_gaussian_kernel(x, y)(both, both), orders, len(x))
+    found, *others = squared_mmd_of_permutations(
+        make_median_bandwidth_gaussian_kernel(x, y)(both, both), orders, len(x)
+    )
     return float(found), float(1 + np.sum(np.array(others) >= found)) / (count + 1)
 
 

@@ -53,7 +53,7 @@ class FeatureBlockScaling(NamedTuple):
     means: list[NDArray]  # [k] of each block
     widths: list[NDArray]
 
-    def scaled_rows(self, blocks: list[NDArray]) -> NDArray[np.float64]:
+    def scale_and_concatenate_blocks(self, blocks: list[NDArray]) -> NDArray[np.float64]:
         """The blocks [n, k] of n pictures, scaled and side by side: [n, sum of the blocks' k]."""
         scaled = [(b - m) / w for b, m, w in zip(blocks, self.means, self.widths, strict=True)]
         return np.concatenate(scaled, axis=1, dtype=np.float64)
@@ -111,7 +111,9 @@ class BrandClassifier(NamedTuple):
 
     def log_odds_of_brand(self, shown: EncodedPictures) -> NDArray[np.float32]:
         """[n] log-odds that each picture is of the brand."""
-        responses = self.fitted.predicted_responses(self.scaling.scaled_rows(brand_feature_blocks(shown, self.pixels)))
+        responses = self.fitted.predicted_responses(
+            self.scaling.scale_and_concatenate_blocks(brand_feature_blocks(shown, self.pixels))
+        )
         return (self.slope * responses + self.offset).astype(np.float32)
 
 
@@ -154,14 +156,18 @@ def fit_brand_classifier(
     own, *others = (brand_feature_blocks(shown, pixels) for shown in (references, redrawn, *sets))
     scaling = fit_block_scaling([np.concatenate(blocks) for blocks in zip(*others[1:], strict=True)], pixels)
     r = len(first)
-    rows = [np.concatenate([scaling.scaled_rows(own)[first], scaling.scaled_rows(others[0])[first]])]
-    rows += [scaling.scaled_rows(blocks) for blocks in others[1:]]
+    rows = [
+        np.concatenate(
+            [scaling.scale_and_concatenate_blocks(own)[first], scaling.scale_and_concatenate_blocks(others[0])[first]]
+        )
+    ]
+    rows += [scaling.scale_and_concatenate_blocks(blocks) for blocks in others[1:]]
     ends = np.cumsum([len(part) for part in rows])[:-1]
     weights = np.split(balanced_row_weights(2 * r, sets), ends)
     truths = [np.full(len(part), -1.0 if i else 1.0) for i, part in enumerate(rows)]
     if decided:
         count = len(decided[1])
-        rows.append(scaling.scaled_rows(brand_feature_blocks(decided[0], pixels)))
+        rows.append(scaling.scale_and_concatenate_blocks(brand_feature_blocks(decided[0], pixels)))
         weights.append(np.full(count, min(1 / (4 * r), 1 / (2 * count))))
         truths.append(decided[1])
     parts = list(zip(rows, truths, weights, strict=True))
@@ -170,7 +176,7 @@ def fit_brand_classifier(
     known = whole.responses_left_out(*parts[0], views=2).reshape(2, r)  # of both views
     foreign, separations = [], []
 
-    def record_separation_from_set(name: str, mine: NDArray, apart: NDArray) -> None:
+    def append_responses_and_separation(name: str, mine: NDArray, apart: NDArray) -> None:
         """Note the responses `apart` to a foreign set, and how well `mine`, [2, r] of references, are
         told from them.
         """
@@ -184,12 +190,14 @@ def fit_brand_classifier(
     for i, one in enumerate(sets, start=1):
         if i in unknown:
             apart, mine = of_all.responses_without_set(parts[i], parts[0], views=2)
-            record_separation_from_set(one.name, mine.reshape(2, r), apart)
+            append_responses_and_separation(one.name, mine.reshape(2, r), apart)
         else:
-            record_separation_from_set(one.name, known, whole.responses_left_out(*parts[i]))
+            append_responses_and_separation(one.name, known, whole.responses_left_out(*parts[i]))
     for one in unseen:
-        record_separation_from_set(
-            one.name, known, whole.predicted_responses(scaling.scaled_rows(brand_feature_blocks(one, pixels)))
+        append_responses_and_separation(
+            one.name,
+            known,
+            whole.predicted_responses(scaling.scale_and_concatenate_blocks(brand_feature_blocks(one, pixels))),
         )
     every = np.concatenate([known.min(0), *foreign])
     slope, offset = fit_platt_scaling(every, np.where(np.arange(len(every)) < r, 1.0, -1.0))

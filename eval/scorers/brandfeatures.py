@@ -125,7 +125,7 @@ def sliding_square_minimum_or_maximum(
     return found
 
 
-def patch_means_and_deviations(patches: NDArray[np.float16], width: int) -> list[NDArray[np.float32]]:
+def channel_means_and_deviations_over_patches(patches: NDArray[np.float16], width: int) -> list[NDArray[np.float32]]:
     """Mean and standard deviation over places, [n, 2 * width] each, of patches [n, 2 * width * places] (unit rows)."""
     places = patches.reshape(len(patches), BLOCKS_OF_PATCHES * width, -1).astype(np.float32)
     return [places.mean(2), places.std(2)]
@@ -153,5 +153,5 @@ def brand_feature_blocks(shown: ForeignSet | EncodedPictures, pixels: bool = Tru
     blocks = [np.concatenate(of_parts) for of_parts in zip(*measured, strict=True)]
     for embeddings, patches in ((shown.embeddings, shown.patches), *shown.others):
         blocks += [embeddings] if embeddings.shape[1] else []
-        blocks += patch_means_and_deviations(patches, CHANNELS) if patches.shape[1] else []
+        blocks += channel_means_and_deviations_over_patches(patches, CHANNELS) if patches.shape[1] else []
     return blocks

@@ -123,7 +123,7 @@ class CoherenceModel(NamedTuple):
     own: NDArray[np.float32]  # [r] mean log ratio of each reference, by the counts of the others and of their copies
     scale: float  # nats from the melted copies' median to the references'
 
-    def scores_from_means(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
+    def coherence_scores_from_mean_log_ratios(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
         """[n] scores of pictures from their mean log ratios [n]: 0 is the median of the references, and -1 the median
         of their melted copies, if the two medians are at least LEAST apart.
         """
@@ -159,10 +159,10 @@ def score(signatures: NDArray[np.uint8], references: NDArray[np.uint8]) -> NDArr
     [r, 64, 64, 3].
     """
     learned = learn_coherence_model(references)
-    return learned.scores_from_means(mean_log_ratio_on_all_cores(signatures, learned.ratios))
+    return learned.coherence_scores_from_mean_log_ratios(mean_log_ratio_on_all_cores(signatures, learned.ratios))
 
 
 def leave_one_out(references: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[r] coherence score of each reference by the counts of the other ones; signatures [r, 64, 64, 3]."""
     learned = learn_coherence_model(references)
-    return learned.scores_from_means(learned.own)
+    return learned.coherence_scores_from_mean_log_ratios(learned.own)

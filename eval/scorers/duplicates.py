@@ -114,7 +114,9 @@ def log_distances_to_altered_copies(signatures: NDArray[np.uint8]) -> NDArray[np
             buffer = io.BytesIO()
             Image.fromarray(np.roll(one, COPY_SHIFT, axis)).save(buffer, "JPEG", quality=COPY_QUALITY)
             found.append(
-                similarity.likeness_of_two_signatures(one, np.asarray(Image.open(io.BytesIO(buffer.getvalue()))))
+                similarity.likeness_of_two_picture_signatures(
+                    one, np.asarray(Image.open(io.BytesIO(buffer.getvalue())))
+                )
             )
     return log_distance_from_likeness(np.array(found))
 

@@ -205,7 +205,7 @@ def lead_over_other_values(responses: NDArray, numbers: NDArray) -> NDArray[np.f
     return responses[rows, numbers] - others.max(1)
 
 
-def log_odds_of_planned_traits(
+def log_odds_of_all_planned_traits(
     rows: PictureEmbeddings, planned: Sequence[Mapping[str, str]], readable: Mapping[str, CalibratedTraitClassifier]
 ) -> NDArray[np.float32]:
     """[n] log-odds that a picture shows all its planned traits; values that no reader knows are not asked.
@@ -306,13 +306,13 @@ def traits_column(measured: MeasuredLot) -> NDArray[np.float32] | None:
     planned = [(measured.lot.slots or {})[name].traits for name in pictures.names]
     rows = PictureEmbeddings(pictures.embeddings, pictures.patches)
     measured.detected = predicted_trait_values_of_pictures(rows, measured.readings)
-    found = log_odds_of_planned_traits(rows, planned, measured.readings)
+    found = log_odds_of_all_planned_traits(rows, planned, measured.readings)
     in_lot, of_decided = measured.row_indexes_of_decided_pictures()
     for fold in range(CROSS_FITTING):  # pictures of the lot that the readers know are read by readers without them
         out = in_lot[np.isin(of_decided, telling[telling % CROSS_FITTING == fold])]
         if len(out):
             readings = fit_trait_classifiers_with_decided(telling[telling % CROSS_FITTING != fold])[0]
-            found[out] = log_odds_of_planned_traits(
+            found[out] = log_odds_of_all_planned_traits(
                 embeddings_and_patches_at(rows, out), [planned[i] for i in out], readings
             )
             for i, seen in zip(

@@ -30,7 +30,7 @@ class FittedRidge(NamedTuple):
         `views` rows [i, i + n / views, ...] of equal weight show one picture, and are left out together.
         """
         hat_roots = self.square_root_of_hat_matrix(rows, weights)
-        hat = column_products_within_each_picture(hat_roots, hat_roots, views)
+        hat = inner_products_of_same_picture_views(hat_roots, hat_roots, views)
         return truth - errors_left_out(hat, truth - self.predicted_responses(rows))
 
     def responses_without_set(
@@ -58,9 +58,9 @@ class FittedRidge(NamedTuple):
         across = roots.T @ other_roots  # [m, n]
         solved = np.linalg.solve(np.eye(len(errors[0])) - roots.T @ roots, np.c_[errors[0], across])
         alone = apart[1] - solved[:, 0] / sides[0]
-        hat = column_products_within_each_picture(
+        hat = inner_products_of_same_picture_views(
             other_roots, other_roots, views
-        ) + column_products_within_each_picture(across, solved[:, 1:], views)
+        ) + inner_products_of_same_picture_views(across, solved[:, 1:], views)
         left = errors_left_out(hat, (errors[1] + across.T @ solved[:, 0]) / sides[1])
         return alone, others[1] - left
 
@@ -73,7 +73,7 @@ class FittedRidge(NamedTuple):
         return np.vstack([solve_triangular(self.factor, centred, lower=True, check_finite=False), shares])
 
 
-def column_products_within_each_picture(left: NDArray, right: NDArray, views: int) -> NDArray[np.float64]:
+def inner_products_of_same_picture_views(left: NDArray, right: NDArray, views: int) -> NDArray[np.float64]:
     """[n, views, views] the products of the columns of `left` and `right` [k, views * n] that show one picture."""
     shape = (len(left), views, -1)
     return np.einsum("kan,kbn->nab", left.reshape(shape), right.reshape(shape), optimize=True)

@@ -61,7 +61,9 @@ def shrunk_covariance(references: NDArray) -> NDArray:
 
 
 class LeaveOneOutCovariances(NamedTuple):
-    """The r covariances of r references that each leave one of them out, in one basis: for `scores_leaving_each_out`.
+    """The r covariances of r references that each leave one of them out, in one basis.
+
+    `style_scores_per_left_out_reference` computes with them.
 
     Without reference i the shrunk covariance is diag(spectra[i]) in `basis`, floors[i] in every direction outside it,
     less removed[i] c c' of the centred reference c = centred[i] (a rank-one change).
@@ -104,7 +106,7 @@ def leave_one_out_covariances(references: NDArray) -> LeaveOneOutCovariances:
     )
 
 
-def scores_leaving_each_out(
+def style_scores_per_left_out_reference(
     embeddings: NDArray, covariances: LeaveOneOutCovariances, left_out: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """[n, len(left_out)] `score` of embeddings [n, d] by all references but reference left_out[j], each j in turn.
@@ -119,7 +121,7 @@ def scores_leaving_each_out(
     centres = covariances.mean - c / (len(covariances.centred) - 1)  # of the others
     e_in, c_in, m_in = (rows @ basis.T for rows in (embeddings.astype(np.float64), c, centres))
 
-    def products_before_leave_one_out_correction(a: NDArray, a_in: NDArray, b: NDArray, b_in: NDArray) -> NDArray:
+    def inverse_covariance_product_of_each_row(a: NDArray, a_in: NDArray, b: NDArray, b_in: NDArray) -> NDArray:
         """[w] for each j the product of a[j], the inverse of covariance j, and b[j]; that covariance still has the
         reference left_out[j] in it, which the caller takes out afterwards. `a_in`, `b_in` [w, k] are `a`, `b` [w, d] in
         `basis`.
@@ -127,9 +129,9 @@ def scores_leaving_each_out(
         return (a_in * b_in * weights).sum(1) + (a * b).sum(1) / floors
 
     cc, cm, mm = (
-        products_before_leave_one_out_correction(c, c_in, c, c_in),
-        products_before_leave_one_out_correction(c, c_in, centres, m_in),
-        products_before_leave_one_out_correction(centres, m_in, centres, m_in),
+        inverse_covariance_product_of_each_row(c, c_in, c, c_in),
+        inverse_covariance_product_of_each_row(c, c_in, centres, m_in),
+        inverse_covariance_product_of_each_row(centres, m_in, centres, m_in),
     )
     ec = e_in @ (c_in * weights).T + embeddings @ (c / floors[:, None]).T
     em = e_in @ (m_in * weights).T + embeddings @ (centres / floors[:, None]).T
@@ -143,7 +145,9 @@ def leave_one_out(references: NDArray) -> NDArray[np.float32]:
     """[r] each of [r, d] references scored by the others alone: what a true picture of the brand scores."""
     covariances = leave_one_out_covariances(references)
     blocks = [np.arange(len(references))[start : start + BLOCK] for start in range(0, len(references), BLOCK)]
-    found = [np.diagonal(scores_leaving_each_out(references[block], covariances, block)) for block in blocks]
+    found = [
+        np.diagonal(style_scores_per_left_out_reference(references[block], covariances, block)) for block in blocks
+    ]
     return np.concatenate(found).astype(np.float32)
 
 
@@ -202,7 +206,7 @@ def mean_score_with_interval(embeddings: NDArray, references: NDArray) -> MeanWi
     """
     sample = embeddings[:: max(1, -(-len(embeddings) // SAMPLE))]
     scores, n = score(sample, references).astype(np.float64), len(references)
-    without = scores_leaving_each_out(sample, leave_one_out_covariances(references), np.arange(n)).mean(0)
+    without = style_scores_per_left_out_reference(sample, leave_one_out_covariances(references), np.arange(n)).mean(0)
     variance = (n - 1) / n * np.square(without - without.mean()).sum() + scores.var(ddof=1) / len(scores)
     reach = 1.96 * float(np.sqrt(variance))
     mean = float(scores.mean())
@@ -254,6 +258,6 @@ def nearest_column(measured: MeasuredLot) -> NDArray[np.float32]:
     return np.concatenate([closeness_to_nearest(block, references, known) for block in blocks])
 
 
-def nearest_references_column(measured: MeasuredLot) -> NDArray[np.float32]:
+def style_nearest_column_of_references(measured: MeasuredLot) -> NDArray[np.float32]:
     """[r] style_nearest score of each reference: its mean closeness to the NEAREST others that are most like it."""
     return closeness_to_nearest_leave_one_out(measured.references.embeddings, measured.known)

@@ -61,16 +61,16 @@ def acceptance_log_odds(measured: MeasuredLot) -> NDArray[np.float32]:
     blocks = [*brand_feature_blocks_of_pictures(measured, decided.features), append_lowest_score_as_column(of_decided)]
     scaling = fit_block_scaling(blocks)
 
-    def rows_read_by_head(features: PictureFeatures, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
+    def feature_rows_for_aesthetic_head(features: PictureFeatures, spreads: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n, k] what the head reads of n pictures: scaled blocks, the scores in spreads last."""
-        found = scaling.scaled_rows(
+        found = scaling.scale_and_concatenate_blocks(
             [*brand_feature_blocks_of_pictures(measured, features), append_lowest_score_as_column(spreads)]
         )
         found[:, -blocks[-1].shape[1] :] *= SCORES_WEIGHT
         return found
 
     known, truth = (
-        rows_read_by_head(decided.features, of_decided),
+        feature_rows_for_aesthetic_head(decided.features, of_decided),
         np.where(decided.accepted_by_people_flags, 1.0, -1.0),
     )
     each = np.where(
@@ -81,12 +81,13 @@ def acceptance_log_odds(measured: MeasuredLot) -> NDArray[np.float32]:
     fitted = fit_ridge(known, truth, each, RIDGE)
     apart = fitted.responses_left_out(known, truth, each)
     slope, offset = fit_platt_scaling(apart, truth)
-    found = slope * fitted.predicted_responses(rows_read_by_head(measured.pictures, of_lot)) + offset
+    found = slope * fitted.predicted_responses(feature_rows_for_aesthetic_head(measured.pictures, of_lot)) + offset
     found[in_lot] = slope * apart[rows_in_lot] + offset
     if measured.own:
         references = scores_in_spreads(measured.own, measured.own, len(measured.references.names))
         measured.own["aesthetic"] = (
-            slope * fitted.predicted_responses(rows_read_by_head(measured.references, references)) + offset
+            slope * fitted.predicted_responses(feature_rows_for_aesthetic_head(measured.references, references))
+            + offset
         )
     return found.astype(np.float32)
 

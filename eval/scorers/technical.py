@@ -167,7 +167,7 @@ def uncompressed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
     coefficients = np.asarray(found, np.float32).reshape(-1, BLOCK * BLOCK)[:, 1:]
     nearest = np.full(n, np.inf)
     steps, rest = np.empty_like(coefficients), np.empty_like(coefficients)
-    for table in jpeg_quantisation_steps():
+    for table in jpeg_quantisation_tables_by_quality():
         np.multiply(coefficients, 1 / table, out=steps)
         np.subtract(steps, np.rint(steps, out=rest), out=steps)
         apart = np.einsum("bk,k->b", np.square(steps, out=rest), np.square(table))  # BLAS: bits depend on neighbours
@@ -177,7 +177,7 @@ def uncompressed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 @cache
-def jpeg_quantisation_steps() -> NDArray[np.float32]:
+def jpeg_quantisation_tables_by_quality() -> NDArray[np.float32]:
     """[qualities, 63] quantisation steps of all coefficients but the first, at each of QUALITIES, as libjpeg scales
     them.
     """

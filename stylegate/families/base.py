@@ -92,7 +92,7 @@ class Family(Protocol):
         """
         ...
 
-    def latent_mean_and_deviation(self, models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_to_latent_mean_and_deviation(self, models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents of `pixels`, [n, c, h/f, w/f] each (deviation 0 for a
         deterministic encoder).
         """

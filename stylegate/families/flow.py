@@ -53,7 +53,7 @@ def token_limit_and_lengths(folder: Path, tokenizer: str, captions: Sequence[str
     return MAX_TOKENS, [len(ids) for ids in loaded(list(captions)).input_ids]
 
 
-def encode_to_normalised_latents(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def encode_to_normalised_latent_distribution(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents of `pixels`, [n, c, h/f, w/f] each, by the shift and the scale in the
     autoencoder's config.
     """
@@ -76,7 +76,7 @@ def encode_as_one_frame_video(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]
     return ((found.mean - centre) / spread).squeeze(2), (found.std / spread).squeeze(2)
 
 
-def prompt_embeddings_and_mask(conditions: Conditions) -> tuple[Tensor, Tensor | None]:
+def trim_prompt_padding_and_make_mask(conditions: Conditions) -> tuple[Tensor, Tensor | None]:
     """The embeddings `words` [n, tokens, ...], cut after the longest prompt, and a mask [n, tokens], False at padding.
 
     The mask is None where there is no padding, as the pipelines have it.

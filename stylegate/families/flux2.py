@@ -88,7 +88,7 @@ def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     return {"words": models.pipeline.encode_prompt(prompts, device=models.pipeline.vae.device)[0]}
 
 
-def latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def encode_to_latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     vae = models.pipeline.vae
     found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
     mean, deviation = (models.pipeline._patchify_latents(part) for part in (found.mean, found.std))

@@ -19,7 +19,7 @@ LEARNING_PARTS = ("unet", "transformer", "vae", "text_encoder", "tokenizer")
 FARTHEST = 0.3  # standard deviations of latents that two autoencoders of one latent space may be apart in the mean
 
 
-def require_lora_fits_draw_base(family: Family, base: str, draw_base: str) -> None:
+def require_bases_of_same_architecture(family: Family, base: str, draw_base: str) -> None:
     """Check, before weights are read, that a LoRA which is trained on `base` fits `draw_base`.
 
     Compared are the kinds of all parts, the shapes of the denoiser's layers, and the settings that decide latent space,
@@ -48,7 +48,9 @@ def require_same_latents_of_autoencoders(
 
     Raises ModelError if their mean difference is more than FARTHEST of the latents' standard deviation.
     """
-    one, other = (family.latent_mean_and_deviation(models, pixels)[0].float().cpu() for models in (trains, draws))
+    one, other = (
+        family.encode_to_latent_mean_and_deviation(models, pixels)[0].float().cpu() for models in (trains, draws)
+    )
     apart = float((one - other).abs().mean() / one.std())
     if not apart <= FARTHEST:
         raise ModelError(

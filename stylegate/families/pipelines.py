@@ -107,7 +107,7 @@ def weights_digest(folder: Path) -> str:
             weights = [p for p in own if WEIGHTS.fullmatch(p.name.removesuffix(".index.json"))]
             found += [p for p in own if p.name == "config.json"] + weights if weights else own
     with ThreadPoolExecutor(CORES) as pool:  # tens of gigabytes, of which a core hashes one or two a second
-        digests = list(pool.map(files.sha256, found))
+        digests = list(pool.map(files.sha256_of_file, found))
     return files.canonical_sha256(
         [[path.relative_to(folder).as_posix(), digest] for path, digest in zip(found, digests, strict=True)]
     )

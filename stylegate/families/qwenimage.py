@@ -78,12 +78,12 @@ def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     return {"words": words, "length": whole if mask is None else mask.sum(1)}
 
 
-def latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def encode_to_latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return flow.encode_as_one_frame_video(models.pipeline.vae, pixels)
 
 
 def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
-    words, mask = flow.prompt_embeddings_and_mask(conditions)
+    words, mask = flow.trim_prompt_padding_and_make_mask(conditions)
     predicted = denoiser(
         hidden_states=flow.pack_latents(noisy),
         timestep=models.schedule.sigma.to(levels.device)[levels],

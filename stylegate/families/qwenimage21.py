@@ -84,7 +84,7 @@ def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     return {"words": words, "length": whole if mask is None else mask.sum(1)}
 
 
-def latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def encode_to_latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents; `pixels` are [n, 4, h, w] with alpha, from -1 (transparent) to 1."""
     return flow.encode_as_one_frame_video(models.pipeline.vae, pixels)
 

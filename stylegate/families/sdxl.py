@@ -13,9 +13,9 @@ from torch import Tensor
 
 from stylegate.families import pipelines, unet
 from stylegate.families.base import Conditions, LoadedBaseModel
-from stylegate.families.unet import COMPONENT, latent_mean_and_deviation, lora_targets, weightless_model
+from stylegate.families.unet import COMPONENT, encode_to_latent_mean_and_deviation, lora_targets, weightless_model
 
-__all__ = ["COMPONENT", "latent_mean_and_deviation", "lora_targets", "weightless_model"]
+__all__ = ["COMPONENT", "encode_to_latent_mean_and_deviation", "lora_targets", "weightless_model"]
 
 
 def base_folder(base: str, weights: bool = True) -> Path:

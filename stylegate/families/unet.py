@@ -63,7 +63,7 @@ def noise_schedule_of(config: Any) -> NoiseSchedule:
     return NoiseSchedule(kept.alphas_cumprod**0.5, (1 - kept.alphas_cumprod) ** 0.5, prediction)
 
 
-def latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def encode_to_latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the scaled latents. AutoencoderTiny is deterministic: deviation 0."""
     vae = models.pipeline.vae
     encoded = vae.encode(pixels.to(vae.device, vae.dtype))

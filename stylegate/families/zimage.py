@@ -84,8 +84,8 @@ def encode_prompts(models: LoadedBaseModel, prompts: list[str]) -> Conditions:
     return {"words": words, "length": torch.tensor([len(own) for own in found], device=words.device)}
 
 
-def latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    return flow.encode_to_normalised_latents(models.pipeline.vae, pixels)
+def encode_to_latent_mean_and_deviation(models: LoadedBaseModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    return flow.encode_to_normalised_latent_distribution(models.pipeline.vae, pixels)
 
 
 def predict(models: LoadedBaseModel, denoiser: Any, noisy: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:

@@ -100,14 +100,17 @@ def measure(brand: str, steps: int) -> list[str]:
     quietly("trial", *words, f"plan.num_images={SLOTS}", "hardware.threads=1")
     cost = time.process_time() - began
     (path,) = (files.BATCHES / "trials").glob("*.json")
-    chosen = SamplerTrial.read(path, "the trial").chosen
-    tried = [(one.setting.setting_in_words(), one.accepted) for one in SamplerTrial.read(path, "the trial").tried]
+    chosen = SamplerTrial.read_json_file(path, "the trial").chosen
+    tried = [
+        (one.setting.sampler_setting_in_words(), one.accepted)
+        for one in SamplerTrial.read_json_file(path, "the trial").tried
+    ]
     path.unlink()
     after = drawn(brand, words, f"{brand}{steps}-chosen", chosen.num_inference_steps, chosen.guidance_scale)
     rates = [(one.accepted.mean() / one.passes, one.accepted.sum() / one.seconds) for one in (before, after)]
     by_pass, by_second = rates[1][0] / rates[0][0], rates[1][1] / rates[0][1]
     change, low, high = right_share_change(before, after)
-    print(f"{brand}, {steps} steps of training: {chosen.setting_in_words()}; tried: {json.dumps(tried)}")
+    print(f"{brand}, {steps} steps of training: {chosen.sampler_setting_in_words()}; tried: {json.dumps(tried)}")
     for name, one in (("configured", before), ("chosen", after)):
         right = one.right[one.accepted].mean() if one.accepted.any() else float("nan")
         print(

@@ -22,7 +22,10 @@ def main() -> None:
     denoiser.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets))  # type: ignore[operator]
     pixels = torch.rand(batch, 3, models.resolution, models.resolution) * 2 - 1
     with torch.no_grad():
-        clean, told = family.latent_mean_and_deviation(models, pixels)[0], family.encode_prompts(models, ["a"] * batch)
+        clean, told = (
+            family.encode_to_latent_mean_and_deviation(models, pixels)[0],
+            family.encode_prompts(models, ["a"] * batch),
+        )
     noise = torch.randn_like(clean)
     optimizer = torch.optim.AdamW([p for p in denoiser.parameters() if p.requires_grad], lr=1e-3)
     while True:

@@ -55,7 +55,7 @@ def load(lora: Path, strength: float = 1.0) -> LoadedBaseModel:
     """The miniature with the LoRA merged into it, at `strength` times its own."""
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
     before = {name: weight.clone() for name, weight in models.denoiser.state_dict().items()}
-    lorafile.merge_lora_file(models, lora)
+    lorafile.merge_lora_file_into_pipeline(models, lora)
     for name, weight in models.denoiser.state_dict().items():
         weight.copy_(before[name] + strength * (weight - before[name]))
     return models
@@ -77,7 +77,7 @@ def as_pixels(images: list[Image.Image]) -> Pixels:
 def coded(models: LoadedBaseModel, pixels: Pixels, mixed: bool = False) -> Pixels:
     """What the autoencoder makes of pictures; or of latents halfway from each one to the next on a great circle."""
     x = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
-    latents, _ = FAMILIES["sd"].latent_mean_and_deviation(models, x)
+    latents, _ = FAMILIES["sd"].encode_to_latent_mean_and_deviation(models, x)
     if mixed:
         halfway = latents + latents.roll(1, 0)
         latents = halfway * (latents.flatten(1).norm(dim=1) / halfway.flatten(1).norm(dim=1))[:, None, None, None]
@@ -126,7 +126,7 @@ def measure(name: str, lora: Path) -> Iterator[str]:
     found = case(name, lora)
     check = policyfile.read_policy("default").checks["coherence"]
     assert check.reject_below
-    line = check.reject_below.number_for_references("coherence", None) or 0.0
+    line = check.reject_below.numeric_threshold_given_references("coherence", None) or 0.0
     drawn = {kind: coherence.score(pixels, found.references) for kind, pixels in found.drawn.items()}
     shares = [f"{kind} {(scores >= line).mean():.3f}" for kind, scores in drawn.items()]
     print(f"\n{Path(name).name}: {len(found.references)} references, line {line:.2f}; kept of {', '.join(shares)}")

@@ -61,7 +61,7 @@ def measured(brand: str, steps: int) -> Pool:
             break
         quietly("gate", *words)
         rows = {row["file"]: row["verdict"] for row in files.read_jsonl(folder / "verdicts.jsonl")}
-        previews = early.read_previews(folder)
+        previews = early.read_early_stop_preview_rows(folder)
         accepted.append([rows[slot.picture_file_name(0)] == "accept" for slot in slots])
         scores.append([previews[slot.picture_file_name(0)].scores for slot in slots])
     by_slot = [list(of_slot) for of_slot in zip(*scores, strict=True)]

@@ -26,7 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.promise import audit
-from eval.promise.ranked import BY_MARGIN, BettingStrategy, RankedAuditDesign, ranked_bettor, sampling_weights
+from eval.promise.ranked import (
+    BY_MARGIN,
+    BettingStrategyParameters,
+    RankedAuditDesign,
+    make_weighted_betting_wealth_function,
+    sampling_weights,
+)
 from train.miniature.styles import BRANDS
 
 ALPHA = DELTA = 0.05
@@ -38,7 +44,10 @@ ALL_IN = RankedAuditDesign(  # what would meet a low median at a rate of 0, with
     steepness=0,
     floor=1,
     draw=0,
-    gamblers=(BettingStrategy(share=0.8, least_doubt=0, doubt=0), BettingStrategy(share=0.2, least_doubt=0.3, doubt=0)),
+    gamblers=(
+        BettingStrategyParameters(share=0.8, least_doubt=0, doubt=0),
+        BettingStrategyParameters(share=0.2, least_doubt=0.3, doubt=0),
+    ),
 )
 BREADTH = 0.05  # spreads by which a margin that is drawn again is moved
 Designs = tuple[RankedAuditDesign | None, ...]
@@ -102,7 +111,7 @@ def audited(placing: Placing, rejects: int, rng: np.random.Generator, size: int,
     for design in designs:
         weights = sampling_weights(size, design) if design else np.ones(size)
         order = np.argsort(times / weights)[:BUDGET]
-        bettor = ranked_bettor(order.tolist(), weights, design) if design else None
+        bettor = make_weighted_betting_wealth_function(order.tolist(), weights, design) if design else None
         needed = audit.labels_until_proven(truth[order], size, ALPHA, delta, bettor)
         found.append((needed, int(truth[order[:needed]].sum())))
     return found

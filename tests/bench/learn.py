@@ -67,7 +67,7 @@ def draw_lot(brand: str, name: str, seed: int) -> dict[str, str]:
         files.write_atomically(folder / "images" / slot.picture_file_name(0), pictures.png_bytes(image.convert("RGB")))
         found[slot.picture_file_name(0)] = fault
     told = {"precision": "fp32", "size": 64, "max_attempts": 1}
-    read_existing_batch_record(folder).model_copy(update=told).write(folder / RECORD)
+    read_existing_batch_record(folder).model_copy(update=told).write_json_file(folder / RECORD)
     return found
 
 

@@ -75,7 +75,7 @@ def load_with_invokeai(base: str, tensors: Tensors) -> list[float]:
 def wrong_answer(base: str, tensors: Tensors) -> str | None:
     """How inspect's answer differs from what InvokeAI does with a file; None if it does not."""
     file = loracontents.parse_lora_contents(tensors, {})
-    answer = "; ".join(invokeai.problems_in_invokeai(file))
+    answer = "; ".join(invokeai.lora_problems_in_invokeai(file))
     try:
         strengths = load_with_invokeai(base, tensors)
     except Exception as error:  # whatever it raises

@@ -77,8 +77,8 @@ def broken_promises(
         said = shown & (rng.random(len(shown)) >= miss) | ~shown & (rng.random(len(shown)) < alarms)
         given = lot.labels(said)
         ways = (
-            trusting.audit_attempts_for_lot_shares(given),
-            lot.plan.audit_attempts_for_lot_shares(given, lot.answers(miss, rng)),
+            trusting.audit_results_for_lot_shares(given),
+            lot.plan.audit_results_for_lot_shares(given, lot.answers(miss, rng)),
         )
         for way, attempts in enumerate(ways):
             broken[way] += any(
@@ -102,7 +102,7 @@ def labels_needed(rate: float, miss: float, known: int, count: int, rng: np.rand
     for _ in range(count):
         said = (rng.random(BUDGET) < rate) & (rng.random(BUDGET) >= miss)
         needed.append(
-            lot.plan.audit_attempts_for_lot_shares(lot.labels(said), lot.answers(miss, rng))[0].proven_after or np.inf
+            lot.plan.audit_results_for_lot_shares(lot.labels(said), lot.answers(miss, rng))[0].proven_after or np.inf
         )
     return float(np.median(needed))
 

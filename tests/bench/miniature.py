@@ -77,11 +77,11 @@ def judge_itself(judge: judging.TraitAndStyleJudge) -> None:
 
 def autoencoder(family_vae: torch.nn.Module) -> None:
     print("VAE, dB")
-    row("base styles", float(vae.peak_signal_to_noise_ratio(family_vae, renders(NAMED, 280, 2)[0]).mean()), PSNR_BASE)
+    row("base styles", float(vae.psnr_after_vae_round_trip(family_vae, renders(NAMED, 280, 2)[0]).mean()), PSNR_BASE)
     for number, (name, brand) in enumerate(BRANDS.items()):
         row(
             name,
-            float(vae.peak_signal_to_noise_ratio(family_vae, renders([brand], 128, 3 + number)[0]).mean()),
+            float(vae.psnr_after_vae_round_trip(family_vae, renders([brand], 128, 3 + number)[0]).mean()),
             PSNR_BRAND,
         )
 

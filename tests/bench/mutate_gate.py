@@ -31,12 +31,12 @@ Patches = dict[str, Any]  # by dotted name: what stands in its place
 
 
 def working_directory_first() -> Patches:
-    real = files.resolve_name
+    real = files.resolve_name_or_path
 
     def named(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
         return Path(value).resolve() if value and Path(value).is_file() else real(value, places, what, suffix)
 
-    return {"stylegate.files.resolve_name": named}
+    return {"stylegate.files.resolve_name_or_path": named}
 
 
 def policies_that_judge_nothing() -> Patches:
@@ -108,7 +108,7 @@ def own_by_place() -> Patches:
             own = record.exists() and files.read_json(record, "")["made_from"]["folder_sha256"]
             ours = set(lot.sha256.values()) if own == files.canonical_sha256(str(lot.images)) else set()
             pictures = (package / "data" / "images").glob("*")
-            found += [(f"{package.name}/{p.name}", p) for p in pictures if files.sha256(p) not in ours]
+            found += [(f"{package.name}/{p.name}", p) for p in pictures if files.sha256_of_file(p) not in ours]
         return sorted(found), real(lot, brand)[1]
 
     return {
@@ -133,7 +133,7 @@ def calibrated_check_not_asked() -> Patches:
 
 
 def rejects_of_one_policy() -> Patches:
-    return {"eval.promise.labels.reject_labels_under_other_policies": lambda out, policy: {}}
+    return {"eval.promise.labels.labels_rejecting_under_other_policies": lambda out, policy: {}}
 
 
 def calibration_elsewhere_is_no_evidence() -> Patches:

@@ -108,7 +108,7 @@ def found_faults(folder: Path) -> dict[str, set[str]]:
         for part in brandset.SPLITS
         for row in files.read_jsonl(folder / part / "metadata.jsonl")
     }
-    captions = [item.captions() for part in brandset.SPLITS for item in brand_set.splits[part]]
+    captions = [item.all_captions_of_picture() for part in brandset.SPLITS for item in brand_set.splits[part]]
     findings = brandcheck.check_brand_set_files(folder)
     groups = [line.split(":")[0].split(", ") for line in findings.remarks if line.endswith("near-duplicates")]
     add_caption_and_split_remarks(Config(brand=str(folder)), brand_set, findings)

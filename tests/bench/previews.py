@@ -31,13 +31,13 @@ from stylegate.rundirectory import run_directory_name
 from train import select, state
 from train.evaluate import Evaluator
 from train.prepare import prepare_training_run
-from train.run import LoadedRun
+from train.run import LiveTrainingRun
 
 BRANDS, EVERY, STEPS, FULL = ("neon", "pixel", "riso"), 50, (4, 6, 8, 12), GenerateConfig().num_inference_steps
 ORDER = 0.8  # of six states: at most a few neighbours change places
 
 
-def trained(brand: str) -> LoadedRun:
+def trained(brand: str) -> LiveTrainingRun:
     """A run of the default config with all its states; trained where it is not at hand."""
     words = [f"brand={brand}", "train.num_samples=0", f"train.checkpoint_every={EVERY}", "train.keep_newest=1000"]
     directory = files.RUNS / run_directory_name(Config(brand=brand))
@@ -46,7 +46,7 @@ def trained(brand: str) -> LoadedRun:
     return prepare_training_run(Config(brand=brand), directory, Accelerator(cpu=True))
 
 
-def with_steps(run: LoadedRun, steps: int) -> LoadedRun:
+def with_steps(run: LiveTrainingRun, steps: int) -> LiveTrainingRun:
     """The run, drawing evaluations in so many denoising steps, in a directory of their own."""
     config = replace(
         run.config,
@@ -56,7 +56,7 @@ def with_steps(run: LoadedRun, steps: int) -> LoadedRun:
     return replace(run, config=config, directory=run.directory / f"steps-{steps}")
 
 
-def evaluated(run: LoadedRun, states: dict[int, Path]) -> tuple[list[dict[str, Any]], float]:
+def evaluated(run: LiveTrainingRun, states: dict[int, Path]) -> tuple[list[dict[str, Any]], float]:
     """The evaluations of the base and of all states, and the seconds of CPU time of the states'."""
     Evaluator(run, []).evaluate(0)
     began = time.process_time()
@@ -67,7 +67,7 @@ def evaluated(run: LoadedRun, states: dict[int, Path]) -> tuple[list[dict[str, A
     return found, time.process_time() - began
 
 
-def verdicts_that_change(full: LoadedRun, previews: LoadedRun, results: list[dict[str, Any]]) -> int:
+def verdicts_that_change(full: LiveTrainingRun, previews: LiveTrainingRun, results: list[dict[str, Any]]) -> int:
     """How many of the verdicts on full pictures differ where the base's previews are the foreign style."""
     evaluation = Evaluator(full, [])
     evaluation.base_folder = Evaluator(previews, []).base_folder

@@ -44,7 +44,7 @@ def lot(place: Path, good: list[bytes], bad: list[bytes], spoilt: int, rng: np.r
         path = place / f"{number:04d}.png"
         path.write_bytes(content)
         if is_bad:
-            rejects.add(files.sha256(path))
+            rejects.add(files.sha256_of_file(path))
     return rejects
 
 

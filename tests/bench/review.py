@@ -99,7 +99,7 @@ def make_queue(place: Path) -> ReviewQueue:
         (folder / "base.png").unlink()
     asked = {}
     for path in sorted(folder.iterdir()):
-        sha256 = files.sha256(path)
+        sha256 = files.sha256_of_file(path)
         asked[sha256] = ReviewPicture(
             sha256, path, path.name, "a creature with a hat", {"eyes": "laser", "hat": "crown"}
         )

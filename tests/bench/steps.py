@@ -132,12 +132,12 @@ def parts_in_seconds(base: Path) -> str:
     models = FAMILIES["sd"].load(str(base), torch.device("cpu"), torch.float32)
     pixels = torch.zeros(1, 3, models.resolution, models.resolution)
     clean, told = (
-        FAMILIES["sd"].latent_mean_and_deviation(models, pixels)[0],
+        FAMILIES["sd"].encode_to_latent_mean_and_deviation(models, pixels)[0],
         FAMILIES["sd"].encode_prompts(models, ["a"]),
     )
     level = torch.zeros(1).long()
     work = {
-        "autoencoder": lambda: FAMILIES["sd"].latent_mean_and_deviation(models, pixels),
+        "autoencoder": lambda: FAMILIES["sd"].encode_to_latent_mean_and_deviation(models, pixels),
         "text": lambda: FAMILIES["sd"].encode_prompts(models, ["a"]),
         "UNet": lambda: FAMILIES["sd"].predict(models, models.denoiser, clean, level, told),
     }

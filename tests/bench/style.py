@@ -43,7 +43,7 @@ def draw(prompts: list[str], seeds: list[int], lora: Path | None) -> list[Image.
     family, cpu = FAMILIES["sd"], torch.device("cpu")
     models = family.load("miniature", cpu, torch.float32)
     if lora:
-        lorafile.merge_lora_file(models, lora)
+        lorafile.merge_lora_file_into_pipeline(models, lora)
 
     def some(start: int) -> list[Image.Image]:
         part = slice(start, start + TOGETHER)

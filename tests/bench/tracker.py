@@ -89,14 +89,14 @@ def one_run(words: list[str]) -> dict[str, float]:
         found["inside_s"] = tracker.seconds - before
         found["thread_s"] = cpu_of_thread(thread) - thread_before
         found["processes_s"] = cpu_of_children() - children_before
-        end = tracker.tracker.finish
+        end = tracker.tracker.finish_tracking
 
         def ended() -> None:
             at = time.perf_counter()
             end()
             found["end_s"] = time.perf_counter() - at
 
-        tracker.tracker.finish = ended
+        tracker.tracker.finish_tracking = ended
         return done
 
     loop.make_tracker, loop.train_steps = begun, fitted  # type: ignore[assignment]

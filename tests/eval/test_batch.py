@@ -158,7 +158,7 @@ def test_plan_round_trip(tmp_path: Path) -> None:
     ]
     write_plan(tmp_path, slots)
     assert read_plan(tmp_path) == slots
-    older = files.read_parquet(tmp_path / "plan.parquet").drop_columns(["name", "negative_prompt"])
+    older = files.read_parquet_as_arrow_table(tmp_path / "plan.parquet").drop_columns(["name", "negative_prompt"])
     pq.write_table(older, tmp_path / "plan.parquet")
     assert read_plan(tmp_path) == [slots[0], slots[1].model_copy(update={"name": ""})], "of before there were names"
     (tmp_path / "plan.parquet").write_bytes(b"torn")
@@ -328,7 +328,7 @@ def test_export_is_whole_and_grows_only_when_it_differs(run, batch, tmp_path: Pa
     assert "coll-v1" in run("export", *named)[1]
     (package,) = files.EXPORTS.glob("coll-v*")
     assert "coll-v1" in run("export", *named)[1] and len(list(files.EXPORTS.glob("coll-v*"))) == 1
-    rows = files.read_parquet(package / "data" / "metadata.parquet").to_pylist()
+    rows = files.read_parquet_as_arrow_table(package / "data" / "metadata.parquet").to_pylist()
     assert len(rows) == 6 and rows[0]["traits"]["species"] and rows[0]["text"].startswith("small style")
     record = provenance_of(package)
     assert record["counts"]["exported"] == 6 == record["counts"]["in"]
@@ -556,7 +556,7 @@ def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys
     assert changes["evolved"] == [{"id": 0, "traits": {trait: values[::-1]}}, {"id": 1, "traits": {trait: values}}]
     assert changes["burned"] == [3, 5] and changes["merged"] == [{"into": 4, "burned": [5]}]
     assert changes["erc4906"] == [[0, 1]] and changes["new"] == changes["drawn_again"] == changes["left_out"] == []
-    assert changes["before"]["tagmanifest_sha256"] == files.sha256(first / "tagmanifest-sha256.txt")
+    assert changes["before"]["tagmanifest_sha256"] == files.sha256_of_file(first / "tagmanifest-sha256.txt")
     for item in (2, 4):
         kept = [f"data/records/{item}.json", *(f"data/images/{n}" for n in names_in(first) if int(n[:5]) == item)]
         assert all((second / name).samefile(first / name) for name in kept), "the same bytes, in the same place"
@@ -648,7 +648,7 @@ def test_the_fewest_ranges_cover_what_changed_and_nothing_else() -> None:
     for _ in range(200):
         items = sorted(draw.sample(range(30), draw.randrange(1, 20)))
         changed = set(draw.sample(items, draw.randrange(len(items) + 1)))
-        found = living.fewest_ranges_without_others(changed, items)
+        found = living.fewest_ranges_covering_changed_items(changed, items)
         assert {i for i in items if any(a <= i <= b for a, b in found)} == changed
         runs = [i for place, i in enumerate(items) if i in changed and (place == 0 or items[place - 1] not in changed)]
         assert len(found) == len(runs), "two ranges with no other item between them would be one"
@@ -679,7 +679,7 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
     assert parts["data"]["licenses"] == [{"license": {"name": "CC0-1.0"}}]
     assert (package / "data" / "lora" / "README.md").exists()
     (release,) = (package / "data" / "lora").glob("small.safetensors")
-    assert files.sha256(release) == provenance_of(package)["made_from"]["lora_sha256"]
+    assert files.sha256_of_file(release) == provenance_of(package)["made_from"]["lora_sha256"]
     pipeline = SD.load("miniature", torch.device("cpu"), torch.float32).pipeline
     pipeline.load_lora_weights(str(release.parent), weight_name=release.name)
     assert pipeline.get_active_adapters(), "the LoRA in the package loads in diffusers as it is"
@@ -698,7 +698,9 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
         assert len(list(files.EXPORTS.glob("licensed-v*"))) == 1 and not signature.KEY.exists(), "no key for nothing"
     code, text = run("export", *told, "accept_licence=other,CC-BY-NC-4.0", "burn=3")
     assert code == 0 and "a key that signs your packages was made" in text and signature.KEY.exists()
-    assert files.sha256(files.EXPORTS / "licensed-v2" / "signer.pub.pem") in text, "the receiver must be told of it"
+    assert files.sha256_of_file(files.EXPORTS / "licensed-v2" / "signer.pub.pem") in text, (
+        "the receiver must be told of it"
+    )
     planned, card = len(read_plan(folder)), (files.EXPORTS / "licensed-v2" / "data" / "README.md").read_text()
     assert f"{planned - 1} of {planned} planned pictures" in text and f"{planned - 1} of the {planned} planned" in text
     assert f"of {planned} that were planned" in card and "CC-BY-NC-4.0 (accepted by name)" in card
@@ -716,7 +718,9 @@ def test_captions_of_the_brands_pictures_stay_here(run, trained: list[str], tmp_
         assert run(verb, *words)[0] == 0
     captions = {slot.prompt.removeprefix("small style, ") for slot in read_plan(files.BATCHES / "captioned")}
     package = files.EXPORTS / "small-v1"
-    assert captions and "text" not in files.read_parquet(package / "data" / "metadata.parquet").column_names
+    assert (
+        captions and "text" not in files.read_parquet_as_arrow_table(package / "data" / "metadata.parquet").column_names
+    )
     for path in package.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
         assert not any(caption.encode() in content for caption in captions), path
@@ -933,12 +937,12 @@ def test_export_reads_every_byte_again_whatever_is_remembered(run, judged: Path,
     words = (f"images={judged}", f"out={tmp_path / 'out'}")
     picture = judged / "0032.png"
     run("gate", *words)
-    sha256 = files.sha256(picture)
+    sha256 = files.sha256_of_file(picture)
     Image.new("RGB", (64, 64), "navy").save(picture)
     digests.remember_digests(
         {os.fsencode(picture): digests.RememberedDigest(digests.current_file_state(picture), sha256)}
     )
-    assert digests.sha256_of_files([picture]) == [sha256] != [files.sha256(picture)]
+    assert digests.sha256_of_files([picture]) == [sha256] != [files.sha256_of_file(picture)]
     run("gate", *words)
     code, text = run("export", *words, "name=trusted")
     assert code == 10 and "0032.png is not the picture that was judged" in text

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageChops
 
-from eval.lot.comparison import foreign_pictures_by_style
+from eval.lot.comparison import given_foreign_pictures_by_style
 from eval.measuring.foreign import shipped_pictures_on_backgrounds
 from eval.measuring.measured import ForeignSet
 from eval.measuring.record import OF_BASE
@@ -221,7 +221,7 @@ def test_a_style_that_cannot_be_read_is_refused_and_says_from_what(run: Call, ju
 def test_a_subfolder_that_is_called_as_its_folder_is_a_style_of_its_own(tmp_path: Path) -> None:
     place = copied(tmp_path / "theirs", of_split("test")[:8])
     copied(place / "theirs", of_split("test")[8:16])
-    found = foreign_pictures_by_style(Config(foreign=str(place)), [], [])
+    found = given_foreign_pictures_by_style(Config(foreign=str(place)), [], [])
     assert {style: len(named) for style, named in found.items()} == {"theirs": 8, "theirs itself": 8}
     assert all(path.parent == place for _, path in found["theirs itself"])
 

@@ -18,7 +18,7 @@ from eval.promise import audit, auditplan, certificate, labels
 from eval.promise.certificate import certificate_proof_problems
 from eval.promise.ranked import BY_MARGIN
 from eval.promise.rejected import interval_without_replacement, labelling_order_of_rejected_pictures
-from eval.promise.statements import TraitStatement, stated_traits_match_audit
+from eval.promise.statements import MetadataTraitStatement, stated_traits_match_audit
 from stylegate import files
 from tests.eval.packages import digests_in, provenance_of
 from tests.eval.people import ALL_PASS, PROMISE, decisions, fill, good, label, verdicts_of
@@ -64,7 +64,7 @@ def test_known_rejects_measure_who_fills_in_a_worksheet(run, words, tmp_path: Pa
     known, rows = terms.known_rejects, list(csv.DictReader((out / "audit.csv").open()))
     assert len(rows) == 62 and set(known) < {row["sha256"] for row in rows}
     assert {row["file"] for row in rows} == {f"audit-pictures/{row['sha256'][:16]}.png" for row in rows}
-    assert all(files.sha256(out / row["file"]) == row["sha256"] for row in rows), "the names tell nothing"
+    assert all(files.sha256_of_file(out / row["file"]) == row["sha256"] for row in rows), "the names tell nothing"
     place = [row["sha256"] in known for row in rows]
     assert not all(place[:30]) and any(place[:20]), "mixed"
 
@@ -75,7 +75,7 @@ def test_known_rejects_measure_who_fills_in_a_worksheet(run, words, tmp_path: Pa
     assert code == 13 and "anna: " in text and "not answered yet, which count as missed" in text
     stored = labels.read_stored_labels(out, "audit")
     assert {row.sha256 for row in stored if row.asked_for == "known"} < set(known)
-    assert all(row.counts_as_verdict_on_picture == (row.sha256 not in known) for row in stored)
+    assert all(row.is_neither_withdrawn_nor_reviewer_test == (row.sha256 not in known) for row in stored)
     code, text = run("certify", *told, f"decisions={fill(out / 'audit.csv', seen)}")
     assert code == 0 and "anna did not see 1 of 30 known rejects: at most " in text, text
     assert not (out / "audit-pictures").exists()
@@ -248,8 +248,8 @@ def refit(found: dict) -> None:
     """The attempts as they follow from the labels."""
     promise = Promise(alpha=0.1, delta=0.1, ladder=(1.0, 0.5))
     plan = auditplan.AuditPlan(found["lot"]["pictures"], promise, 0, found["policy"]["sha256"], BY_MARGIN)
-    attempts = plan.audit_attempts_for_lot_shares([label(row["sha256"], row["verdict"]) for row in found["labels"]])
-    found["attempts"] = [attempt.content() for attempt in attempts]
+    attempts = plan.audit_results_for_lot_shares([label(row["sha256"], row["verdict"]) for row in found["labels"]])
+    found["attempts"] = [attempt.json_data_without_defaults() for attempt in attempts]
 
 
 def test_a_terminal_asks_picture_by_picture(run, words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,16 +295,18 @@ def test_the_best_part_is_certified_where_the_whole_is_not() -> None:
     plan = auditplan.AuditPlan(lot, promise, 0, policy.sha256)
     worse = set(lot[200:])
     given = [label(s, "reject" if s in worse and i % 3 == 0 else "accept") for i, s in enumerate(plan.labelling_order)]
-    whole, half = plan.audit_attempts_for_lot_shares(given[:250])
+    whole, half = plan.audit_results_for_lot_shares(given[:250])
     assert whole.proven_after is None and half.proven_after is not None and half.rejects == 0
     found = certificate.make_certificate(plan, given[:250], [whole, half], 1, policy)
     assert certificate.certified_digests(found) == lot[:200] and not certificate_proof_problems(found)
 
 
 def test_a_trait_that_was_found_wrong_is_not_stated_as_before() -> None:
-    stated = [TraitStatement(file=f"{i}-0.png", picture=f"{i:064x}", trait="hat", value="cap") for i in range(3)]
+    stated = [
+        MetadataTraitStatement(file=f"{i}-0.png", picture=f"{i:064x}", trait="hat", value="cap") for i in range(3)
+    ]
     rows = [(one.picture, one.trait, one.value) for one in stated]
-    given = [label(one.sha256, "reject" if one is stated[1] else "accept") for one in stated]
+    given = [label(one.digest_of_picture_trait_and_value, "reject" if one is stated[1] else "accept") for one in stated]
     corrected = [rows[0], (*rows[1][:2], "crown"), rows[2]]
     assert stated_traits_match_audit(stated, given, corrected) and stated_traits_match_audit(stated, given, rows[::2])
     for wrong in (rows, [*corrected, rows[1]], rows[:1]):
@@ -313,11 +315,15 @@ def test_a_trait_that_was_found_wrong_is_not_stated_as_before() -> None:
 
 def test_an_audit_of_traits_is_computed_again_from_its_statements() -> None:
     policy = policyfile.read_policy("default")
-    stated = [TraitStatement(file=f"{i:05d}-0.png", picture=f"{i:064x}", trait="hat", value="cap") for i in range(300)]
-    plan = auditplan.AuditPlan([s.sha256 for s in stated], plan_audit.PROMISE, 0, policy.sha256, purpose="traits")
+    stated = [
+        MetadataTraitStatement(file=f"{i:05d}-0.png", picture=f"{i:064x}", trait="hat", value="cap") for i in range(300)
+    ]
+    plan = auditplan.AuditPlan(
+        [s.digest_of_picture_trait_and_value for s in stated], plan_audit.PROMISE, 0, policy.sha256, purpose="traits"
+    )
     assert plan.labelling_order != auditplan.AuditPlan(plan.lot, plan_audit.PROMISE, 0, policy.sha256).labelling_order
     given = [label(sha256) for sha256 in plan.labelling_order]
-    found = certificate.make_certificate(plan, given, plan.audit_attempts_for_lot_shares(given), 0, policy, stated)
+    found = certificate.make_certificate(plan, given, plan.audit_results_for_lot_shares(given), 0, policy, stated)
     assert (
         not certificate_proof_problems(found)
         and found.says == "at most 1.0% of the stated traits are wrong, with 95.0% confidence"

@@ -116,11 +116,11 @@ def test_only_pictures_that_were_finished_unseen_are_learnt_from_and_those_lost_
 
 def test_the_order_in_which_processes_write_decides_nothing(tmp_path: Path) -> None:
     rows, _ = previews_of(np.random.default_rng(3), 20)
-    early.append_previews(tmp_path, rows[10:])
-    early.append_previews(tmp_path, rows[:10] + rows[12:14])
-    assert list(early.read_previews(tmp_path).values()) == rows
-    early.remove_previews_of_slots(tmp_path, {3, 4})
-    assert [row.seed for row in early.read_previews(tmp_path).values()] == [0, 1, 2, *range(5, 20)]
+    early.append_early_stop_preview_rows(tmp_path, rows[10:])
+    early.append_early_stop_preview_rows(tmp_path, rows[:10] + rows[12:14])
+    assert list(early.read_early_stop_preview_rows(tmp_path).values()) == rows
+    early.remove_preview_rows_of_slots(tmp_path, {3, 4})
+    assert [row.seed for row in early.read_early_stop_preview_rows(tmp_path).values()] == [0, 1, 2, *range(5, 20)]
 
 
 def test_nothing_is_stopped_of_few_steps_or_where_it_was_not_asked_for() -> None:
@@ -161,7 +161,7 @@ def batch(learnt: tuple[list[str], Path], request: pytest.FixtureRequest) -> tup
 def content_of(folder: Path) -> dict[str, str]:
     """sha256 of each picture and of rounds.jsonl; and what previews.jsonl says of each attempt."""
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "images").glob("*.png")}
-    found |= {name: one.model_dump_json() for name, one in early.read_previews(folder).items()} | found
+    found |= {name: one.model_dump_json() for name, one in early.read_early_stop_preview_rows(folder).items()} | found
     return found | {"rounds": (folder / "rounds.jsonl").read_text()}
 
 
@@ -171,7 +171,7 @@ def test_stopped_attempts_are_counted_by_name_and_drawn_again(run, batch: tuple[
     stopped = early.names_of_stopped_attempts(folder)
     assert code == 0 and stopped and f"stopped early: {len(stopped)}" in text
     assert "gate, then generate again" in text, "as many may wait for the gate as it has judged"
-    previews, rounds = early.read_previews(folder), early.read_rounds(folder)
+    previews, rounds = early.read_early_stop_preview_rows(folder), early.read_early_stop_rounds(folder)
     assert rounds[0].line is None and all(one.line is not None for one in rounds[1:])
     for name, one in previews.items():
         line = rounds[one.round].stop_line_of_attempt(name)
@@ -187,7 +187,7 @@ def test_stopped_attempts_are_counted_by_name_and_drawn_again(run, batch: tuple[
     for name in stopped:
         attempt, slot = attempt_and_slot(name)
         assert states.next_attempt_number(slot) > attempt
-    early.remove_previews_of_slots(folder, {attempt_and_slot(stopped[0])[1]})
+    early.remove_preview_rows_of_slots(folder, {attempt_and_slot(stopped[0])[1]})
     assert stopped[0] not in early.names_of_stopped_attempts(folder), "as when plan gives its slot other traits"
 
 
@@ -234,13 +234,17 @@ def kill_this_process_after(calls: int) -> None:
 
         return called
 
-    for place, name in ((generate, "append_drawn_digests"), (early, "append_previews"), (early, "append_new_round")):
+    for place, name in (
+        (generate, "append_drawn_digests"),
+        (early, "append_early_stop_preview_rows"),
+        (early, "append_early_stop_round_if_new"),
+    ):
         setattr(place, name, counted(getattr(place, name)))
 
 
 @pytest.mark.parametrize(("name", "row"), [("previews.jsonl", {"file": "00000-0.png"}), ("rounds.jsonl", {"round": 0})])
 def test_a_damaged_row_is_one_error(tmp_path: Path, name: str, row: dict) -> None:
     files.write_jsonl(tmp_path / name, [row])
-    read = early.read_previews if name == "previews.jsonl" else early.read_rounds
+    read = early.read_early_stop_preview_rows if name == "previews.jsonl" else early.read_early_stop_rounds
     with pytest.raises(DataError, match=f"{name}.* is not as stylegate writes it"):
         read(tmp_path)

@@ -221,7 +221,9 @@ def test_patches_are_the_tokens_of_two_blocks(miniature: LoadedEncoder, pictures
         assert places.shape[1] == encoding.GRID**2
         slow.append(
             encoding.to_unit_length(
-                (places @ encoding.patch_projection_matrix(places.shape[2])).transpose(0, 2, 1).reshape(3, -1)
+                (places @ encoding.fixed_random_channel_projection_matrix(places.shape[2]))
+                .transpose(0, 2, 1)
+                .reshape(3, -1)
             )
         )
     assert np.allclose(found.patches, encoding.to_unit_length(np.concatenate(slow, 1)), atol=1e-3)

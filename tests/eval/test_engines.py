@@ -21,7 +21,7 @@ from eval.engines import parts
 from eval.engines import run as engines
 from eval.engines.place import FolderPlace, ObjectStorePlace, place_from_uri_or_path
 from eval.engines.work import run_named_parts
-from eval.lot.drawing import DrawPictures
+from eval.lot.drawing import PictureDrawingStage
 from eval.measuring.stage import PictureFeatureStage
 from stylegate import files
 from stylegate.configgroups import EngineConfig
@@ -313,7 +313,9 @@ def test_a_picture_that_is_named_as_a_reference_goes_to_the_workers_too_and_one_
         other.setattr(engines, "run_on_slurm", begin_while_another_starts)
         code, text = run(*words)
     assert code == 0, text
-    assert sorted(sent) == sorted(files.sha256(path) for place in (lot, references) for path in place.glob("*.png"))
+    assert sorted(sent) == sorted(
+        files.sha256_of_file(path) for place in (lot, references) for path in place.glob("*.png")
+    )
 
 
 def drawn_in(folder: Path) -> dict[str, bytes]:
@@ -333,15 +335,15 @@ def test_workers_draw_the_pictures_of_this_process_and_a_part_that_kills_them_is
     assert len(here) == 32, "16 pictures, and as many of the base alone"
     shutil.rmtree(folder / "images")
     shutil.rmtree(folder / "base")
-    draw = DrawPictures.draw_with_lora_and_watermark
+    draw = PictureDrawingStage.draw_with_lora_and_watermark
 
-    def dies_at_a_prompt(stage: DrawPictures, prompts: Sequence[str], *told: Any) -> Any:
+    def dies_at_a_prompt(stage: PictureDrawingStage, prompts: Sequence[str], *told: Any) -> Any:
         if any("deadly cat 1" in prompt for prompt in prompts):
             os.kill(os.getpid(), signal.SIGKILL)
         return draw(stage, prompts, *told)
 
     with monkeypatch.context() as deadly:
-        deadly.setattr(DrawPictures, "draw_with_lora_and_watermark", dies_at_a_prompt)
+        deadly.setattr(PictureDrawingStage, "draw_with_lora_and_watermark", dies_at_a_prompt)
         code, text = run("generate", *words, "engine=slurm")
     assert code == 2 and "1 of 6 parts were not drawn, since each worker that drew them died" in text, text
     assert "00006-0.png, 00007-0.png, 00008-0.png" in text
@@ -376,7 +378,7 @@ def test_a_worker_without_the_weights_says_so(trained: list[str], tmp_path: Path
     )
     for other, says in others:
         with pytest.raises(ModelError, match=says):
-            DrawPictures(**(told | other))
+            PictureDrawingStage(**(told | other))
 
 
 def test_what_ray_says_of_a_cluster_of_another_python_is_said_whole(

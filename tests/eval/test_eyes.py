@@ -48,10 +48,10 @@ def test_the_bound_is_the_exact_binomial_one() -> None:
 
 def test_a_reviewer_rejects_fewer_than_that_with_a_small_chance_only() -> None:
     for rejects, miss in ((0, 0.3), (4, 0.5), (351, 0.1), (351, 0.0)):
-        fewest = eyes.lower_bound_on_noticed_rejects(rejects, miss, 0.0025)
+        fewest = eyes.least_number_of_rejects_noticed(rejects, miss, 0.0025)
         assert binom.cdf(fewest - 1, rejects, 1 - miss) <= 0.0025
         assert fewest == rejects or binom.cdf(fewest, rejects, 1 - miss) > 0.0025
-    assert eyes.lower_bound_on_noticed_rejects(351, 1.0, 0.0025) == 0
+    assert eyes.least_number_of_rejects_noticed(351, 1.0, 0.0025) == 0
 
 
 def test_shares_of_delta_add_up_to_it() -> None:
@@ -65,16 +65,16 @@ def said(names: list[str], verdict: LabelName, who: str = "anna") -> list[Label]
 def test_eyes_cost_labels_and_unknown_ones_prove_nothing() -> None:
     plan = bench.Lot(7000, 100).plan
     known, clean = list(plan.known_rejects), said(plan.labelling_order[:800], "accept")
-    trusted = replace(plan, known_rejects={}).audit_attempts_for_lot_shares(clean)[0].proven_after
+    trusted = replace(plan, known_rejects={}).audit_results_for_lot_shares(clean)[0].proven_after
     answers = [said(known[:missed], "accept") + said(known[missed:], "unsure") for missed in (0, 10, 30)]
-    needed = [plan.audit_attempts_for_lot_shares(clean, given)[0].proven_after for given in answers]
+    needed = [plan.audit_results_for_lot_shares(clean, given)[0].proven_after for given in answers]
     counts = [count for count in (trusted, *needed) if count is not None]
     assert len(counts) == 4 and counts == sorted(set(counts)), "each costs more than the one before"
-    unmeasured = plan.audit_attempts_for_lot_shares(clean, said(known, "reject", "bob"))[0]
+    unmeasured = plan.audit_results_for_lot_shares(clean, said(known, "reject", "bob"))[0]
     assert (unmeasured.proven_after, unmeasured.bound, unmeasured.miss_rate) == (None, 1, 1), "of others' eyes"
     unanswered, missed = answers[0][:-20], answers[0][:-20] + said(known[-20:], "accept")
-    assert plan.audit_attempts_for_lot_shares(clean, unanswered) == plan.audit_attempts_for_lot_shares(clean, missed)
-    two = plan.audit_attempts_for_lot_shares(
+    assert plan.audit_results_for_lot_shares(clean, unanswered) == plan.audit_results_for_lot_shares(clean, missed)
+    two = plan.audit_results_for_lot_shares(
         [*clean[:-1], *said(plan.labelling_order[799:800], "accept", "bob")], answers[0]
     )[0]
     assert two.miss_rate == 1, "one of the reviewers was not measured"
@@ -96,7 +96,7 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
     plan = AuditPlan(names[:200], policy.promise, 0, policy.sha256, design, known_rejects=known)
     given = said(plan.labelling_order[:170], "accept") + said(plan.labelling_order[170:190], "accept", "bob")
     answers = said(names[200:239], "reject") + said(names[239:], "accept") + said(names[200:], "reject", "bob")
-    attempts = plan.audit_attempts_for_lot_shares(given, answers)
+    attempts = plan.audit_results_for_lot_shares(given, answers)
     made = make_certificate(plan, given, attempts, 0, policy, answers=answers)
     assert attempts[0].proven_after and attempts[0].miss_rate and made.version == 4
     assert made.assumes == (
@@ -105,9 +105,9 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
     )
     assert (
         certificate_proof_problems(made) == []
-        and verify_certificate.recomputed_certificate_problems(made.content()) == []
+        and verify_certificate.recomputed_certificate_problems(made.json_data_without_defaults()) == []
     )
-    assert verify_certificate.known_rejects_in_words(made.content()) == made.assumes
+    assert verify_certificate.known_rejects_in_words(made.json_data_without_defaults()) == made.assumes
     for change in (
         {"known_answers": made.known_answers[1:]},
         {"known_rejects": {}, "known_answers": []},
@@ -116,7 +116,7 @@ def test_a_certificate_says_what_was_measured_and_a_stranger_computes_it_again(
         forged = made.model_copy(update=change)
         forged = forged.model_copy(update={"sha256": forged.computed_sha256()})
         assert certificate_proof_problems(forged) and verify_certificate.recomputed_certificate_problems(
-            forged.content()
+            forged.json_data_without_defaults()
         ), change
 
 

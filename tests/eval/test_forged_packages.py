@@ -96,11 +96,13 @@ def write_no_table(package: Path) -> None:
 
 
 def leave_out_a_column(package: Path) -> None:
-    pq.write_table(files.read_parquet(package / "data" / TABLE).drop(["sha256"]), package / "data" / TABLE)
+    pq.write_table(
+        files.read_parquet_as_arrow_table(package / "data" / TABLE).drop(["sha256"]), package / "data" / TABLE
+    )
 
 
 def say_traits_as_text(package: Path) -> None:
-    table = files.read_parquet(package / "data" / TABLE)
+    table = files.read_parquet_as_arrow_table(package / "data" / TABLE)
     pq.write_table(table.append_column("traits", pa.array(["a hat"] * len(table))), package / "data" / TABLE)
 
 

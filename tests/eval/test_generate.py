@@ -14,7 +14,7 @@ from eval.lot.batch import PlanSlot, read_plan
 from eval.measuring.record import OF_BASE
 from stylegate import files, sample
 from stylegate.configgroups import GenerateConfig
-from stylegate.embedded import encode_each_prompt_once
+from stylegate.embedded import install_cache_in_text_encoders
 from stylegate.families import FAMILIES
 from stylegate.families.base import LoadedBaseModel
 from tests.eval.packages import names_in
@@ -69,7 +69,7 @@ def test_a_negative_prompt_reaches_the_picture(run, tmp_path: Path, base: Loaded
 
 def test_each_prompt_is_read_once_and_alone(base: LoadedBaseModel) -> None:
     alone = base.pipeline.encode_prompt(["a red cat"], "cpu", 1, False)[0]
-    encode_each_prompt_once(base.pipeline)
+    install_cache_in_text_encoders(base.pipeline)
     encoder, asked = base.pipeline.text_encoder, []
     inner = encoder.forward.forward
     encoder.forward.forward = lambda *given, **named: (asked.append(given), inner(*given, **named))[1]
@@ -82,7 +82,7 @@ def test_each_prompt_is_read_once_and_alone(base: LoadedBaseModel) -> None:
 
 
 def test_embeddings_used_longest_ago_are_forgotten_first(base: LoadedBaseModel) -> None:
-    encode_each_prompt_once(base.pipeline)
+    install_cache_in_text_encoders(base.pipeline)
     kept = base.pipeline.text_encoder.forward
     base.pipeline.encode_prompt(["a"], "cpu", 1, False)
     kept.most_bytes = 2 * kept.held_bytes

@@ -128,7 +128,7 @@ def test_labels_that_measure_a_person_decide_nothing(tmp_path: Path) -> None:
         assert counting(tmp_path, purpose) == ["accept"] and len(labels.read_stored_labels(tmp_path, purpose)) == 3
     (tmp_path / "other.yaml").write_text("guideline: another\n" + ALL_PASS)
     other = policyfile.read_policy(str(tmp_path / "other.yaml"))
-    assert labels.reject_labels_under_other_policies(tmp_path, other) == {}
+    assert labels.labels_rejecting_under_other_policies(tmp_path, other) == {}
 
 
 def edit(out: Path, *statements: str, triggers: bool = True) -> None:
@@ -209,7 +209,7 @@ def test_what_is_read_in_one_moment_is_the_same(tmp_path: Path) -> None:
 def older_files(out: Path) -> None:
     """Files as older versions wrote them, with a label that was taken back, one without `why`, and a torn line."""
     lines = {
-        "audit.jsonl": [TERMS.content(), *(give_line(verdict) for verdict in ("accept", "reject"))],
+        "audit.jsonl": [TERMS.json_data_without_defaults(), *(give_line(verdict) for verdict in ("accept", "reject"))],
         "decisions.jsonl": [give_line("accept"), give_line("reject"), give_line("reject") | {"withdrawn": True}] * 2,
     }
     lines["decisions.jsonl"].append({n: v for n, v in give_line("unsure").items() if n != "why"})
@@ -218,7 +218,7 @@ def older_files(out: Path) -> None:
 
 
 def give_line(verdict: labels.LabelName) -> dict:
-    return labels.label_with_policy(label(PICTURES[0], verdict), POLICY).content()
+    return labels.label_with_policy(label(PICTURES[0], verdict), POLICY).json_data_without_defaults()
 
 
 def whole_import(out: Path) -> bool:

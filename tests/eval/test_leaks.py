@@ -97,7 +97,7 @@ def test_a_line_that_fails_the_batch_holds_all_of_it(run, words) -> None:
 
 
 def test_a_waiver_that_has_ended_since_lets_nothing_out(run, words, judged: Path, monkeypatch) -> None:
-    sha256 = files.sha256(sorted(judged.glob("*.png"))[0])
+    sha256 = files.sha256_of_file(sorted(judged.glob("*.png"))[0])
     waiver = f"waivers: [{{sha256: {sha256}, check: contrast, owner: anna, reason: fine, expires: 2090-01-01}}]\n"
     told = words("version: 1\nmax_failed_share: 1.0\nchecks: {contrast: {reject_below: 200}}\n" + waiver)
     assert run("gate", *told)[0] == 0
@@ -222,7 +222,7 @@ def test_labels_that_rule_everything_out_prove_nothing() -> None:
     lot = [f"{i:064x}" for i in range(300)]
     plan = auditplan.AuditPlan(lot, Promise(ladder=(1.0,)), 0)
     told = [label(s, "reject" if bad else "accept") for s, bad in zip(plan.labelling_order, given, strict=False)]
-    assert plan.audit_attempts_for_lot_shares(told)[0].proven_after is None
+    assert plan.audit_results_for_lot_shares(told)[0].proven_after is None
 
 
 def test_a_torn_line_is_cut_before_the_next_is_appended(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_picture_that_came_between_is_judged(
     Image.new("RGB", (64, 64), "navy").save(tmp_path / "new.png")
     before_the_lock(lambda: shutil.copy(tmp_path / "new.png", judged / "new.png"))
     run(verb, *told)
-    assert "new.png" in {row["file"] for row in files.read_parquet(out / "scores.parquet").to_pylist()}
+    assert "new.png" in {row["file"] for row in files.read_parquet_as_arrow_table(out / "scores.parquet").to_pylist()}
 
 
 def refused_as_copies(out: Path) -> set[str]:

@@ -23,7 +23,7 @@ from eval.learning.gains import (
 )
 from eval.lot.batch import read_plan
 from eval.lot.comparison import ComparisonPictures, pictures_and_traits_of_split
-from eval.measuring.columns import compute_score_columns
+from eval.measuring.columns import compute_scores_into_measured_lot
 from eval.measuring.previews import PreviewScorer
 from eval.policy import file as policyfile
 from eval.policy.model import LearntFromDecisions
@@ -43,7 +43,9 @@ def decide(out: Path, policy: Path, pictures: Path, accepts: Callable[[Path], bo
     """Store what a person says of each picture of a folder."""
     rule = policyfile.read_policy(str(policy))
     given = [
-        label_with_policy(label(files.sha256(path), "accept" if accepts(path) else "reject"), rule, checks=["style"])
+        label_with_policy(
+            label(files.sha256_of_file(path), "accept" if accepts(path) else "reject"), rule, checks=["style"]
+        )
         for path in sorted(pictures.glob("*.png"))
     ]
     labels.append_labels(out, purpose, given)  # type: ignore[arg-type]
@@ -87,8 +89,8 @@ def test_what_people_decided_is_learned_and_the_gate_without_it_stays_as_it_was(
     assert "these count for nothing, and under policy as before: labels of an audit, decisions" in text
     new = Path(text.strip().splitlines()[-1])
     learnt = policyfile.read_policy(str(new)).learnt
-    assert learnt and files.sha256(new.parent / learnt.file) == learnt.sha256
-    assert files.sha256(some[0]) not in (new.parent / learnt.file).read_bytes().decode(errors="ignore")
+    assert learnt and files.sha256_of_file(new.parent / learnt.file) == learnt.sha256
+    assert files.sha256_of_file(some[0]) not in (new.parent / learnt.file).read_bytes().decode(errors="ignore")
     assert "for review, now accepted" in (out / "learnt" / "report" / "index.html").read_text()
 
     assert (out / "scores.parquet").read_bytes() == before["scores.parquet"]
@@ -146,7 +148,7 @@ def require_previews_scored_as_pictures(run_exactly: Run, policy: Path, tmp_path
     found = scorer.score_previews(slots[2:], shown[2:])
     assert scorer.measured is not None
     whole = replace(scorer.measured, columns={}, own={})
-    compute_score_columns(whole)
+    compute_scores_into_measured_lot(whole)
     for name in found[0]:
         assert [row[name] for row in found] == pytest.approx(whole.columns[name].tolist(), rel=1e-4), name
     assert len({row["aesthetic"] for row in found}) == 2

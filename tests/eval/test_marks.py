@@ -195,7 +195,7 @@ def test_the_package_names_what_left_and_what_was_judged(run, lot: tuple[str, ..
     for path in (package / "data" / "records").iterdir():
         record = files.read_json(path, "the record")
         left, judged = package / "data" / record["file"], tmp_path / "lot" / Path(record["file"]).name
-        assert record["sha256"] == files.sha256(left) != record["judged_sha256"] == files.sha256(judged)
+        assert record["sha256"] == files.sha256_of_file(left) != record["judged_sha256"] == files.sha256_of_file(judged)
         assert told_by_pillow(left.read_bytes())["DigitalSourceType"] == AI_MADE
         assert "AISystemUsed" not in told_by_pillow(left.read_bytes()), "nobody knows which system it was"
     assert "3 say that they are trainedAlgorithmicMedia" in run("verify", str(package))[1]

@@ -42,7 +42,7 @@ def test_a_gate_tells_all_that_its_files_hold(run, told: Told, judged: Path, tmp
     code, _ = run("gate", f"images={judged}", "brand=neon", f"out={out}", "tracker=wandb", "tracker.mode=offline")
     assert code == 10
     counts = json.loads((out / "gate.json").read_text())["counts"]
-    (values,) = [arguments[0] for arguments in told.of("log")]
+    (values,) = [arguments[0] for arguments in told.of("log_values")]
     assert values["gate/accept"] == counts["accept"] / 33 and values["gate/error"] == 1 / 33
     assert values["reasons/decode"] == 1
     names = {arguments[0] for arguments in told.of("log_histogram")}
@@ -52,7 +52,7 @@ def test_a_gate_tells_all_that_its_files_hold(run, told: Told, judged: Path, tmp
     assert rows[0][1].size == (64, 64)
     assert told.of("set_summary_values")[0][0]["promise/state"] == "none"
     assert [(a[0].split("-")[0], a[1]) for a in told.of("log_artifact")] == [("batch", "batch")]
-    assert told.of("finish") == [()]
+    assert told.of("finish_tracking") == [()]
 
 
 def test_the_chain_is_kept_without_a_mirror(run, trained: list[str]) -> None:
@@ -83,7 +83,7 @@ def test_alerts(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     for i, accept in enumerate((90, 92, 88)):
         (tmp_path / str(i)).mkdir()
-        outcome(accept).write(tmp_path / str(i) / "gate.json")
+        outcome(accept).write_json_file(tmp_path / str(i) / "gate.json")
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "gate.json").write_text("{")
     titles = [title for title, _ in mirror.gate_alerts(lot, outcome(70, "stale"))]
@@ -112,7 +112,7 @@ def test_the_table_shows_the_pictures_that_were_judged(tmp_path: Path) -> None:
     Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("RGB", (32, 32), "red").save(tmp_path / "changed.png")
     paths = sorted(tmp_path.iterdir())
-    verdicts = [verdict(file=path.name, sha256=files.sha256(path), margin=0.0) for path in paths]
+    verdicts = [verdict(file=path.name, sha256=files.sha256_of_file(path), margin=0.0) for path in paths]
     Image.new("RGB", (32, 32), "blue").save(tmp_path / "changed.png")
     lot = Lot(tmp_path, tmp_path, [(path.name, path) for path in paths], {}, None, None)
     shown = {row[0]: row[1] for row in mirror.verdict_table_rows(lot, verdicts, "#00ff00")}

@@ -118,7 +118,7 @@ def test_the_statement_is_signed_as_dsse_says(package: Path, tmp_path: Path) -> 
     (tmp_path / "sig").write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
     assert receiver.verified_by_openssl(package / "signer.pub.pem", tmp_path / "pae", tmp_path / "sig")
     statement = json.loads(payload)
-    assert statement["subject"][0]["digest"]["sha256"] == files.sha256(package / "manifest-sha256.txt")
+    assert statement["subject"][0]["digest"]["sha256"] == files.sha256_of_file(package / "manifest-sha256.txt")
     assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
     made = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     policy = provenance_of(package)["judged_by"]["policy"]["sha256"]
@@ -210,7 +210,7 @@ def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert own and (tmp_path / "keys" / "package.pem").stat().st_mode & 0o777 == 0o600
     again = signature.signing_key(None)
     assert again and signature.sign(own, b"x") == signature.sign(again, b"x"), "the same key, the same signature"
-    signature.make_signing_key(signature.KEY)
+    signature.write_new_signing_key(signature.KEY)
     third = signature.signing_key(None)
     assert third and signature.public_pem(own) == signature.public_pem(third), "a key that is there stays"
     assert signature.signing_key("none") is None
@@ -263,7 +263,7 @@ def test_what_did_not_change_keeps_its_bytes_and_its_place_on_the_disk(run, judg
         package = max(files.EXPORTS.glob("living-v*"))
         items = [path for path in (package / "data").rglob("*") if path.name[0].isdigit()]
         return package, {
-            path.relative_to(package).as_posix(): (files.sha256(path), path.stat().st_ino) for path in items
+            path.relative_to(package).as_posix(): (files.sha256_of_file(path), path.stat().st_ino) for path in items
         }
 
     first, before = exported()
@@ -363,10 +363,10 @@ def test_a_package_of_the_older_form_is_still_verified(run_exactly, package: Pat
     shutil.copytree(package / "data" / "images", old / "images")
     shutil.copy(package / "data" / "provenance.json", old)
     names = names_in(package)
-    rows = [{"file_name": f"images/{n}", "sha256": files.sha256(old / "images" / n)} for n in names]
+    rows = [{"file_name": f"images/{n}", "sha256": files.sha256_of_file(old / "images" / n)} for n in names]
     files.write_jsonl(old / "metadata.jsonl", rows)
     plain = sorted(path for path in old.rglob("*") if path.is_file())
-    lines = [f"{files.sha256(path)}  {path.relative_to(old).as_posix()}\n" for path in plain]
+    lines = [f"{files.sha256_of_file(path)}  {path.relative_to(old).as_posix()}\n" for path in plain]
     (old / "manifest-sha256.txt").write_text("".join(lines))
     code, text = run_exactly("verify", str(old))
     assert code == 0 and "holds, 8 pictures" in text and "not signed and has no Merkle root" in text

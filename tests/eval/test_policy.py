@@ -111,22 +111,26 @@ def test_a_policy_in_force_does_not_change() -> None:
 
 def test_thresholds() -> None:
     references = np.linspace(0, 1, 101)
-    assert Threshold.model_validate(3).number_for_references("style", references) == 3
-    assert Threshold(quantile=0.25).number_for_references("style", references) == pytest.approx(0.25)
-    assert Threshold(spreads=-2).number_for_references("style", references) == pytest.approx(0.5 - 2 * 0.34)
-    assert Threshold(spreads=-2, alone=7).number_for_references("style", None) == 7
-    assert Threshold(spreads=-2).number_for_references("style", None) is None
+    assert Threshold.model_validate(3).numeric_threshold_given_references("style", references) == 3
+    assert Threshold(quantile=0.25).numeric_threshold_given_references("style", references) == pytest.approx(0.25)
+    assert Threshold(spreads=-2).numeric_threshold_given_references("style", references) == pytest.approx(
+        0.5 - 2 * 0.34
+    )
+    assert Threshold(spreads=-2, alone=7).numeric_threshold_given_references("style", None) == 7
+    assert Threshold(spreads=-2).numeric_threshold_given_references("style", None) is None
 
 
 def test_a_line_that_nothing_falls_below_is_lifted() -> None:
     """References that vary widely: median - 14 spreads is far below every score; foreign pictures bound it."""
     references, foreign = np.linspace(0, 1, 101), [i / 200 for i in range(101)]
-    alone = Threshold(spreads=-14).number_for_references("style", references, foreign)
+    alone = Threshold(spreads=-14).numeric_threshold_given_references("style", references, foreign)
     assert alone is not None and alone < -4
     lifted = Threshold(spreads=-14, foreign=0.9)
-    assert lifted.number_for_references("style", references, foreign) == pytest.approx(0.45)
-    assert lifted.number_for_references("style", references) == alone
-    assert Threshold(spreads=0, foreign=0.9).number_for_references("style", references, foreign) == pytest.approx(0.5)
+    assert lifted.numeric_threshold_given_references("style", references, foreign) == pytest.approx(0.45)
+    assert lifted.numeric_threshold_given_references("style", references) == alone
+    assert Threshold(spreads=0, foreign=0.9).numeric_threshold_given_references(
+        "style", references, foreign
+    ) == pytest.approx(0.5)
     words = policyfile.threshold_in_words(Threshold(spreads=-14, keep=0.0, foreign=0.0))
     assert words.endswith(", and at most what 0% of them reach, at least the 0% quantile of foreign pictures")
 
@@ -134,22 +138,30 @@ def test_a_line_that_nothing_falls_below_is_lifted() -> None:
 def test_what_the_references_show_themselves_is_no_fault() -> None:
     """Icons, some of which have a frame: a line far from the others would refuse a tenth of the brand's own."""
     framed = np.concatenate([np.linspace(-1, 0, 90), np.full(10, -8.0)])
-    line, kept = (Threshold(spreads=-5, keep=keep).number_for_references("unframed", framed) for keep in (None, 0.98))
-    assert line is not None and -8 < line < -1 and kept == pytest.approx(-8)
-    assert Threshold(spreads=-5, keep=0.98).number_for_references("unframed", framed[:90]) == pytest.approx(
-        Threshold(spreads=-5).number_for_references("unframed", framed[:90])  # type: ignore[arg-type]
+    line, kept = (
+        Threshold(spreads=-5, keep=keep).numeric_threshold_given_references("unframed", framed) for keep in (None, 0.98)
     )
-    lifted = Threshold(spreads=-5, keep=0.98, foreign=0.9).number_for_references("unframed", framed, [-2.0] * 101)
+    assert line is not None and -8 < line < -1 and kept == pytest.approx(-8)
+    assert Threshold(spreads=-5, keep=0.98).numeric_threshold_given_references(
+        "unframed", framed[:90]
+    ) == pytest.approx(
+        Threshold(spreads=-5).numeric_threshold_given_references("unframed", framed[:90])  # type: ignore[arg-type]
+    )
+    lifted = Threshold(spreads=-5, keep=0.98, foreign=0.9).numeric_threshold_given_references(
+        "unframed", framed, [-2.0] * 101
+    )
     assert lifted == -2, "foreign pictures go before"
 
 
 def test_a_line_may_lie_where_copies_of_references_do(tmp_path: Path) -> None:
     near = Threshold(copies=0.95, alone=0.02)
     percentiles = [k / 1000 for k in range(101)]
-    assert near.number_for_references("distinct", np.full(20, 0.3), (), percentiles) == pytest.approx(0.095)
+    assert near.numeric_threshold_given_references("distinct", np.full(20, 0.3), (), percentiles) == pytest.approx(
+        0.095
+    )
     assert (
-        near.number_for_references("distinct", None, (), percentiles)
-        == near.number_for_references("distinct", np.full(20, 0.3))
+        near.numeric_threshold_given_references("distinct", None, (), percentiles)
+        == near.numeric_threshold_given_references("distinct", np.full(20, 0.3))
         == 0.02
     )
     checks = policy_of(tmp_path, "  distinct: {reject_below: {copies: 0.95, alone: 0.02}}\n")

@@ -14,7 +14,7 @@ from tests.conftest import exit_code, forks
 
 def forget_features_of(folder: Path) -> None:
     """Take the features of the folder's pictures out of the cache, so that they are encoded again."""
-    keys = [(f"%:{files.sha256(path)}",) for path in folder.iterdir()]
+    keys = [(f"%:{files.sha256_of_file(path)}",) for path in folder.iterdir()]
     with contextlib.closing(sqlite3.connect(files.CACHE / "features.sqlite")) as cache, cache:
         assert cache.executemany("DELETE FROM entry WHERE key LIKE ?", keys).rowcount >= len(keys)
 

@@ -112,7 +112,7 @@ def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:
     doubtful = reading._replace(offset=reading.offset - 1)
     pictures_seen = rows(seen_of(truth, 0.05))
     planned = [*truth[:38], {"body": "blue" if truth[38]["body"] != "blue" else "red"}, {}]
-    found = prompt.log_odds_of_planned_traits(pictures_seen, planned, {"body": reading, "again": doubtful})
+    found = prompt.log_odds_of_all_planned_traits(pictures_seen, planned, {"body": reading, "again": doubtful})
     shown = prompt.embeddings_and_patches_at(pictures_seen, np.arange(39))
     assert found[:39] == pytest.approx(
         reading.log_odds_of_planned_value(shown, [r["body"] for r in planned[:39]]), abs=1e-4
@@ -123,11 +123,11 @@ def test_the_trait_score_is_the_log_odds_that_all_are_there() -> None:
         and found[38] < prompt.log_odds_of_references_traits({"body": reading}).min()
     )
     asked = [row | {"again": row["body"]} if row else row for row in planned]
-    unknown = prompt.log_odds_of_planned_traits(
+    unknown = prompt.log_odds_of_all_planned_traits(
         pictures_seen, [{"body": "a value of no picture"}] * len(planned), {"body": reading}
     )
     assert (unknown == prompt.NOTHING_ASKED).all()
-    both = prompt.log_odds_of_planned_traits(pictures_seen, asked, {"body": reading, "again": doubtful})
+    both = prompt.log_odds_of_all_planned_traits(pictures_seen, asked, {"body": reading, "again": doubtful})
     odds = [-np.log(np.exp(-a) + np.exp(-(a - 1))) for a in found[:39].astype(float)]
     assert both[:39] == pytest.approx(odds, abs=1e-3)
 

@@ -15,10 +15,10 @@ from eval.policy.model import Promise
 from eval.promise import audit, auditplan, certificate
 from eval.promise.ranked import (
     BY_MARGIN,
-    BettingStrategy,
+    BettingStrategyParameters,
     RankedAuditDesign,
     choose_audit_design,
-    ranked_bettor,
+    make_weighted_betting_wealth_function,
     sampling_weights,
     weighted_order,
 )
@@ -32,8 +32,8 @@ STEEP = RankedAuditDesign(
     floor=0.2,
     draw=3.0,
     gamblers=(
-        BettingStrategy(share=0.5, least_doubt=0.0, doubt=0.4),
-        BettingStrategy(share=0.5, least_doubt=1.0, doubt=0.0),
+        BettingStrategyParameters(share=0.5, least_doubt=0.0, doubt=0.4),
+        BettingStrategyParameters(share=0.5, least_doubt=1.0, doubt=0.0),
     ),
 )
 
@@ -49,7 +49,10 @@ def test_wealth_is_a_martingale_for_every_lot(design: RankedAuditDesign) -> None
     for truth in itertools.product([0, 1], repeat=size):
         labels = np.array(truth)[orders]
         paths = np.array(
-            [ranked_bettor(o, weights, design)(x, size, sum(truth)) for o, x in zip(orders, labels, strict=True)]
+            [
+                make_weighted_betting_wealth_function(o, weights, design)(x, size, sum(truth))
+                for o, x in zip(orders, labels, strict=True)
+            ]
         )
         np.testing.assert_allclose(chances @ paths[:, : size - 1], 1.0)
 
@@ -57,10 +60,10 @@ def test_wealth_is_a_martingale_for_every_lot(design: RankedAuditDesign) -> None
 def test_equal_weights_and_doubts_are_the_even_audit() -> None:
     """The same numbers where the bet is the same: the doubt that belongs to a bet of .5 changes with the lot's end."""
     flat = RankedAuditDesign(
-        steepness=0, floor=1, draw=0, gamblers=(BettingStrategy(share=1.0, least_doubt=1.0, doubt=0.0),)
+        steepness=0, floor=1, draw=0, gamblers=(BettingStrategyParameters(share=1.0, least_doubt=1.0, doubt=0.0),)
     )
     labels, places = np.array([0, 1, 0, 0]), [5, 2, 9, 0]
-    found = ranked_bettor(places, sampling_weights(10, flat), flat)(labels, 10, 3)
+    found = make_weighted_betting_wealth_function(places, sampling_weights(10, flat), flat)(labels, 10, 3)
     wealth, expected, remaining = 1.0, [], 3
     for i, x in enumerate(labels):
         chance = remaining / (10 - i)
@@ -72,7 +75,7 @@ def test_equal_weights_and_doubts_are_the_even_audit() -> None:
 
 def test_wealth_grows_with_the_rejects_that_are_doubted() -> None:
     labels, places = np.array([0, 0, 1, 0, 0, 1]), [3, 50, 99, 7, 98, 0]
-    bettor = ranked_bettor(places, sampling_weights(100, BY_MARGIN), BY_MARGIN)
+    bettor = make_weighted_betting_wealth_function(places, sampling_weights(100, BY_MARGIN), BY_MARGIN)
     paths = np.array([bettor(labels, 100, rejects) for rejects in range(2, 96)])
     assert (np.diff(paths, axis=0) > 0).all()
     assert np.isinf(bettor(labels, 100, 1)[-1]) and np.isinf(bettor(labels, 100, 97)[-1]), "no such lot"
@@ -96,10 +99,10 @@ def test_who_labels_a_whole_lot_always_has_a_certificate() -> None:
     plan = auditplan.AuditPlan(lot, Promise(alpha=0.05, delta=0.05, ladder=(1.0,)), 0, "", BY_MARGIN)
     given = [label(sha256, "reject" if i % 2 else "accept") for i, sha256 in enumerate(plan.labelling_order)]
     assert (
-        plan.audit_attempts_for_lot_shares(given)[0].bound == 0
-        and plan.audit_attempts_for_lot_shares(given)[0].proven_after is not None
+        plan.audit_results_for_lot_shares(given)[0].bound == 0
+        and plan.audit_results_for_lot_shares(given)[0].proven_after is not None
     )
-    assert plan.audit_attempts_for_lot_shares(given[:10])[0].bound > 0.3
+    assert plan.audit_results_for_lot_shares(given[:10])[0].bound > 0.3
 
 
 @pytest.mark.parametrize("design", [None, BY_MARGIN])
@@ -108,8 +111,8 @@ def test_certificates_of_both_orders_hold(design: RankedAuditDesign | None, tmp_
     policy, lot = policyfile.read_policy("default"), [f"{i:064x}" for i in range(300)]
     plan = auditplan.AuditPlan(lot, policy.promise, 0, policy.sha256, design)
     given = [label(sha256, "accept") for sha256 in plan.labelling_order[:120]]
-    made = certificate.make_certificate(plan, given, plan.audit_attempts_for_lot_shares(given), 0, policy)
-    made.write(path := tmp_path / "certificate.json")
+    made = certificate.make_certificate(plan, given, plan.audit_results_for_lot_shares(given), 0, policy)
+    made.write_json_file(path := tmp_path / "certificate.json")
     written = json.loads(path.read_text())
     assert written["version"] == (3 if design else 2) and ("design" in written) == bool(design)
     assert certificate.read_certificate(path) == made and not verify_certificate.recomputed_certificate_problems(
@@ -131,16 +134,20 @@ def test_the_packages_own_check_computes_the_same(design: RankedAuditDesign | No
     """verify_certificate.py, without numpy: the same order, the same number of labels, for parts of the lot too."""
     lot, rng = [f"{i * 7919:064x}" for i in range(400)], np.random.default_rng(14)
     plan = auditplan.AuditPlan(lot, Promise(alpha=0.05, delta=0.1, ladder=(1.0, 0.7)), 1, "5" * 64, design)
-    weights = verify_certificate.sampling_weights(400, design.content() if design else None)
+    weights = verify_certificate.audit_sampling_weights_by_rank(
+        400, design.json_data_without_defaults() if design else None
+    )
     assert verify_certificate.pictures_in_drawn_order(lot, plan.order_seed, weights) == plan.labelling_order
     proofs = 0
     for rejects in (0, 4, 8, 60):
         bad = set(rng.choice(lot, rejects, replace=False))
         given = [label(sha256, "reject" if sha256 in bad else "accept") for sha256 in plan.labelling_order[:300]]
-        for attempt in plan.audit_attempts_for_lot_shares(given):
+        for attempt in plan.audit_results_for_lot_shares(given):
             labels = [(lot.index(g.sha256), g.is_reject) for g in given if g.sha256 in lot[: attempt.size]]
             told = (labels, attempt.size, 0.05, attempt.delta, weights[: attempt.size])
-            found = verify_certificate.labels_until_proven(*told, design.content() if design else None)
+            found = verify_certificate.labels_until_proven(
+                *told, design.json_data_without_defaults() if design else None
+            )
             assert found == attempt.proven_after
             proofs += found is not None
     assert proofs >= 4
@@ -187,11 +194,11 @@ def test_wealth_that_is_audited_is_the_plans() -> None:
     truth[rng.choice(800, 12, replace=False)] = 1
     weights = sampling_weights(800, BY_MARGIN)
     order = np.argsort(rng.exponential(size=800) / weights)
-    labels, bettor = truth[order], ranked_bettor(order.tolist(), weights, BY_MARGIN)
+    labels, bettor = truth[order], make_weighted_betting_wealth_function(order.tolist(), weights, BY_MARGIN)
     needed = audit.labels_until_proven(labels, 800, 0.05, 0.05, bettor)
     assert needed is not None
     for count, proven in ((needed, True), (needed - 1, False)):
-        part = ranked_bettor(order[:count].tolist(), weights, BY_MARGIN)
+        part = make_weighted_betting_wealth_function(order[:count].tolist(), weights, BY_MARGIN)
         assert (
             audit.upper_bound_on_reject_share_after_removal(labels[:count], 800, 0.05, 0.05, part) <= 0.05
         ) is proven
@@ -218,7 +225,9 @@ def test_the_packages_own_check_believes_no_terms_that_prove_nothing(
     policy, lot = policyfile.read_policy("default"), [f"{i:064x}" for i in range(1000)]
     plan = auditplan.AuditPlan(lot, policy.promise, 0, policy.sha256, BY_MARGIN)
     given = [label(sha256, "accept") for sha256 in plan.labelling_order[:120]]
-    made = certificate.make_certificate(plan, given, plan.audit_attempts_for_lot_shares(given), 0, policy).content()
+    made = certificate.make_certificate(
+        plan, given, plan.audit_results_for_lot_shares(given), 0, policy
+    ).json_data_without_defaults()
     assert not verify_certificate.recomputed_certificate_problems(made)
     forge(made)
     told = ["stylegate-audit-3", lot, policy.sha256, made["design"]]

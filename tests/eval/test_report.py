@@ -371,12 +371,12 @@ def test_the_same_input_gives_the_same_bytes(lot: Path, labelled: Path) -> None:
 
 def test_thumbnails_are_used_again_only_where_they_hold(lot: Path, tmp_path: Path) -> None:
     names = ["0040.png", "0041.png", "0042.png"]
-    digests = {name: files.sha256(lot / name) for name in names}
+    digests = {name: files.sha256_of_file(lot / name) for name in names}
 
     def made(number: int, background: str = "#ffffff") -> ReportThumbnails:
         new = ReportThumbnails(tmp_path / str(number), tmp_path / str(number - 1), background)
         assert all(new.add_thumbnail(lot / name, sha256) for name, sha256 in digests.items())
-        new.write_record()
+        new.write_thumbnails_json()
         return new
 
     first = made(1)

@@ -51,7 +51,7 @@ def make_queue(folder: Path, count: int = 12, known: int = 3, size: int = 32) ->
         path = folder / f"{number:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (size, size), (number * 7 % 256, number * 31 % 256, number * 57 % 256)).save(path)
-        made.append(ReviewPicture(files.sha256(path), path, path.name, f"<b>creature</b> {number}", TRAITS))
+        made.append(ReviewPicture(files.sha256_of_file(path), path, path.name, f"<b>creature</b> {number}", TRAITS))
     asked = {picture.sha256: picture for picture in made[:count]}
     return ReviewQueue(
         out=folder.parent / "out",
@@ -163,7 +163,7 @@ def test_known_rejects_measure_the_reviewer_and_decide_nothing(queue: ReviewQueu
     body = {"review": opened["review"], "since": 0, "answers": [said(opened, hidden.sha256)]}
     session.save_answers(SaveRequest.model_validate(body))
     (row,) = kept(queue)
-    assert row.asked_for == "known" and not row.counts_as_verdict_on_picture
+    assert row.asked_for == "known" and not row.is_neither_withdrawn_nor_reviewer_test
     assert hidden.sha256 not in session.initial_page_data("anna")["order"] and session.count_decided() == 0
 
 
@@ -249,7 +249,7 @@ def test_a_reviewer_is_shown_some_pictures_again_and_is_not_told(queue: ReviewQu
     again = told(client)
     (repeated,) = set(again["order"]) & set(first)
     send(client, again, said(again, repeated, "reject"))
-    assert kept(queue)[-1].asked_for == "repeat" and not kept(queue)[-1].counts_as_verdict_on_picture
+    assert kept(queue)[-1].asked_for == "repeat" and not kept(queue)[-1].is_neither_withdrawn_nor_reviewer_test
     assert not set(told(client)["order"]) & {repeated}, "once"
     assert labels.valid_labels_by_sha256(queue.out, "review", POLICY)[repeated].verdict == "accept"
 
@@ -314,15 +314,17 @@ def test_pictures_are_reached_by_content_alone(client: TestClient, queue: Review
 
 
 def test_formats_that_no_browser_shows_are_sent_as_png(queue: ReviewQueue, tmp_path: Path) -> None:
-    from eval.reviewing.pictures import picture_for_browser
+    from eval.reviewing.pictures import picture_bytes_and_media_type
 
     for name, media_type in (("a.bmp", "image/png"), ("a.webp", "image/webp"), ("a.jpg", "image/jpeg")):
         Image.new("RGB", (20, 20), "red").save(tmp_path / name)
-        found = picture_for_browser(ReviewPicture(files.sha256(tmp_path / name), tmp_path / name, name))
+        found = picture_bytes_and_media_type(
+            ReviewPicture(files.sha256_of_file(tmp_path / name), tmp_path / name, name)
+        )
         assert found and found[1] == media_type
     drawing = tmp_path / "a.svg"
     drawing.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>")
-    assert picture_for_browser(ReviewPicture(files.sha256(drawing), drawing, "a.svg")) is None
+    assert picture_bytes_and_media_type(ReviewPicture(files.sha256_of_file(drawing), drawing, "a.svg")) is None
 
 
 @pytest.mark.parametrize(
@@ -470,7 +472,7 @@ def test_known_rejects_of_a_stream_are_stored(client: TestClient, queue: ReviewQ
         found = client.post("/api/stream", json=body, headers=ORIGIN).json()
     assert (found["known"], found["seen"]) == (1, 1)
     (row,) = kept(queue)
-    assert (row.sha256, row.verdict, row.asked_for, row.counts_as_verdict_on_picture) == (
+    assert (row.sha256, row.verdict, row.asked_for, row.is_neither_withdrawn_nor_reviewer_test) == (
         hidden,
         "reject",
         "passing",
@@ -672,7 +674,7 @@ def test_two_tabs_and_two_reviewers_decide_each_picture_once(visit, queue: Revie
                 page.keyboard.press("a")
                 is_saved(page)
         rows = kept(queue)
-        assert {row.sha256 for row in rows if row.counts_as_verdict_on_picture} == set(queue.pictures)
+        assert {row.sha256 for row in rows if row.is_neither_withdrawn_nor_reviewer_test} == set(queue.pictures)
         assert len({row.id for row in rows}) == len(rows) and ReviewSession(queue).verdict_counts()["open"] == 0
         assert page.inner_text("#next") == "stylegate gate batch=a"
 

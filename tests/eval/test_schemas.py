@@ -27,12 +27,12 @@ def test_a_batchs_record_is_written_as_it_was_read(tmp_path: Path) -> None:
     before_drawing, after = batch_record(wanted=3), batch_record(wanted=3)
     after.precision, after.size = "fp32", 64
     for record in (before_drawing, after):
-        record.write(tmp_path / batch.RECORD)
+        record.write_json_file(tmp_path / batch.RECORD)
         text = (tmp_path / batch.RECORD).read_text()
-        batch.read_existing_batch_record(tmp_path).write(tmp_path / batch.RECORD)
+        batch.read_existing_batch_record(tmp_path).write_json_file(tmp_path / batch.RECORD)
         assert (tmp_path / batch.RECORD).read_text() == text and '"brand": null' in text, "a null stays in the file"
     assert list(json.loads(text)) == ["facts", "words", "wanted", "precision", "size"] and "size" not in (
-        before_drawing.content()
+        before_drawing.json_data_without_defaults()
     )
 
 
@@ -44,7 +44,7 @@ def damaged(content: dict[str, Any], number: str) -> dict[str, Any]:
 
 
 def test_every_problem_of_a_damaged_record_is_named_at_once(tmp_path: Path) -> None:
-    files.write_json(tmp_path / batch.RECORD, damaged(batch_record(wanted=3).content(), "wanted"))
+    files.write_json(tmp_path / batch.RECORD, damaged(batch_record(wanted=3).json_data_without_defaults(), "wanted"))
     with pytest.raises(DataError) as caught:
         batch.read_existing_batch_record(tmp_path)
     assert [problem.split(":")[0] for problem in sorted(caught.value.problems)] == ["facts", "odd", "wanted"]

@@ -59,7 +59,9 @@ def test_leave_one_out_equals_scoring_each_reference_by_the_others(count: int, w
     references = np.concatenate([cloud(count - 2, 1, width), cloud(1, -3, width)])
     references = np.concatenate([references, references[:1]])
     assert style.leave_one_out(references) == pytest.approx(each_by_the_others(references, style.score), abs=1e-5)
-    blocks = style.scores_leaving_each_out(references, style.leave_one_out_covariances(references), np.array([3, 1]))
+    blocks = style.style_scores_per_left_out_reference(
+        references, style.leave_one_out_covariances(references), np.array([3, 1])
+    )
     for j, i in enumerate((3, 1)):
         assert blocks[:, j] == pytest.approx(style.score(references, np.delete(references, i, 0)), abs=1e-5)
     patches = references.astype(np.float16)
@@ -133,7 +135,7 @@ def test_references_that_do_not_look_like_the_others_are_named() -> None:
 
 def test_discrepancy_is_unbiased_and_equals_a_slow_sum() -> None:
     x, y = cloud(7, 1), cloud(9, 0.5)
-    kernel = batch.make_gaussian_kernel(x, y)
+    kernel = batch.make_median_bandwidth_gaussian_kernel(x, y)
 
     def k(a: np.ndarray, b: np.ndarray) -> float:
         return float(kernel(a[None].astype(float), b[None].astype(float))[0, 0])
@@ -328,7 +330,7 @@ def test_duplicates_keep_the_first(pictures_of_neon: list[Image.Image]) -> None:
     three = [pictures_of_neon[0], pictures_of_neon[5], pictures_of_neon[0]]
     signatures = np.stack([similarity.signature_of_picture(image) for image in three])
     found = duplicates.nearest_of_smaller_rank(signatures, np.arange(3), None, signatures[:0])
-    distance = 1 - similarity.likeness_of_two_signatures(signatures[0], signatures[1])
+    distance = 1 - similarity.likeness_of_two_picture_signatures(signatures[0], signatures[1])
     assert found.score == pytest.approx([0, np.log(distance), np.log(duplicates.NEAREST)], abs=1e-2)
     assert found.index.tolist() == [-1, 0, 0]
     near = duplicates.nearest_training_picture(signatures, signatures[1:2])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eval.planning.traitsfile import read_traits_file
-from eval.signals import MOST, PRIOR, evidence_by_trait_value, trait_value_pairs_of_item
+from eval.signals import MOST, PRIOR, column_mean_ratios_by_trait_value, trait_value_pairs_of_item
 from stylegate import files
 from stylegate.cli import main
 
@@ -52,7 +52,7 @@ def test_weights_follow_and_what_was_promised_stays(run_exactly, traits: Path, t
 def test_few_rows_say_little() -> None:
     def ratio(rows: int) -> float:
         told = [([("hat", "crown")], {"sales": 30.0})] * rows + [([("hat", "cap")], {"sales": 10.0})] * rows
-        return evidence_by_trait_value(told)["hat", "crown"][0].ratio
+        return column_mean_ratios_by_trait_value(told)["hat", "crown"][0].ratio
 
     assert ratio(1) == pytest.approx((30 + PRIOR * 20) / (1 + PRIOR) / 20) and ratio(1) < ratio(10) < ratio(1000) < 1.5
     assert MOST == 2

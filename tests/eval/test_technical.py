@@ -109,7 +109,7 @@ def test_strong_compression_is_seen_wherever_the_middle_begins(pictures_of_neon:
     drawn = [block for block in blocks if block.std() > 4]
     assert len(drawn) > technical.BLOCKS
     some = [block for i, block in enumerate(drawn, 1) if i % 2 == 0]  # no more than are looked at, evenly spread
-    for table in technical.jpeg_quantisation_steps():
+    for table in technical.jpeg_quantisation_tables_by_quality():
         apart = []
         for block in some:
             coefficients = (cosine @ (block - 128) @ cosine.T).ravel()[1:]

@@ -23,7 +23,7 @@ from eval.measuring import encoder as encoding
 from eval.measuring import encodername
 from eval.measuring.features import cached_features_of_files
 from eval.measuring.record import SeparationFromForeignSet, StyleReadability
-from eval.measuring.redrawn import encoded_at_foreign_size
+from eval.measuring.redrawn import encode_at_size_of_foreign_pictures
 from stylegate import files
 from stylegate.errors import DataError, ModelError
 
@@ -204,7 +204,7 @@ def test_the_same_art_at_two_sizes_is_one_hand(run, judged: Path, tmp_path: Path
     for folder in (large, same):
         named = [(path.name, path) for path in sorted(folder.glob("*.png"))]
         features, _ = cached_features_of_files(named, sha256_by_name(named), encoder, "#ffffff", 32, "")
-        seen.append((features, encoded_at_foreign_size(features, encoder)))
+        seen.append((features, encode_at_size_of_foreign_pictures(features, encoder)))
     (whole, shown), (_, wanted) = seen
     assert np.allclose(shown.embeddings, wanted.embeddings, atol=1e-5)
     assert np.abs(whole.embeddings - wanted.embeddings).max() > 1e-3, "the encoder itself sees the sizes"

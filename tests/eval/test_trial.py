@@ -7,7 +7,12 @@ import pytest
 from eval.judging.verdicts import make_reason
 from eval.lot.batch import read_existing_batch_record, read_plan
 from eval.lot.record import SamplerSetting
-from eval.trial import JudgedSetting, compare_with_first_setting, denoiser_passes_per_picture, most_accepted_per_work
+from eval.trial import (
+    SamplerSettingWithVerdicts,
+    compare_with_first_setting,
+    denoiser_passes_per_picture,
+    most_accepted_per_work,
+)
 from stylegate import files
 from stylegate.config import Config
 from stylegate.configgroups import FamilyConfig
@@ -16,11 +21,11 @@ from tests.lots import verdict
 ACCEPT_ALL = "version: 1\nchecks: {contrast: {reject_below: 0.001}}\n"
 
 
-def outcome(steps: int, accepted: str, margin: float = 1.0, guidance: float = 3.0) -> JudgedSetting:
+def outcome(steps: int, accepted: str, margin: float = 1.0, guidance: float = 3.0) -> SamplerSettingWithVerdicts:
     """Pictures by a text: + for an accepted one, - for a rejected one."""
     reject = make_reason("style", "reject", 0.0, 1.0)
     verdicts = [verdict(margin=margin) if sign == "+" else verdict(reject, margin=-1.0) for sign in accepted]
-    return JudgedSetting(SamplerSetting(num_inference_steps=steps, guidance_scale=guidance), verdicts)
+    return SamplerSettingWithVerdicts(SamplerSetting(num_inference_steps=steps, guidance_scale=guidance), verdicts)
 
 
 def test_the_setting_with_the_most_accepted_pictures_for_its_work_is_chosen() -> None:

@@ -237,7 +237,7 @@ def test_the_exit_code_of_a_lot(tmp_path: Path) -> None:
 
 def test_actions_rules_and_waivers_through_the_gate(run, judged: Path, tmp_path: Path) -> None:
     names = sorted(p.name for p in judged.glob("*.png"))
-    shas = [files.sha256(judged / name) for name in names]
+    shas = [files.sha256_of_file(judged / name) for name in names]
     text = "version: 1\nchecks: {contrast: {reject_below: 200}}\nwaivers:\n"
     text += "".join(
         f"- {{sha256: {sha}, check: contrast, owner: anna, reason: fine, expires: 2999-01-01}}\n" for sha in shas[:31]
@@ -267,7 +267,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "certificates": (certified, "apply_audit_labels_and_certificate"),
     "rules": (judging, "results_of_lot_rules"),
     "the exit code": (judging, "lot_exit_code"),
-    "writing": (GateRecord, "write"),
+    "writing": (GateRecord, "write_json_file"),
     "the reports": (gate, "write_reports"),
 }
 

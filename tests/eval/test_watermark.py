@@ -65,7 +65,7 @@ def test_drawn_pictures_are_judged_with_their_watermark_and_leave_with_it(run, m
     report = files.read_json(package / "proof" / "marks.json", "the report")
     assert report["watermarked"] == report["same_pixels"] == 3, "the pixels that were judged had it already"
     record = files.read_json(package / "data" / "records" / "0.json", "the record")
-    assert record["made_from"]["watermark_sha256"] == files.sha256(Path(weights))
+    assert record["made_from"]["watermark_sha256"] == files.sha256_of_file(Path(weights))
     code, text = run("verify", str(package), f"watermark={weights}")
     assert code == 0 and "proven: of 3 pictures" in text and "3 hold their watermark" in text
     code, text = run("verify", str(package))

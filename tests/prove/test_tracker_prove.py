@@ -137,7 +137,7 @@ def test_many_pictures_cost_the_caller_nothing(tmp_path: Path) -> None:
     for step in range(1, 21):
         told.log_picture("samples", page, step)
     assert time.monotonic() - began < 0.1
-    told.finish()
+    told.finish_tracking()
     assert len(history(tmp_path / "run")) == 20
 
 
@@ -149,6 +149,6 @@ def test_online_settings_reach_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyP
     real = wandb.init
     monkeypatch.setattr(wandb, "init", lambda **options: seen.update(options) or real(**options))
     with FakeWandb() as server, speaking_to(server.url):
-        tracker.WandbTracker(ONLINE, tmp_path / "run", "train", {}).finish()
+        tracker.WandbTracker(ONLINE, tmp_path / "run", "train", {}).finish_tracking()
     limits = seen["settings"]
     assert (limits.init_timeout, limits.finish_timeout, limits.finish_timeout_raises) == (15, 60, True)

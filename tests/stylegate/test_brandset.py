@@ -43,14 +43,16 @@ def test_brand_from_kohya_captions(run, folder: Path) -> None:
 def test_several_captions_stay_with_the_set_and_other_sets_keep_their_digest(run, folder: Path) -> None:
     first = min(folder.glob("*.txt"))
     wanted = (first.read_text().strip(), "a (bright:1.2) creature")
-    before = brandset.read_brand_set(made(run, folder, "single")[2]).digest()
+    before = brandset.read_brand_set(made(run, folder, "single")[2]).sha256_of_training_content()
     first.write_text("\n".join(wanted))
     (folder / "owl.txt").write_text("an owl")
     code, text, place = made(run, folder, "several")
     every = [item for split in brandset.read_brand_set(place).splits.values() for item in split]
     assert code == 0 and "1 file not used, no picture has this name: owl.txt" in text
-    assert [item.captions() for item in every if item.more_captions] == [(wanted[0], "a bright creature")]
-    assert brandset.read_brand_set(place).digest() != before
+    assert [item.all_captions_of_picture() for item in every if item.more_captions] == [
+        (wanted[0], "a bright creature")
+    ]
+    assert brandset.read_brand_set(place).sha256_of_training_content() != before
     first.write_text(wanted[0])
     first.with_suffix(".caption").write_text("another creature")
     code, text, _ = made(run, folder, "refused")
@@ -103,7 +105,9 @@ def test_words_of_the_verb_go_into_brand_yaml_and_splits(run, folder: Path) -> N
 def test_splits_follow_the_advice_of_the_gate(total: int, sizes: tuple[int, int]) -> None:
     """16 references draw a usable line and 8 pictures choose a checkpoint; both come before a large train/."""
     noise = np.random.default_rng(0).integers(0, 256, (total, 64, 64, 3), np.uint8)
-    splits = assign_splits({f"{i}.png": brandcheck.PictureDigest(f"{i}", one, 64) for i, one in enumerate(noise)}, {})
+    splits = assign_splits(
+        {f"{i}.png": brandcheck.PixelHashAndPictureSignature(f"{i}", one, 64) for i, one in enumerate(noise)}, {}
+    )
     assert (len(splits["test"]), len(splits["validation"])) == sizes
     assert sum(map(len, splits.values())) == total == len({name for names in splits.values() for name in names})
     usable, chosen = sizes[0] >= 16, sizes[1] >= 8
@@ -377,8 +381,8 @@ def test_brand_sets_come_back_from_datasets_as_they_were(run, folder: Path, tmp_
             brandset.write_brand_set_from_dataset(one, "someone/acme", tmp_path / f"{number}-{kind}")
             after, _ = brandcheck.read_checked_brand_set(tmp_path / f"{number}-{kind}")
             for part in brandset.SPLITS:
-                wanted = [(item.sha256, item.captions(), item.traits) for item in before.splits[part]]
-                found = [(item.sha256, item.captions(), item.traits) for item in after.splits[part]]
+                wanted = [(item.sha256, item.all_captions_of_picture(), item.traits) for item in before.splits[part]]
+                found = [(item.sha256, item.all_captions_of_picture(), item.traits) for item in after.splits[part]]
                 assert found == wanted, (place, kind)
             assert after.brand.source == "someone/acme" and after.brand.trigger == "acme style"
 

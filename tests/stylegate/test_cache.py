@@ -41,7 +41,7 @@ def test_ensure_holds_a_batch_at_a_time(tmp_path: Path) -> None:
     assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
     tracemalloc.stop()
     assert sorted(asked) == list(range(40)), "each once"
-    value = cache.get("37")
+    value = cache.read_arrays_of_key("37")
     assert value is not None and (value["v"] == 37).all()
 
 
@@ -55,19 +55,19 @@ def test_finished_batches_outlive_a_failure(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         cache.get_or_compute(["a", "b", "c"], 2, compute)
-    assert cache.get("a") is not None and cache.get("c") is None
+    assert cache.read_arrays_of_key("a") is not None and cache.read_arrays_of_key("c") is None
 
 
 def test_a_file_that_is_no_cache_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "c.sqlite").write_bytes(b"something else entirely, not a database" * 100)
     cache = ArrayCache(tmp_path / "c.sqlite")
-    cache.put({"a": {"v": np.ones(1)}})
-    assert cache.get("a") is not None and (tmp_path / "c.broken").exists()
+    cache.store_arrays_by_key({"a": {"v": np.ones(1)}})
+    assert cache.read_arrays_of_key("a") is not None and (tmp_path / "c.broken").exists()
 
 
 def test_a_damaged_value_is_computed_again(tmp_path: Path) -> None:
     cache = ArrayCache(tmp_path / "c.sqlite")
-    cache.put({"a": {"v": np.ones(1)}})
+    cache.store_arrays_by_key({"a": {"v": np.ones(1)}})
     with cache.database:
         cache.database.execute("UPDATE entry SET value = ?", (b"\x05",))
-    assert cache.get("a") is None
+    assert cache.read_arrays_of_key("a") is None

@@ -197,8 +197,8 @@ def test_a_brand_that_is_the_current_folder_has_that_folders_name(
     monkeypatch.chdir(tmp_path / "acme" / "train")
     monkeypatch.setenv("HOME", str(tmp_path / "acme"))
     for brand, name in ((".", "train"), ("./", "train"), ("..", "acme"), ("~", "acme"), ("/", "unnamed")):
-        assert config.run_name(config.Config(brand=brand)) == name, brand
-    assert config.run_name(config.Config(brand="hub:owner/acme")) == "acme"
+        assert config.run_or_batch_name(config.Config(brand=brand)) == name, brand
+    assert config.run_or_batch_name(config.Config(brand="hub:owner/acme")) == "acme"
 
 
 def test_run_name_covers_what_changes_weights(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Remembering:
 
     def __getattr__(self, method: str) -> Any:
         def call(*given: Any, **more: Any) -> Any:
-            if method in ("log", "set_summary_values"):
+            if method in ("log_values", "set_summary_values"):
                 self.names.update(given[0])
             elif method in ("log_picture", "log_table", "log_histogram"):
                 self.names.add(given[0])
@@ -75,7 +75,7 @@ class Remembering:
 
 def check_that_it_shows_nothing_that_is_not_told(told: set[str]) -> None:
     """`told` are the names that a tracker was told in an experiment and in a gate that holds pictures back."""
-    panels = [*dashboards.training_panels(), *dashboards.brand_health_panels(), *dashboards.gate_panels()]
+    panels = [*dashboards.training_panels(), *dashboards.wandb_panels_of_batches_over_time(), *dashboards.gate_panels()]
     names, patterns = named(panels)
     assert len(names) > 25 and names - BUILT_IN <= told, names - told - BUILT_IN
     assert patterns and all(any(re.fullmatch(pattern, name) for name in told) for pattern in patterns)

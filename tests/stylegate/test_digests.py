@@ -33,7 +33,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_what_did_not_change_is_not_read_again(lot: list[Path], reads: list[Path]) -> None:
-    wanted = [files.sha256(path) for path in lot]
+    wanted = [files.sha256_of_file(path) for path in lot]
     for _ in range(3):
         assert digests.sha256_of_files(lot) == wanted
     assert reads == lot
@@ -68,7 +68,7 @@ def test_every_change_is_seen(lot: list[Path], change) -> None:
     before = digests.sha256_of_files(lot)
     change(lot[0])
     after = digests.sha256_of_files(lot)
-    assert after == [files.sha256(path) for path in lot] and after[0] != before[0]
+    assert after == [files.sha256_of_file(path) for path in lot] and after[0] != before[0]
     assert digests.sha256_of_files(lot) == after
 
 
@@ -121,5 +121,5 @@ for _ in range(5):
     assert [process.wait() for process in both] == [0, 0]
     keys = [os.fsencode(path) for path in many]
     assert {key: entry.sha256 for key, entry in digests.read_remembered_digests(keys).items()} == {
-        key: files.sha256(path) for key, path in zip(keys, many, strict=True)
+        key: files.sha256_of_file(path) for key, path in zip(keys, many, strict=True)
     }

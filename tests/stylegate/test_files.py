@@ -166,23 +166,23 @@ def test_a_file_in_the_working_directory_never_stands_for_a_name(shipped_thing: 
         "plain.yaml": Path("plain.yaml").resolve(),
         f"{shipped}/plain.yaml": shipped / "plain.yaml",
     }.items():
-        assert files.resolve_name(word, [own, shipped], "policy", ".yaml") == meant
+        assert files.resolve_name_or_path(word, [own, shipped], "policy", ".yaml") == meant
     with pytest.raises(ConfigError, match=r"write \./acme .* or choose one of plain, or give a path"):
-        files.resolve_name("acme", [own, shipped], "policy", ".yaml")
+        files.resolve_name_or_path("acme", [own, shipped], "policy", ".yaml")
     Path("mine.yaml").touch()
     with pytest.raises(ConfigError, match=r"write \./mine\.yaml for the one in the working directory"):
-        files.resolve_name("mine", [own, shipped], "policy", ".yaml")
+        files.resolve_name_or_path("mine", [own, shipped], "policy", ".yaml")
     for word in ("", "./nowhere", "shipped/../plain"):
         with pytest.raises(ConfigError, match="policy="):
-            files.resolve_name(word, [own, shipped], "policy", ".yaml")
+            files.resolve_name_or_path(word, [own, shipped], "policy", ".yaml")
 
 
 def test_an_own_thing_never_hides_a_shipped_one_of_the_same_name(shipped_thing: list[Path]) -> None:
     own, shipped = shipped_thing
     (own / "plain.yaml").touch()
     with pytest.raises(ConfigError, match=r"two meanings: .*own/plain\.yaml and .*shipped/plain\.yaml"):
-        files.resolve_name("plain", [own, shipped], "policy", ".yaml")
-    assert files.resolve_name("plain", [shipped, shipped], "policy", ".yaml") == shipped / "plain.yaml"
+        files.resolve_name_or_path("plain", [own, shipped], "policy", ".yaml")
+    assert files.resolve_name_or_path("plain", [shipped, shipped], "policy", ".yaml") == shipped / "plain.yaml"
 
 
 def test_two_at_once_do_not_mix(tmp_path: Path) -> None:

@@ -68,10 +68,10 @@ def test_the_chain_is_listed_from_brand_set_to_package(chain: list[Path]) -> Non
 
 
 def test_a_digest_of_facts_is_their_own_or_over_all() -> None:
-    assert lineage.digest_from_facts({"sha256": "x", "other": 1}) == "x"
-    assert lineage.digest_from_facts({"plan": "a", "verdicts": "b"}) == lineage.digest_from_facts(
-        {"verdicts": "b", "plan": "a"}
-    )
+    assert lineage.given_or_computed_artifact_digest({"sha256": "x", "other": 1}) == "x"
+    assert lineage.given_or_computed_artifact_digest(
+        {"plan": "a", "verdicts": "b"}
+    ) == lineage.given_or_computed_artifact_digest({"verdicts": "b", "plan": "a"})
 
 
 def test_no_ledger_is_one_message(tmp_path: Path) -> None:

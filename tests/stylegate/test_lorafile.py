@@ -72,7 +72,7 @@ def test_release_reloads_and_draws_the_same_picture(tmp_path: Path, alpha: float
     )
     fresh = SD.load("miniature", CPU, torch.float32)
     plain = picture(fresh)
-    lorafile.merge_lora_file(fresh, path)
+    lorafile.merge_lora_file_into_pipeline(fresh, path)
     drawn = picture(fresh)
     assert np.abs(drawn - wanted).max() <= 1  # merged into the weights: equal up to rounding of a level
     assert np.abs(plain - wanted).mean() > 1
@@ -126,7 +126,7 @@ def rename(old: str, new: str):
 def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) -> None:
     path = broken(tmp_path, change)
     with pytest.raises(ModelError) as error:
-        lorafile.merge_lora_file(SD.load("miniature", CPU, torch.float32), path)
+        lorafile.merge_lora_file_into_pipeline(SD.load("miniature", CPU, torch.float32), path)
     assert says in str(error.value)
     assert ("base=" in str(error.value)) == ("the base has" in str(error.value)), (
         "another base is advised where it helps"
@@ -173,8 +173,8 @@ def test_rslora_and_dora_leave_in_files_that_change_the_base_alike(run, small_br
     (place,) = files.RUNS.glob(f"{name}-sd-*/lora")
     plain, first, second = (SD.load("miniature", CPU, torch.float32) for _ in range(3))
     path, other = place / f"{name}.safetensors", place / f"{name}.kohya.safetensors"
-    lorafile.merge_lora_file(first, path)
-    lorafile.merge_lora_file(second, other)
+    lorafile.merge_lora_file_into_pipeline(first, path)
+    lorafile.merge_lora_file_into_pipeline(second, other)
     peft = SD.load("miniature", CPU, torch.float32)
     peft.pipeline.load_lora_weights(str(place), weight_name=path.name)
     peft.pipeline.fuse_lora()

@@ -55,7 +55,7 @@ def test_both_styles_are_read_back_without_loss(modules, layers: dict[str, LoraO
         adapter.lora_layers_and_problems(adapter.to_kohya(layers), {}, modules),
     ):
         assert not problems and adapter.largest_relative_difference_of_loras(layers, read_back) == 0
-        assert {n: one.alpha for n, one in adapter.layers_that_are_plain_lora(read_back).items()} == {
+        assert {n: one.alpha for n, one in adapter.lora_and_dora_layers_by_name(read_back).items()} == {
             n: one.alpha for n, one in layers.items()
         }
 
@@ -147,7 +147,7 @@ def test_alphas_that_differ_by_layer_are_kept_when_we_merge(tmp_path: Path, laye
     (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_safetensors_bytes(adapter.to_kohya(layers), {}))
     models = SD.load("miniature", CPU, torch.float32)
     before = {k: v.clone() for k, v in models.denoiser.state_dict().items()}
-    lorafile.merge_lora_file(models, tmp_path / "x.safetensors")
+    lorafile.merge_lora_file_into_pipeline(models, tmp_path / "x.safetensors")
     for name, layer in layers.items():
         found = models.denoiser.state_dict()[f"{name[5:]}.weight"] - before[f"{name[5:]}.weight"]
         assert torch.allclose(found.double(), adapter.weight_change(layer), atol=1e-5), name
@@ -171,7 +171,8 @@ def test_older_spellings_are_read(modules) -> None:
     )
     header = {loraheader.ADAPTER_METADATA: '{"r": 2, "lora_alpha": 6}'}
     assert (
-        adapter.layers_that_are_plain_lora(adapter.lora_layers_and_problems(peft, header, modules)[0])[TO_Q].alpha == 6
+        adapter.lora_and_dora_layers_by_name(adapter.lora_layers_and_problems(peft, header, modules)[0])[TO_Q].alpha
+        == 6
     )
 
 
@@ -183,7 +184,7 @@ def test_text_encoder_layers_of_other_files_are_merged(tmp_path: Path) -> None:
     (path,) = (n for n, _ in models.pipeline.text_encoder.named_modules() if n.endswith("layers.0.self_attn.q_proj"))
     layer = models.pipeline.text_encoder.get_submodule(path)
     before = layer.weight.clone()
-    lorafile.merge_lora_file(models, tmp_path / "x.safetensors")
+    lorafile.merge_lora_file_into_pipeline(models, tmp_path / "x.safetensors")
     assert torch.allclose(layer.weight - before, up @ down, atol=1e-4)
 
 
@@ -204,7 +205,12 @@ def test_text_encoder_layers_of_other_files_are_merged(tmp_path: Path) -> None:
     ],
 )
 def test_alpha_in_the_header_is_read_as_peft_reads_it(told: dict, alpha: float) -> None:
-    assert loraheader.StatedLoraSettings({loraheader.ADAPTER_METADATA: json.dumps(told)}).alpha(TO_Q, 4) == alpha
+    assert (
+        loraheader.StatedLoraSettings({loraheader.ADAPTER_METADATA: json.dumps(told)}).effective_lora_alpha_of_layer(
+            TO_Q, 4
+        )
+        == alpha
+    )
 
 
 BROKEN_HEADERS = [
@@ -232,7 +238,7 @@ def test_a_pattern_from_outside_is_never_run(run, tmp_path: Path) -> None:
     text = run("inspect", str(tmp_path / "x.safetensors"))[1]
     assert "never done here" in text and "'to_[qk]'" in text
     with pytest.raises(ModelError, match="not the name of a layer") as error:
-        lorafile.merge_lora_file(SD.load("miniature", CPU, torch.float32), tmp_path / "x.safetensors")
+        lorafile.merge_lora_file_into_pipeline(SD.load("miniature", CPU, torch.float32), tmp_path / "x.safetensors")
     assert "base=" not in str(error.value)
 
 
@@ -305,7 +311,7 @@ def test_a_dora_is_merged_by_the_axis_of_its_magnitudes(tmp_path: Path, modules,
     tensors = adapter.to_kohya({name: LoraOrDoraLayer(down, up, 1.0)}) | {f"{flat}.dora_scale": scale}
     (tmp_path / "x.safetensors").write_bytes(lorafile.canonical_safetensors_bytes(tensors, {}))
     models = SD.load("miniature", CPU, torch.float32)
-    lorafile.merge_lora_file(models, tmp_path / "x.safetensors")
+    lorafile.merge_lora_file_into_pipeline(models, tmp_path / "x.safetensors")
     wanted = weight + 0.5 * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
     for i in range(weight.shape[axis]):
         channel = wanted.select(axis, i)

@@ -106,7 +106,7 @@ def test_only_marks_near_the_end_of_a_line_are_looked_at_and_no_letter_is_lost()
     for _ in range(30):
         boxes = draw_from.integers((0, 0, 3, 6), (300, 4, 9, 9), (int(draw_from.integers(40, 120)), 4))
         boxes = sorted((boxes * (1, 12, 1, 1)).tolist())  # on four lines
-        marks = [textmarks.Mark(x, y, w, h, np.ones((1, 1), bool)) for x, y, w, h in boxes]
+        marks = [textmarks.LetterCandidate(x, y, w, h, np.ones((1, 1), bool)) for x, y, w, h in boxes]
         free, lines = list(range(len(marks))), []
         for first in range(len(marks)):
             line, tallest = [first], marks[first].height
@@ -170,7 +170,7 @@ def test_pictures_are_checked_on_every_core_in_their_order(tmp_path: Path, monke
         return decode(*given)
 
     monkeypatch.setattr(pictures, "decode_picture", decode_beside_another)
-    found = brandcheck.check_pictures(named, "#ffffff", findings := brandset.CheckReport())
+    found = brandcheck.check_picture_files_into_report(named, "#ffffff", findings := brandset.CheckReport())
     assert list(found) == ["3.png", "2.png"] and [line[:6] for line in findings.problems] == ["1.png:", "0.png:"]
 
 
@@ -201,7 +201,7 @@ def test_of_near_duplicates_the_larger_one_is_kept() -> None:
     for i in range(6):
         signature = signature_of_picture(drawn(64, i))
         for size in (64, 512):
-            digests[f"{i}-{size}.png"] = brandcheck.PictureDigest(f"{i}", signature, size)
+            digests[f"{i}-{size}.png"] = brandcheck.PixelHashAndPictureSignature(f"{i}", signature, size)
     for count in range(1, 7):
         kept = names_of_most_varied_pictures(digests, count)
         assert len(kept) == count and all(name.endswith("-512.png") for name in kept)

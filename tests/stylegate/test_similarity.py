@@ -24,7 +24,7 @@ def slow_likeness(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_likeness_equals_the_slow_reference(pictures_of_neon: list[Image.Image]) -> None:
     a, b = (similarity.signature_of_picture(image) for image in pictures_of_neon[:2])
-    assert similarity.likeness_of_two_signatures(a, b) == pytest.approx(slow_likeness(a, b), abs=1e-5)
+    assert similarity.likeness_of_two_picture_signatures(a, b) == pytest.approx(slow_likeness(a, b), abs=1e-5)
 
 
 def test_likeness_of_copies_and_others(pictures_of_neon: list[Image.Image]) -> None:
@@ -34,19 +34,20 @@ def test_likeness_of_copies_and_others(pictures_of_neon: list[Image.Image]) -> N
     recompressed = decode_picture(encoded(shifted, "JPEG", quality=60)).image
     own = similarity.signature_of_picture(image)
     assert all(
-        similarity.likeness_of_two_signatures(own, similarity.signature_of_picture(p)) > similarity.NEAR
+        similarity.likeness_of_two_picture_signatures(own, similarity.signature_of_picture(p)) > similarity.NEAR
         for p in (image, brighter, recompressed)
     )
     others = [
-        similarity.likeness_of_two_signatures(own, similarity.signature_of_picture(p)) for p in pictures_of_neon[1:]
+        similarity.likeness_of_two_picture_signatures(own, similarity.signature_of_picture(p))
+        for p in pictures_of_neon[1:]
     ]
     assert max(others) < similarity.NEAR
 
 
 def test_likeness_of_flat_pictures_is_defined() -> None:
     flat, other = (similarity.signature_of_picture(Image.new("RGB", (64, 64), c)) for c in ("red", "blue"))
-    assert similarity.likeness_of_two_signatures(flat, other) == 1.0
-    assert similarity.likeness_of_two_signatures(flat, similarity.signature_of_picture(gradient(64))) == 0.0
+    assert similarity.likeness_of_two_picture_signatures(flat, other) == 1.0
+    assert similarity.likeness_of_two_picture_signatures(flat, similarity.signature_of_picture(gradient(64))) == 0.0
 
 
 def test_nearest_equals_brute_force(pictures_of_neon: list[Image.Image]) -> None:
@@ -54,7 +55,7 @@ def test_nearest_equals_brute_force(pictures_of_neon: list[Image.Image]) -> None
     found, index = nearest.nearest_by_likeness(signatures)
     assert found[0] == 0 and index[0] == -1
     for i in range(1, 12):
-        every = [similarity.likeness_of_two_signatures(signatures[i], signatures[j]) for j in range(i)]
+        every = [similarity.likeness_of_two_picture_signatures(signatures[i], signatures[j]) for j in range(i)]
         assert found[i] == pytest.approx(max(every), abs=0.02)
 
 
@@ -69,7 +70,10 @@ def test_groups_join_whoever_is_near_to_one_of_them(pictures_of_neon: list[Image
     signatures = np.stack([similarity.signature_of_picture(image) for image in images])
     labels = similarity.near_duplicate_group_numbers(signatures)
     joined = np.array(
-        [[similarity.likeness_of_two_signatures(a, b) >= similarity.NEAR for a in signatures] for b in signatures]
+        [
+            [similarity.likeness_of_two_picture_signatures(a, b) >= similarity.NEAR for a in signatures]
+            for b in signatures
+        ]
     )
     for _ in images:
         joined |= joined.astype(int) @ joined.astype(int) > 0
@@ -90,7 +94,9 @@ def test_moved_copies_are_found_among_few_and_among_many(count: int) -> None:
     found, _ = nearest.nearest_by_likeness(copies, signatures)
     for i, copy in enumerate(copies):
         others = range(count) if count < 900 else (i,)
-        assert found[i] >= max(similarity.likeness_of_two_signatures(copy, signatures[j]) for j in others) - 1e-5
+        assert (
+            found[i] >= max(similarity.likeness_of_two_picture_signatures(copy, signatures[j]) for j in others) - 1e-5
+        )
 
 
 def halftones(random: np.random.Generator, count: int) -> np.ndarray:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from stylegate import tables
-from stylegate.tables import TableRow
+from stylegate.tables import TableFileRow
 
-ONE = [TableRow(2, {"file_name": "a.png", "text": "1girl, solo"})]
+ONE = [TableFileRow(2, {"file_name": "a.png", "text": "1girl, solo"})]
 
 
-def read(tmp_path: Path, content: str | bytes, name: str = "t.csv") -> tables.Table:
+def read(tmp_path: Path, content: str | bytes, name: str = "t.csv") -> tables.TableFileContent:
     (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     return tables.read_table(tmp_path / name)
 
@@ -34,14 +34,14 @@ def test_every_separator_mark_and_line_end(tmp_path: Path, content: str) -> None
 
 def test_a_spreadsheet_states_its_separator(tmp_path: Path) -> None:
     table = read(tmp_path, "sep=;\r\nfile_name;text\r\na.png;b\r\n")
-    assert table.rows == [TableRow(3, {"file_name": "a.png", "text": "b"})] and not table.problems
+    assert table.rows == [TableFileRow(3, {"file_name": "a.png", "text": "b"})] and not table.problems
 
 
 def test_quoted_line_ends_stay_and_rows_know_their_line(tmp_path: Path) -> None:
     table = read(tmp_path, 'file_name,text\na.png,"one\ntwo"\n\nb.png,"say ""hi"""\n')
     assert table.rows == [
-        TableRow(2, {"file_name": "a.png", "text": "one\ntwo"}),
-        TableRow(5, {"file_name": "b.png", "text": 'say "hi"'}),
+        TableFileRow(2, {"file_name": "a.png", "text": "one\ntwo"}),
+        TableFileRow(5, {"file_name": "b.png", "text": 'say "hi"'}),
     ]
 
 
@@ -68,7 +68,7 @@ def test_what_is_no_table_is_refused_with_its_line(tmp_path: Path, content: str 
 def test_json_keeps_its_types_and_refuses_double_keys(tmp_path: Path) -> None:
     rows = '\ufeff{"File_Name": "a.png", "text": null, "n": 10}\r\n\n{"file_name": "b", "text": "x\u2028y"}\n'
     table = read(tmp_path, rows, "t.jsonl")
-    assert not table.problems and table.rows[0] == TableRow(1, {"file_name": "a.png", "text": None, "n": 10})
+    assert not table.problems and table.rows[0] == TableFileRow(1, {"file_name": "a.png", "text": None, "n": 10})
     assert table.rows[1].line == 3 and table.rows[1].cells["text"] == "x\u2028y"
     bad = read(tmp_path, '{"text": "a", "text": "b"}\n[1]\n{"text": "a", "Text": "b"}\nnot json\n', "t.jsonl")
     assert [problem.split(":")[0] for problem in bad.problems] == ["line 1", "line 2", "line 3", "line 4"]
@@ -80,8 +80,8 @@ def test_json_keeps_its_types_and_refuses_double_keys(tmp_path: Path) -> None:
 
 
 def test_two_columns_of_one_meaning_must_agree() -> None:
-    assert tables.value_in_one_of_columns(TableRow(1, {"text": "a", "caption": "a"}), tables.TEXTS) == "a"
-    assert tables.value_in_one_of_columns(TableRow(1, {"text": "", "caption": "a"}), tables.TEXTS) == "a"
-    assert tables.value_in_one_of_columns(TableRow(1, {"text": " ", "caption": "a"}), tables.TEXTS) == "a"
+    assert tables.value_in_one_of_columns(TableFileRow(1, {"text": "a", "caption": "a"}), tables.TEXTS) == "a"
+    assert tables.value_in_one_of_columns(TableFileRow(1, {"text": "", "caption": "a"}), tables.TEXTS) == "a"
+    assert tables.value_in_one_of_columns(TableFileRow(1, {"text": " ", "caption": "a"}), tables.TEXTS) == "a"
     with pytest.raises(ValueError, match="text and caption differ"):
-        tables.value_in_one_of_columns(TableRow(1, {"text": "a", "caption": "b"}), tables.TEXTS)
+        tables.value_in_one_of_columns(TableFileRow(1, {"text": "a", "caption": "b"}), tables.TEXTS)

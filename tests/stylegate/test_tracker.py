@@ -32,8 +32,8 @@ DIGEST = {"sha256": "1" * 64}
 
 def everything(told: tracker.Tracker, folder: Path, steps: range = range(1, 4)) -> None:
     for step in steps:
-        told.log({"step": step, "loss": 1 / step}, step=step)
-    told.log({"evaluation/step": steps[-1], "evaluation/style": 0.5}, step=steps[-1])
+        told.log_values({"step": step, "loss": 1 / step}, step=step)
+    told.log_values({"evaluation/step": steps[-1], "evaluation/style": 0.5}, step=steps[-1])
     told.log_picture("samples", Image.new("RGB", (8, 8)), step=steps[-1])
     told.log_histogram("scores/style", [0.1, 0.2, float("nan")])
     told.set_summary_values({"chosen/step": 3})
@@ -42,7 +42,7 @@ def everything(told: tracker.Tracker, folder: Path, steps: range = range(1, 4)) 
     (folder / "x.txt").write_text("x")
     told.record_input_artifact("brand-a b", "brand-set", [folder / "x.txt"], DIGEST)
     told.log_artifact("thing", "batch", [folder / "x.txt"], DIGEST)
-    told.finish()
+    told.finish_tracking()
 
 
 def records(run: Path) -> list[dict]:
@@ -91,15 +91,15 @@ def test_offline_run_holds_what_was_told_and_can_be_moved(tmp_path: Path, monkey
 def test_no_value_is_lost_to_a_row_that_has_passed(tmp_path: Path) -> None:
     """W&B keeps only the last value of a name in a row: late evaluations, and values without a step, get rows."""
     told = WandbTracker(OFFLINE, tmp_path / "run", "train", {})
-    told.log({"step": 5, "loss": 0.5}, step=5)
+    told.log_values({"step": 5, "loss": 0.5}, step=5)
     for step in (0, 3, 5):
-        told.log({"evaluation/step": step, "evaluation/style": step / 10}, step=step)
+        told.log_values({"evaluation/step": step, "evaluation/style": step / 10}, step=step)
         told.log_picture("samples", Image.new("RGB", (8, 8)), step=step)
     for step in (6, 7, 8):
-        told.log({"step": step, "loss": step / 10}, step=step)
-    told.log({"gate/accept": 0.1})
-    told.log({"gate/accept": 0.2})
-    told.finish()
+        told.log_values({"step": step, "loss": step / 10}, step=step)
+    told.log_values({"gate/accept": 0.1})
+    told.log_values({"gate/accept": 0.2})
+    told.finish_tracking()
     rows = history(tmp_path / "run")
 
     def column(name: str) -> list[float]:
@@ -110,10 +110,11 @@ def test_no_value_is_lost_to_a_row_that_has_passed(tmp_path: Path) -> None:
     assert column("gate/accept") == [0.1, 0.2] and len(column("samples._type")) == 3
     assert all(one["_step"] < next_["_step"] for one, next_ in itertools.pairwise(rows))
     again = WandbTracker(OFFLINE, tmp_path / "run", "train", {})
-    assert (again.highest_value_sent("step"), again.highest_value_sent("evaluation/step")) == (8, 5), (
-        "though W&B's own rows ran ahead"
-    )
-    again.finish()
+    assert (
+        again.highest_value_wandb_had_at_start("step"),
+        again.highest_value_wandb_had_at_start("evaluation/step"),
+    ) == (8, 5), "though W&B's own rows ran ahead"
+    again.finish_tracking()
 
 
 def test_config_says_of_what_code_it_is(tmp_path: Path) -> None:
@@ -177,10 +178,10 @@ def test_a_mirror_that_takes_nothing_in_is_switched_off(
     monkeypatch.setattr(tracker, "MAX_WAITING", 5)
     told.calls.put(stuck.wait)
     for step in range(100):
-        told.log({"loss": 1.0}, step=step)
-    assert told.calls.qsize() < 8 and told.highest_value_sent("_step") == math.inf, "nothing more is told"
+        told.log_values({"loss": 1.0}, step=step)
+    assert told.calls.qsize() < 8 and told.highest_value_wandb_had_at_start("_step") == math.inf, "nothing more is told"
     stuck.set()
-    told.finish()
+    told.finish_tracking()
     assert capsys.readouterr().err.count("W&B accepts no more values") == 1
 
 
@@ -208,7 +209,10 @@ def test_online_and_resumed_it_is_one_run(tmp_path: Path) -> None:
     with FakeWandb() as server, speaking_to(server.url):
         everything(WandbTracker(ONLINE, tmp_path / "run", "train", {"lora": {"rank": 4}}), tmp_path)
         resumed = WandbTracker(ONLINE, tmp_path / "run", "train", {})
-        assert (resumed.highest_value_sent("step"), resumed.highest_value_sent("evaluation/step")) == (3, 3)
+        assert (
+            resumed.highest_value_wandb_had_at_start("step"),
+            resumed.highest_value_wandb_had_at_start("evaluation/step"),
+        ) == (3, 3)
         everything(resumed, tmp_path, range(4, 7))
         ((name, run),) = [(name, run) for name, run in server.runs.items() if run.history]
         assert run.steps == [1, 2, 3, 4, 5, 6] and run.complete and json.loads(run.summary)["chosen/step"] == 3
@@ -278,13 +282,13 @@ def test_killed_and_resumed_it_is_one_run_offline(tmp_path: Path) -> None:
     results = [result | dict.fromkeys(names) for result in results]
     for first, last in ((399, 410), (410, 420)):
         told = make_tracker(OFFLINE, run, "train", {})
-        assert told.highest_value_sent("step") == (first if first > 400 else -1)
-        going_on = stats.StepStats(run, Accelerator(cpu=True), told, first, lambda step, rank: [])
+        assert told.highest_value_wandb_had_at_start("step") == (first if first > 400 else -1)
+        going_on = stats.StepStatsWriter(run, Accelerator(cpu=True), told, first, lambda step, rank: [])
         assert going_on.send_missing_to_tracker(results) == (first < 400), "evaluations too, once"
         for step in range(first + 1, last + 1):
             files.append_jsonl(run / "stats.jsonl", {"step": step, "loss": 1 / step})
-            told.log({"step": step, "loss": 1 / step}, step=step)
-        told.finish()
+            told.log_values({"step": step, "loss": 1 / step}, step=step)
+        told.finish_tracking()
     kept = records(run)
     rows = [record["history"]["item"] for record in kept if record["type"] == "history"]
     assert [row["_step"] for row in rows] == list(range(421))
@@ -336,7 +340,7 @@ def test_training_is_the_same_with_it(run, bare: tuple[bytes, bytes], brisk: Non
     ledger = files.read_jsonl(place / "lineage.jsonl")
     assert [(row["kind"], row["type"]) for row in ledger] == [("use", "brand-set"), ("make", "lora")]
     assert wandbrun.digest_alias(ledger[1]["sha256"]) in made["aliases"]
-    assert ledger[1]["sha256"] == files.sha256(place / "lora" / f"{name}.safetensors")
+    assert ledger[1]["sha256"] == files.sha256_of_file(place / "lora" / f"{name}.safetensors")
     assert ledger[0]["sha256"] == config["digests"]["data"]
 
 

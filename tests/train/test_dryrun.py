@@ -185,17 +185,17 @@ def test_the_work_of_evaluations_is_what_a_run_draws() -> None:
     train.preview_steps = 4
     whole = 2 * 4 * (6 + 4 + 4) + 5 * 3  # with guidance; with, without, unrelated; losses of 3 pictures at 5 levels
     strength, handed_out = 2 * 4 * 6, 2 * 10 * 6
-    found, count = dryrun.evaluation_operations_and_count(train, generate, 3, 1e9, 8.0)
+    found, count = dryrun.flops_and_number_of_evaluations(train, generate, 3, 1e9, 8.0)
     assert found == 4 * whole + 2 * strength + handed_out
     assert count == 7, "steps 0, 100, 200, 250, two more strengths, what is handed out"
     train.preview_steps = 10
-    found, count = dryrun.evaluation_operations_and_count(train, generate, 3, 1e9, 8.0)
+    found, count = dryrun.flops_and_number_of_evaluations(train, generate, 3, 1e9, 8.0)
     assert found == 4 * (2 * 10 * 14 + 15) + 2 * 2 * 10 * 6 and count == 6, "no picture is drawn twice"
     train.evaluation_share = 0.3
-    assert dryrun.evaluation_operations_and_count(train, generate, 3, 10.0, 8.0)[1] == 4, (
+    assert dryrun.flops_and_number_of_evaluations(train, generate, 3, 10.0, 8.0)[1] == 4, (
         "those on the way would take too long"
     )
-    assert dryrun.evaluation_operations_and_count(train, generate, 0, 1e9, 8.0) == (0, 0), "there is nothing to draw"
+    assert dryrun.flops_and_number_of_evaluations(train, generate, 0, 1e9, 8.0) == (0, 0), "there is nothing to draw"
 
 
 def test_cost_counts_multiplications_and_what_layers_put_out() -> None:

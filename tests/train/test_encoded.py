@@ -31,9 +31,9 @@ class Counting:
     images: int = 0
     prompts: int = 0
 
-    def latent_mean_and_deviation(self, models: LoadedBaseModel, pixels: torch.Tensor) -> Any:
+    def encode_to_latent_mean_and_deviation(self, models: LoadedBaseModel, pixels: torch.Tensor) -> Any:
         self.images += len(pixels)
-        return SD.latent_mean_and_deviation(models, pixels)
+        return SD.encode_to_latent_mean_and_deviation(models, pixels)
 
     def encode_prompts(self, models: LoadedBaseModel, prompts: list[str]) -> Conditions:
         self.prompts += len(prompts)
@@ -128,7 +128,7 @@ def test_each_step_draws_one_of_several_captions_by_the_seed(brand: Path, models
     data, _, prompts = encode(brand, models, TrainConfig(), [64])
     assert prompts == 33 + 2
     kept = torch.tensor([False])
-    drawn = [data.captions_of_training_pass([0], step, kept)[0] for step in range(90)]
+    drawn = [data.caption_texts_of_microbatch([0], step, kept)[0] for step in range(90)]
     captions = [
         f"neon style, {text}"
         for text in (rows[0]["text"].removeprefix("neon style, "), "a bear in a hat", "something round")
@@ -137,13 +137,13 @@ def test_each_step_draws_one_of_several_captions_by_the_seed(brand: Path, models
     assert drawn != [captions[step % 3] for step in range(90)], "a fixed turn would meet the turns of the batches"
     again, images, prompts = encode(brand, models, TrainConfig(), [64])
     assert (images, prompts) == (0, 0) and drawn == [
-        again.captions_of_training_pass([0], s, kept)[0] for s in range(90)
+        again.caption_texts_of_microbatch([0], s, kept)[0] for s in range(90)
     ]
     other, _, _ = encode(brand, models, TrainConfig(seed=1), [64])
-    assert drawn != [other.captions_of_training_pass([0], step, kept)[0] for step in range(90)]
+    assert drawn != [other.caption_texts_of_microbatch([0], step, kept)[0] for step in range(90)]
     with torch.no_grad():
         words = models.pipeline.encode_prompt([drawn[7]], "cpu", 1, False)[0]
-    assert torch.allclose(data.conditions([0], 7, kept)["words"], words, atol=1e-5)
+    assert torch.allclose(data.encoded_captions_of_microbatch([0], 7, kept)["words"], words, atol=1e-5)
 
 
 def test_what_is_read_back_is_what_the_base_gives(brand: Path, models: LoadedBaseModel) -> None:
@@ -161,7 +161,7 @@ def test_what_is_read_back_is_what_the_base_gives(brand: Path, models: LoadedBas
             [brandset.read_brand_file(brand).prompt_with_trigger(items[5].text)], "cpu", 1, False
         )[0]
         empty = models.pipeline.encode_prompt([""], "cpu", 1, False)[0]
-    told = data.conditions([5, 5], step=7, dropped=torch.tensor([False, True]))
+    told = data.encoded_captions_of_microbatch([5, 5], step=7, dropped=torch.tensor([False, True]))
     assert list(told) == ["words"] and torch.allclose(told["words"], torch.cat([words, empty]), atol=1e-5)
 
 
@@ -190,8 +190,8 @@ def test_two_processes_share_the_work(brand: Path, models: LoadedBaseModel) -> N
 
 def test_a_latent_that_is_not_finite_names_its_picture(brand: Path, models: LoadedBaseModel) -> None:
     class Broken(Counting):
-        def latent_mean_and_deviation(self, models: LoadedBaseModel, pixels: torch.Tensor) -> Any:
-            mean, deviation = super().latent_mean_and_deviation(models, pixels)
+        def encode_to_latent_mean_and_deviation(self, models: LoadedBaseModel, pixels: torch.Tensor) -> Any:
+            mean, deviation = super().encode_to_latent_mean_and_deviation(models, pixels)
             return (mean * float("nan") if self.images == 4 else mean), deviation
 
     broken: Any = Broken()
@@ -230,8 +230,8 @@ def test_latents_are_sampled_anew_at_each_step_with_the_steps_own_noise(
     noised = losses.add_noise
     monkeypatch.setattr(losses, "add_noise", lambda s, clean, *rest: seen.append(clean) or noised(s, clean, *rest))
     for number in (0, 1, 0):
-        step.training_pass_losses(made, made.models.denoiser, number)
-    mean, spread = made.data.latent_mean_and_deviation_of_views(step.view_indices_of_training_pass(made, 0, 0))
+        step.losses_of_microbatch(made, made.models.denoiser, number)
+    mean, spread = made.data.latent_mean_and_deviation_of_views(step.view_indices_of_microbatch(made, 0, 0))
     draws = batches.noise_and_level_draws(tuple(mean.shape), config.train.caption_dropout, 0, 0, config.train.seed)
     assert bool((spread > 0).all()) and torch.equal(seen[0], mean + spread * draws.resample)
     assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])
@@ -249,4 +249,6 @@ def test_each_process_encodes_its_part_once_and_any_number_reads_it(brand: Path,
         counts.append((counting.images, counting.prompts))
     assert len(found.views) == 64 and len(set(found.latent_keys)) == 32
     assert counts == [(11, 11), (11, 11), (10, 11), (0, 0)]
-    assert None not in found.cache.get_all([*found.latent_keys, *(key for keys in found.prompt_keys for key in keys)])
+    assert None not in found.cache.read_arrays_of_keys(
+        [*found.latent_keys, *(key for keys in found.prompt_keys for key in keys)]
+    )

@@ -275,7 +275,7 @@ def test_strength_is_folded_into_the_file(trained: list[str], tmp_path: Path) ->
     def weights(file: Path | None) -> dict[str, torch.Tensor]:
         models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)
         if file:
-            lorafile.merge_lora_file(models, file)
+            lorafile.merge_lora_file_into_pipeline(models, file)
         return {k: v.clone() for k, v in models.denoiser.state_dict().items()}
 
     models = FAMILIES["sd"].load("miniature", torch.device("cpu"), torch.float32)

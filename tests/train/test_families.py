@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from stylegate import adapter, brandcheck, convert, files, firststeps, lorafile, pictures, sample
 from stylegate.config import Config
 from stylegate.configgroups import GenerateConfig
-from stylegate.embedded import encode_each_prompt_once
+from stylegate.embedded import install_cache_in_text_encoders
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES, LoadedBaseModel, pipelines
 from tests.conftest import FAST, FAST_ALL_LAYERS
@@ -63,7 +63,7 @@ def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_br
         )
         assert not problems and len(layers) > 10
         ours, theirs = (FAMILIES[family].load(str(folder), CPU, torch.float32) for _ in range(2))
-        lorafile.merge_lora_file(ours, path)
+        lorafile.merge_lora_file_into_pipeline(ours, path)
         before = models.denoiser.state_dict()
         moved = {k: v for k, v in ours.denoiser.state_dict().items() if not v.equal(before[k])}
         assert len(moved) == len(layers), "each has been trained"
@@ -103,7 +103,7 @@ def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, P
     models.pipeline(prompt="a red cat", height=64, width=64, **told)
     models.denoiser.forward = forward
     with torch.no_grad():
-        shape = family.latent_mean_and_deviation(models, plain_pixels(models))[0].shape
+        shape = family.encode_to_latent_mean_and_deviation(models, plain_pixels(models))[0].shape
         given, made = (t if t.ndim == 4 else unpacked(name, t, shape) for t in (seen["given"], seen["made"]))
         level = models.pipeline.scheduler.timesteps[:1].long() - int(models.schedule.prediction == "flow")
         told = family.encode_prompts(models, ["a red cat"])
@@ -132,7 +132,7 @@ def test_prompts_that_are_read_one_by_one_are_read_alike(base: tuple[str, Path])
     prompts = ["a red cat", "a blue dog that sits in the snow", "a"]
     with torch.no_grad():
         together = FAMILIES[name].encode_prompts(models, prompts)
-        encode_each_prompt_once(models.pipeline)
+        install_cache_in_text_encoders(models.pipeline)
         apart = FAMILIES[name].encode_prompts(models, prompts)
     assert all(torch.allclose(values, apart[key], atol=1e-5) for key, values in together.items())
 
@@ -144,7 +144,7 @@ def test_latents_decode_to_the_picture_that_they_were_made_of(base: tuple[str, P
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(plain_pixels(models).shape, generator=generator) * 2 - 1
     with torch.no_grad():
-        mean, deviation = FAMILIES[name].latent_mean_and_deviation(models, pixels)
+        mean, deviation = FAMILIES[name].encode_to_latent_mean_and_deviation(models, pixels)
         film = pixels.unsqueeze(2) if name in FILMS else pixels
         latents = models.pipeline.vae.encode(film).latent_dist
         wanted = models.pipeline.vae.decode(latents.mean).sample
@@ -178,16 +178,16 @@ def test_a_picture_goes_on_from_its_preview_and_the_preview_after_all_steps_is_t
         return max(int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max()) for a, b in pairs)
 
     whole = draw([0, 1])
-    assert apart(firststeps.draw_previews(models, 2, 3, draw).previews, whole) <= 1
+    assert apart(firststeps.draw_previews_by_first_steps(models, 2, 3, draw).previews, whole) <= 1
     models.denoiser.forward = lambda *given, **named: (asked.append(1), forward(*given, **named))[1]
-    first = firststeps.draw_previews(models, 2, 2, draw)
+    first = firststeps.draw_previews_by_first_steps(models, 2, 2, draw)
     of_two_steps = len(asked)
     asked.clear()
-    assert apart(firststeps.finish_pictures(models, first, [0, 1], draw), whole) == 0
+    assert apart(firststeps.finish_pictures_after_previews(models, first, [0, 1], draw), whole) == 0
     again = of_two_steps // 2 if name == "qwenimage21" else 0  # the first step fills its cache of words
     assert len(asked) == of_two_steps // 2 + again, "of three steps the third is computed, and no other one"
-    assert apart(firststeps.finish_pictures(models, first, [1], draw), whole[1:]) <= 1
-    assert firststeps.finish_pictures(models, first, [], draw) == []
+    assert apart(firststeps.finish_pictures_after_previews(models, first, [1], draw), whole[1:]) <= 1
+    assert firststeps.finish_pictures_after_previews(models, first, [], draw) == []
 
 
 def test_another_familys_base_is_refused_by_name(run, base: tuple[str, Path]) -> None:
@@ -239,7 +239,7 @@ def test_a_base_in_bf16_encodes_predicts_and_draws(base: tuple[str, Path]) -> No
     prepare.add_lora(models, family, Config())
     assert {p.dtype for p in models.denoiser.parameters() if p.requires_grad} == {torch.float32}
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        mean, _ = family.latent_mean_and_deviation(models, plain_pixels(models))
+        mean, _ = family.encode_to_latent_mean_and_deviation(models, plain_pixels(models))
         told = family.encode_prompts(models, ["a red cat"])
         predicted = family.predict(models, models.denoiser, mean.float(), torch.tensor([500]), told)
         few = GenerateConfig(num_inference_steps=2)
@@ -327,7 +327,7 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
         rows = (0.5 * up @ down).split([shape[0] for shape in shapes])
         wanted |= dict(zip(parts, rows, strict=True))
     save_file(tensors, tmp_path / "other.safetensors")
-    lorafile.merge_lora_file(models, tmp_path / "other.safetensors")
+    lorafile.merge_lora_file_into_pipeline(models, tmp_path / "other.safetensors")
     for path, change in wanted.items():
         moved = models.denoiser.state_dict()[f"{path}.weight"] - unmoved[f"{path}.weight"]
         assert torch.allclose(moved, change, atol=1e-5), path
@@ -351,7 +351,7 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
     for what, changed in odd.items():
         save_file(tensors | changed, tmp_path / f"{what}.safetensors")
         with pytest.raises(ModelError, match=r"does not fit the base|cannot be used"):
-            lorafile.merge_lora_file(models, tmp_path / f"{what}.safetensors")
+            lorafile.merge_lora_file_into_pipeline(models, tmp_path / f"{what}.safetensors")
 
 
 def test_text_encoders_of_sdxl_leave_in_files_that_diffusers_draws_the_same_with(
@@ -407,7 +407,7 @@ def test_a_base_in_four_bits_is_trained_handed_out_and_drawn_with(
     layers, problems = adapter.lora_layers_and_problems(
         *lorafile.load_tensors_and_metadata(path), lorafile.adaptable_modules_of_pipeline(whole.pipeline)
     )
-    assert not problems and any(bool(layer.up.any()) for layer in adapter.layers_that_are_plain_lora(layers).values())
+    assert not problems and any(bool(layer.up.any()) for layer in adapter.lora_and_dora_layers_by_name(layers).values())
     assert (
         adapter.lora_layers_and_problems(
             *lorafile.load_tensors_and_metadata(path), lorafile.adaptable_modules_of_pipeline(small.pipeline)
@@ -416,7 +416,7 @@ def test_a_base_in_four_bits_is_trained_handed_out_and_drawn_with(
     )
     few = GenerateConfig(num_inference_steps=2)
     (before,) = sample.draw_pictures(small, ["a red cat"], [0], few, 64)
-    lorafile.merge_lora_file(small, path)
+    lorafile.merge_lora_file_into_pipeline(small, path)
     quantised = next(path for path in (n.partition(".")[2] for n in layers) if f"{path}.weight" in packed)
     layer = small.denoiser.get_submodule(quantised)
     (after,) = sample.draw_pictures(small, ["a red cat"], [0], few, 64)

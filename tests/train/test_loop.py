@@ -29,7 +29,7 @@ from stylegate.rundirectory import run_directory_name
 from tests.conftest import FAST, FAST_ALL_LAYERS, command, exit_code, forks, merged
 from train import loop, optimizers, prepare
 from train.record import CLOCK
-from train.step import training_pass_losses
+from train.step import losses_of_microbatch
 
 CONFIG = files.ROOT / "conf" / "hardware" / "accelerate" / "two_cards.yaml"
 CPU = os.environ | {"ACCELERATE_USE_CPU": "true"}
@@ -188,7 +188,7 @@ def test_two_passes_give_the_mean_of_their_gradients(small_brand: Path) -> None:
     moments = load_file(place / "state" / "step-000001" / "optimizer.safetensors")
     run = prepare.prepare_training_run(config, place, Accelerator(cpu=True))
     for part in range(2):
-        (training_pass_losses(run, run.models.denoiser, part).each.mean() / 2).backward()
+        (losses_of_microbatch(run, run.models.denoiser, part).each.mean() / 2).backward()
     parameters = [p for p in run.models.denoiser.parameters() if p.requires_grad]
     assert any(p.grad.abs().max() > 1e-6 for p in parameters if p.grad is not None)
     for i, parameter in enumerate(parameters):
@@ -336,14 +336,14 @@ def test_the_device_chooses_the_precision_and_no_clock_does(monkeypatch: pytest.
     for machine, precision in chosen.items():
         monkeypatch.setattr(torch.cuda, "is_available", lambda machine=machine: machine != "cpu")
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda machine=machine, **_: machine == "cuda")
-        assert hardware.precision_of(HardwareConfig()) == precision
-        assert hardware.precision_of(HardwareConfig(device="cpu")) == "fp32"
-        assert hardware.precision_of(HardwareConfig(precision="bf16")) == "bf16"
+        assert hardware.choose_fp32_or_bf16(HardwareConfig()) == precision
+        assert hardware.choose_fp32_or_bf16(HardwareConfig(device="cpu")) == "fp32"
+        assert hardware.choose_fp32_or_bf16(HardwareConfig(precision="bf16")) == "bf16"
         named = Config(brand="x", hardware=HardwareConfig(precision=precision))
         assert run_directory_name(Config(brand="x")) == run_directory_name(named)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    assert hardware.precision_of(HardwareConfig()) == "fp32"
+    assert hardware.choose_fp32_or_bf16(HardwareConfig()) == "fp32"
 
 
 class AppleOnCpu(TorchFunctionMode):
@@ -374,7 +374,7 @@ def test_an_apple_gpu_is_used_by_name_and_nothing_of_cuda_with_it(
         monkeypatch.setattr(torch.backends.mps, name, cache(lambda: True))
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 2**30)
     told = HardwareConfig(device="mps")
-    assert hardware.precision_of(told) == "fp32" and hardware.set_threads_and_choose_device(told).type == "mps"
+    assert hardware.choose_fp32_or_bf16(told) == "fp32" and hardware.set_threads_and_choose_device(told).type == "mps"
     assert hardware.weights_dtype("bf16", hardware.set_threads_and_choose_device(told)) == torch.bfloat16
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
@@ -409,7 +409,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, small_brand: Path) -> None
         assert np.isfinite(row["loss"])
 
 
-@pytest.mark.parametrize("place", ["prepare_training_run", "training_pass_losses"])
+@pytest.mark.parametrize("place", ["prepare_training_run", "losses_of_microbatch"])
 def test_too_little_memory_names_the_levers(
     run, small_brand: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

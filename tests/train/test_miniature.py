@@ -127,7 +127,7 @@ def test_contrast_leaves_out_other_captions_that_fit() -> None:
     )
     truth = np.array([[0, 1], [0, 2], [1, 1], [0, 1], [clip.UNKNOWN, 2]])
     says = np.array([[True, False], [True, True], [True, True], [False, False], [True, False]])
-    fits = clip.caption_fits_picture(truth, says)
+    fits = clip.caption_fits_picture_matrix(truth, says)
     scale, total = 7.0, 0.0
     for i in range(5):  # the slow way: one picture, one caption at a time
         across = [
@@ -152,7 +152,7 @@ def test_a_recoloured_picture_is_said_to_have_no_colour_and_no_style() -> None:
     few = corpus.Corpus(pixels, [style.name for style in NAMED[:8]], traits)
     hidden = [clip.ATTRIBUTES.index(name) for name in clip.COLOURED]
     for long in (False, True):
-        batch = clip.ContrastiveSampler(few, few, corpus.HARDEST, 1.0).batch(True, long, random)
+        batch = clip.ContrastiveSampler(few, few, corpus.HARDEST, 1.0).draw_contrastive_batch(True, long, random)
         assert (batch.truth[:, hidden] == clip.UNKNOWN).all() and not batch.says[:, hidden].any()
         assert batch.says.any(1).all() and not any("style" in said or "background" in said for said in batch.texts)
     edges = np.abs(np.diff(pixels[0].astype(int), axis=1)).sum(-1) > 0

@@ -106,7 +106,7 @@ def test_nothing_is_fetched_and_every_link_holds(evaluated: Path) -> None:
 
 def test_checkpoints_stand_with_their_intervals(evaluated: Path) -> None:
     """Against scipy's own Wilson interval and t-test."""
-    text, run = (evaluated / "index.html").read_text(), record.read_run_record(evaluated)
+    text, run = (evaluated / "index.html").read_text(), record.read_run_directory_contents(evaluated)
     rows = re.findall(r"<tr[^>]*><td>(\d+)(.*?)</tr>", text[text.index("held back by") :])[: len(STEPS)]
     assert [int(step) for step, _ in rows] == list(STEPS)
     for step, row in rows:
@@ -131,7 +131,7 @@ def test_checkpoints_stand_with_their_intervals(evaluated: Path) -> None:
 
 
 def test_the_figures_of_training_are_those_of_the_files(evaluated: Path) -> None:
-    run, text = record.read_run_record(evaluated), (evaluated / "index.html").read_text()
+    run, text = record.read_run_directory_contents(evaluated), (evaluated / "index.html").read_text()
     cards = {card["title"]: str(card["svg"]) for card in panels.progress_panels(run, run.selection["step"])}
     assert cards.keys() == {
         "Training loss",
@@ -161,7 +161,7 @@ def test_the_figures_of_training_are_those_of_the_files(evaluated: Path) -> None
 def test_losses_are_drawn_in_place(evaluated: Path) -> None:
     """The faint line's points, taken back from pixels through the scale, are the losses of stats.jsonl."""
     losses = [row["loss"] for row in files.read_jsonl(evaluated / "stats.jsonl")]
-    svg = str(next(card["svg"] for card in panels.progress_panels(record.read_run_record(evaluated), None)))
+    svg = str(next(card["svg"] for card in panels.progress_panels(record.read_run_directory_contents(evaluated), None)))
     (path,) = re.findall(r'<path class="faint" d="M([^"]+)"', svg)
     ys = [float(point.split()[1]) for point in path.split("L")]
     smooth = [value for _, value in charts.smoothed_points(list(enumerate(losses)))]
@@ -174,7 +174,10 @@ def test_the_clock_is_drawn_in_place(copied: Path) -> None:
     row = {"step": 2, "steps": 2, "seconds": 4.0, "waited": 1.0, "memory_gib": 2.0}
     after = {"step": 4, "steps": 2, "seconds": 1.0, "waited": 0.5, "memory_gib": 3.0}
     files.write_jsonl(copied / "clock.jsonl", [row, after])
-    cards = {card["title"]: str(card["svg"]) for card in panels.progress_panels(record.read_run_record(copied), None)}
+    cards = {
+        card["title"]: str(card["svg"])
+        for card in panels.progress_panels(record.read_run_directory_contents(copied), None)
+    }
     for title, low, high in (("Steps a second", 0.5, 2.0), ("Waiting for data", 0.25, 0.5), ("Memory", 2.0, 3.0)):
         (path,) = re.findall(r'<path class="line" d="M([^"]+)"', cards[title])
         (_, first), (_, last) = (map(float, point.split()) for point in path.split("L"))
@@ -187,7 +190,7 @@ def test_what_it_was_made_from(evaluated: Path) -> None:
     seen, facts = Seen(evaluated / "index.html"), json.loads((evaluated / "run.json").read_text())["facts"]
     assert facts["data"] in seen.text and facts["base"] in seen.text
     for path in (evaluated / "lora").glob("*.safetensors"):
-        assert path.name in seen.text and files.sha256(path) in seen.text
+        assert path.name in seen.text and files.sha256_of_file(path) in seen.text
     text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", (evaluated / "index.html").read_text()))
     assert "train.max_steps 4 300 " in text and "lora.rank" not in text, "key, value, default; only what differs"
     assert "…/some.yaml" in text and str(files.HOME) not in text, "no path of this machine"
@@ -232,7 +235,7 @@ def test_the_path_is_printed_and_a_run_without_evaluations_has_a_page(run, train
 def test_the_page_is_there_at_the_first_step_and_renewed_between_evaluations(
     run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, true_losses = [], loop.training_pass_losses
+    seen, true_losses = [], loop.losses_of_microbatch
 
     def broken_at_the_second_step(*given: Any) -> Any:
         seen.append(Seen(directory("begun") / "index.html").text)
@@ -240,7 +243,7 @@ def test_the_page_is_there_at_the_first_step_and_renewed_between_evaluations(
             raise StylegateError("no")
         return true_losses(*given)
 
-    monkeypatch.setattr(loop, "training_pass_losses", broken_at_the_second_step)
+    monkeypatch.setattr(loop, "losses_of_microbatch", broken_at_the_second_step)
     monkeypatch.setattr(loop, "FLUSH_EVERY", 1)
     words = ["brand=neon", "name=begun", *FAST, "hardware.precision=fp32", "train.max_steps=4"]
     code, text = run("train", *words)
@@ -283,7 +286,7 @@ def test_a_stopped_run_has_a_page_and_goes_on_with_its_clock(run, small_brand: P
 def test_time_past_the_state_that_a_run_resumes_from_is_cut(tmp_path: Path) -> None:
     rows = [{"step": step, "steps": 10, "seconds": 1.0} for step in (10, 20, 30)]
     files.write_jsonl(tmp_path / "clock.jsonl", rows)
-    stats.StepStats(tmp_path, Accelerator(cpu=True), LedgerTracker(), 20, lambda step, rank: [])
+    stats.StepStatsWriter(tmp_path, Accelerator(cpu=True), LedgerTracker(), 20, lambda step, rank: [])
     assert files.read_jsonl(tmp_path / "clock.jsonl") == rows[:2]
 
 
@@ -291,12 +294,12 @@ def test_evaluations_are_not_the_steps_time(tmp_path: Path, monkeypatch: pytest.
     now = iter([100.0, 103.0, 110.0])  # 7 s, 5 of them an evaluation's
     monkeypatch.setattr(stats.time, "perf_counter", lambda: next(now))
     tracked, tracker = [], LedgerTracker()
-    monkeypatch.setattr(tracker, "highest_value_sent", lambda name: 0)
-    monkeypatch.setattr(tracker, "log", lambda values, step: tracked.append(values["steps_per_s"]))
-    told = stats.StepStats(tmp_path, Accelerator(cpu=True), tracker, 0, lambda step, rank: [])
+    monkeypatch.setattr(tracker, "highest_value_wandb_had_at_start", lambda name: 0)
+    monkeypatch.setattr(tracker, "log_values", lambda values, step: tracked.append(values["steps_per_s"]))
+    told = stats.StepStatsWriter(tmp_path, Accelerator(cpu=True), tracker, 0, lambda step, rank: [])
     for step, aside in ((1, 0.0), (2, 5.0)):
-        told.add(step, torch.ones(1), torch.ones(()), 0.1)
-        told.flush(aside)
+        told.collect_step_values(step, torch.ones(1), torch.ones(()), 0.1)
+        told.write_collected_steps(aside)
     assert [row["seconds"] for row in files.read_jsonl(tmp_path / "clock.jsonl")] == [3.0, 2.0]
     assert tracked == [pytest.approx(1 / 3), pytest.approx(1 / 2)], "as the page has it"
 
@@ -369,7 +372,7 @@ def test_evaluation_loss_by_noise_level_where_it_was_noted(copied: Path) -> None
         for step, each in losses.items():
             told = result_of(copied, step) | {"eval_losses": each}
             files.write_json(copied / "samples" / f"step-{step:06d}" / "result.json", told)
-        told = record.read_run_record(copied)
+        told = record.read_run_directory_contents(copied)
         cards = {card["title"]: card for card in panels.progress_panels(told, told.selection["step"])}
         card = cards["Evaluation loss"]
         assert str(card["svg"]) in page.write_run_page(copied).read_text()

@@ -31,7 +31,7 @@ from tests.conftest import FAST_ALL_LAYERS, merged
 from tests.eval.people import ALL_IN_REVIEW, decisions
 from train import prepare
 from train.preferences import training_pictures_of_run
-from train.step import training_pass_losses
+from train.step import losses_of_microbatch
 
 SLOTS = 6
 BASE = files.MODELS / "miniature" / "sd"
@@ -171,7 +171,7 @@ def set_record(place: Path, **values: str) -> None:
 
 def set_rows(place: Path, rows: list[dict]) -> None:
     files.write_jsonl(place / "metadata.jsonl", rows)
-    set_record(place, sha256=files.sha256(place / "metadata.jsonl"))
+    set_record(place, sha256=files.sha256_of_file(place / "metadata.jsonl"))
 
 
 def shrink(place: Path) -> None:
@@ -179,7 +179,7 @@ def shrink(place: Path) -> None:
     rows = files.read_jsonl(place / "metadata.jsonl")
     old = place / rows[0]["chosen_file_name"]
     Image.open(old).resize((32, 32)).save(place / "images" / "small.png")
-    rows[0]["chosen_sha256"] = files.sha256(place / "images" / "small.png")
+    rows[0]["chosen_sha256"] = files.sha256_of_file(place / "images" / "small.png")
     rows[0]["chosen_file_name"] = f"images/{rows[0]['chosen_sha256']}.png"
     (place / "images" / "small.png").rename(place / rows[0]["chosen_file_name"])
     set_rows(place, rows)
@@ -236,7 +236,7 @@ def test_the_reference_is_the_lora_that_it_begins_with(pairs: Path, trained: lis
         )
         < 1e-6
     )
-    first = training_pass_losses(made, made.models.denoiser, 0)
+    first = losses_of_microbatch(made, made.models.denoiser, 0)
     assert torch.equal(first.measures["preference_margin"], torch.zeros(2))
     first.each.mean().backward()
     trainable = [p for p in made.adapted.parameters() if p.requires_grad]
@@ -246,7 +246,7 @@ def test_the_reference_is_the_lora_that_it_begins_with(pairs: Path, trained: lis
     with torch.no_grad():
         for parameter, gradient in zip(trainable, gradients, strict=True):
             parameter -= 1e-2 * gradient / length
-    after = training_pass_losses(made, made.models.denoiser, 0)
+    after = losses_of_microbatch(made, made.models.denoiser, 0)
     assert after.measures["preference_margin"].mean() > 0, "a step along the gradient prefers the chosen pictures"
 
 
@@ -274,7 +274,7 @@ def test_a_lora_to_begin_with_may_be_a_folder_of_peft(
     path.with_name("adapter_config.json").write_text("{}")
     config = Config(preferences=str(pairs), objective=ObjectiveConfig(name="dpo", start=str(tmp_path)))
     found = training_pictures_of_run(config, brandset.read_brand_set(small_brand))
-    assert found.start == path and found.facts["start"] == lorafile.digest(path) != files.sha256(path)
+    assert found.start == path and found.facts["start"] == lorafile.lora_file_digest(path) != files.sha256_of_file(path)
 
     layer, up = next((key, t) for key, t in tensors.items() if key.endswith("to_out.0.lora_B.weight"))
     tensors[layer.replace("lora_B.weight", "diff_b")] = torch.ones(len(up))

@@ -87,4 +87,4 @@ def test_a_published_name_of_a_base_is_no_path(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "miniature").mkdir()
     named = {"miniature": "miniature", "acme/tiny": "acme/tiny", "./miniature": "a local base"}
     named[str(tmp_path)] = "a local base"
-    assert {base: release.base_name_without_path(base) for base in named} == named
+    assert {base: release.base_name_for_publication(base) for base in named} == named

@@ -104,7 +104,7 @@ def gradients(family: str, base: Path, split: bool) -> tuple[dict[str, torch.Ten
         sharding.shard_base(denoiser, CPU, timedelta(minutes=2))
     with torch.no_grad():
         pixels = torch.zeros(2, 4 if models.draws_alpha else 3, 64, 64)
-        shape = functions.latent_mean_and_deviation(models, pixels)[0].shape
+        shape = functions.encode_to_latent_mean_and_deviation(models, pixels)[0].shape
         conditions = functions.encode_prompts(models, ["a red cat", "a dog"])
     noisy = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     for context in (torch.no_grad(), torch.enable_grad()):

@@ -6,7 +6,7 @@ from torch.nn import functional
 from stylegate.config import Config
 from stylegate.families import FAMILIES
 from train.prepare import add_lora
-from train.weights import lora_at_strength, lora_merged_on_cpu
+from train.weights import merging_lora_on_cpu_temporarily, setting_lora_strength_temporarily
 
 
 def test_a_merged_lora_computes_the_same_and_leaves_no_bit_changed() -> None:
@@ -24,9 +24,9 @@ def test_a_merged_lora_computes_the_same_and_leaves_no_bit_changed() -> None:
 
     before = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
     full = predicted()
-    with lora_at_strength(adapted, 0.8):
+    with setting_lora_strength_temporarily(adapted, 0.8):
         weaker = predicted()
-        with torch.no_grad(), lora_merged_on_cpu(adapted):
+        with torch.no_grad(), merging_lora_on_cpu_temporarily(adapted):
             merged = predicted()
     assert functional.mse_loss(merged, weaker) < 1e-10 < functional.mse_loss(full, weaker)
     assert torch.equal(predicted(), full)

@@ -22,7 +22,7 @@ except ModuleNotFoundError:
 
 from stylegate import files
 from train.miniature import base, brands, clip, judge, knowledge, text, vae
-from train.miniature.corpus import draw_or_read_corpus, draw_or_read_pixels
+from train.miniature.corpus import draw_or_read_corpus, draw_or_read_corpus_pixels
 
 PLACE = files.MODELS / "miniature"
 
@@ -32,7 +32,7 @@ tokenizer = cache(text.build_tokenizer)
 
 @cache
 def trained_vae() -> Any:
-    return vae.train_vae(corpus("base").pixels, draw_or_read_pixels("textures"))
+    return vae.train_vae(corpus("base").pixels, draw_or_read_corpus_pixels("textures"))
 
 
 @cache

@@ -66,20 +66,19 @@ def caption_of_all_traits(traits: dict[str, str], r: Random) -> str:
     eyes, mouth, hat, held = (spoken[trait] for trait in ("eyes", "mouth", "headwear", "item"))
     who, ground, kind = f"{traits['body']} {traits['species']}", f"{traits['background']} background", r.choice(KINDS)
 
-    def phrase_or_empty(word: str, thing: str) -> str:
+    def phrase_with_prefix_or_empty(word: str, thing: str) -> str:
         return f"{word}{thing}" if thing else ""
 
     form = r.randrange(5)
     if form <= 1:
         hat_and = f"{hat} and " if hat else ""
-        return f"{who} with {hat_and}{eyes} and {mouth}{phrase_or_empty(' and ', held)} on {ground}"
+        return f"{who} with {hat_and}{eyes} and {mouth}{phrase_with_prefix_or_empty(' and ', held)} on {ground}"
     if form == 2:
-        worn, carried = phrase_or_empty(", wearing ", hat), phrase_or_empty(", holding ", held)
+        worn, carried = phrase_with_prefix_or_empty(", wearing ", hat), phrase_with_prefix_or_empty(", holding ", held)
         return f"{kind}{who}{worn}, {eyes}, {mouth}{carried}, {ground}"
     if form == 3:
-        return (
-            f"{ground}, {kind}{who}{phrase_or_empty(' in ', hat)}{phrase_or_empty(' with ', held)}, {mouth} and {eyes}"
-        )
+        worn, carried = phrase_with_prefix_or_empty(" in ", hat), phrase_with_prefix_or_empty(" with ", held)
+        return f"{ground}, {kind}{who}{worn}{carried}, {mouth} and {eyes}"
     parts = [part for part in (hat, eyes, mouth, held, ground) if part]
     return ", ".join([f"{kind}{who}", *r.sample(parts, len(parts))])
 

@@ -116,7 +116,7 @@ class ContrastiveSampler:
             chosen += [(0, int(i)) for i in r.choice(group, GROUP, replace=False)]
         return chosen
 
-    def batch(self, easy: bool, long: bool, r: np.random.Generator) -> ContrastiveBatch:
+    def draw_contrastive_batch(self, easy: bool, long: bool, r: np.random.Generator) -> ContrastiveBatch:
         """Draw a batch; if `long`, captions have a second part, which says more of the same picture."""
         words = Random(int(r.integers(2**31)))
         pictures, captions, truth = [], [], []
@@ -160,7 +160,7 @@ def recoloured_picture(picture: NDArray[np.uint8], r: np.random.Generator) -> ND
     return np.broadcast_to(mixed ^ (255 * r.integers(0, 2, 3)).astype(np.uint8), picture.shape)
 
 
-def caption_fits_picture(truth: NDArray, says: NDArray) -> NDArray[np.bool_]:
+def caption_fits_picture_matrix(truth: NDArray, says: NDArray) -> NDArray[np.bool_]:
     """Whether picture i can show all that caption j speaks of, bool [n, n].
 
     Caption j was written for picture j: `truth` [n, attributes] is what the pictures show, `says` [n, attributes] what
@@ -195,14 +195,14 @@ def train_clip(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
 
     def contrastive_loss_at_step(phase: str, step: int, r: np.random.Generator) -> Tensor:
         long = step % LONG_EVERY == 0
-        batch = samplers[phase].batch(phase == "clip" and step < RANDOM_UNTIL, long, r)
+        batch = samplers[phase].draw_contrastive_batch(phase == "clip" and step < RANDOM_UNTIL, long, r)
         ids = token_ids_of(tokenizer, batch.texts, CONTEXT if long else SHORT).to(where)
         with torch.no_grad():
             clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         with bf16_autocast(where):
             images = functional.normalize(see(batch.pixels.to(where)).float(), dim=-1)
             texts = functional.normalize(encode_short_texts(clip, ids).float(), dim=-1)
-        fits = torch.from_numpy(caption_fits_picture(batch.truth, batch.says)).to(where)
+        fits = torch.from_numpy(caption_fits_picture_matrix(batch.truth, batch.says)).to(where)
         return contrastive_loss(images, texts, clip.logit_scale.exp(), fits)
 
     depends_on = [corpus_fingerprint(), MODEL, BATCH, GROUP]

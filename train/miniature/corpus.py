@@ -131,7 +131,7 @@ def write_corpus_part(name: str, number: int) -> None:
         files.write_atomically(target, b"".join(image.tobytes() for image in drawn))
 
 
-def draw_or_read_pixels(name: str) -> NDArray[np.uint8]:
+def draw_or_read_corpus_pixels(name: str) -> NDArray[np.uint8]:
     """The pixels of a corpus, uint8 [n, 64, 64, 3]; parts that are missing are drawn first."""
     numbers = range(SIZES[name] // PART)
     missing = [n for n in numbers if not corpus_part_path(name, n).exists()]
@@ -147,4 +147,6 @@ def draw_or_read_pixels(name: str) -> NDArray[np.uint8]:
 def draw_or_read_corpus(name: str) -> Corpus:
     """The corpus `name` with its labels; parts that are missing are drawn first."""
     known = [entry for n in range(SIZES[name] // PART) for entry in styles_traits_and_seeds_of_part(name, n)]
-    return Corpus(draw_or_read_pixels(name), [style.name for style, _, _ in known], [traits for _, traits, _ in known])
+    return Corpus(
+        draw_or_read_corpus_pixels(name), [style.name for style, _, _ in known], [traits for _, traits, _ in known]
+    )

@@ -93,23 +93,23 @@ def overprinted_colour(first: str, second: str) -> str:
 def pixel_grid_face_shapes(traits: dict[str, str]) -> list[Shape]:
     """Eyes and mouth of whole cells of 4 pixels, placed by hand: a face that is only reduced is not legible."""
 
-    def grid_cell_shapes(colour: str, *places: tuple[int, int]) -> list[Shape]:
+    def face_shapes_at_grid_cells(colour: str, *places: tuple[int, int]) -> list[Shape]:
         return [Shape(box_path(4 * x, 4 * y, 4, 4), colour, 0.0, "face") for x, y in places]
 
     lids, brows = [(5, 9), (6, 9), (9, 9), (10, 9)], [(5, 7), (6, 8), (9, 8), (10, 7)]
     white = [(5, 8), (6, 8), (5, 9), (9, 8), (10, 8), (10, 9)]
     eyes = {
-        "round": grid_cell_shapes("white", *white) + grid_cell_shapes("ink", (6, 9), (9, 9)),
-        "sleepy": grid_cell_shapes("ink", *lids),
-        "sunglasses": grid_cell_shapes("ink", *((x, 8) for x in range(4, 12)), *lids)
-        + grid_cell_shapes("white", (5, 8), (9, 8)),
-        "angry": grid_cell_shapes("ink", *brows)
-        + grid_cell_shapes("white", (5, 8), (10, 8))
-        + grid_cell_shapes("crimson", (6, 9), (9, 9)),
+        "round": face_shapes_at_grid_cells("white", *white) + face_shapes_at_grid_cells("ink", (6, 9), (9, 9)),
+        "sleepy": face_shapes_at_grid_cells("ink", *lids),
+        "sunglasses": face_shapes_at_grid_cells("ink", *((x, 8) for x in range(4, 12)), *lids)
+        + face_shapes_at_grid_cells("white", (5, 8), (9, 8)),
+        "angry": face_shapes_at_grid_cells("ink", *brows)
+        + face_shapes_at_grid_cells("white", (5, 8), (10, 8))
+        + face_shapes_at_grid_cells("crimson", (6, 9), (9, 9)),
     }
     mouths = {
-        "smile": grid_cell_shapes("ink", (6, 11), (9, 11), (7, 12), (8, 12)),
-        "open": grid_cell_shapes("crimson", (7, 11), (8, 11), (7, 12), (8, 12)),
-        "flat": grid_cell_shapes("ink", *((x, 11) for x in range(6, 10))),
+        "smile": face_shapes_at_grid_cells("ink", (6, 11), (9, 11), (7, 12), (8, 12)),
+        "open": face_shapes_at_grid_cells("crimson", (7, 11), (8, 11), (7, 12), (8, 12)),
+        "flat": face_shapes_at_grid_cells("ink", *((x, 11) for x in range(6, 10))),
     }
     return eyes.get(traits.get("eyes", ""), []) + mouths.get(traits.get("mouth", ""), [])

@@ -90,12 +90,12 @@ def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> A
         unit = mean.square().mean() + spread.log().square().mean()  # latents of mean 0 and deviation 1
         return functional.l1_loss(y, x) + 3 * functional.mse_loss(y, x) + 0.5 * gradient + 0.02 * unit
 
-    def loss_on_collectibles(step: int, r: np.random.Generator) -> Tensor:
+    def vae_loss_on_collectibles(step: int, r: np.random.Generator) -> Tensor:
         whole = step >= FULL_SIZE_FROM * STEPS
         x = random_crops(collectibles, 64 if whole else CROP, BATCH // 4 if whole else BATCH, r)
         return reconstruction_loss_of_pictures(augmented_crops(x, r).to(where, memory_format=torch.channels_last), step)
 
-    def loss_on_collectibles_and_textures(step: int, r: np.random.Generator) -> Tensor:
+    def vae_loss_on_collectibles_and_textures(step: int, r: np.random.Generator) -> Tensor:
         half = BATCH // 2
         x = torch.cat(
             [augmented_crops(random_crops(collectibles, CROP, half, r), r), random_crops(textures, CROP, half, r)]
@@ -103,12 +103,12 @@ def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> A
         return reconstruction_loss_of_pictures(x.to(where, memory_format=torch.channels_last), step)
 
     depends_on = [corpus_fingerprint(), WIDTH, LATENT_CHANNELS, BATCH, CROP, LATENT_NOISE]
-    train_modules_resumably("vae", {"vae": vae}, loss_on_collectibles, STEPS, {"vae": LEARNING_RATE}, depends_on)
+    train_modules_resumably("vae", {"vae": vae}, vae_loss_on_collectibles, STEPS, {"vae": LEARNING_RATE}, depends_on)
     depends_on = [*depends_on, STEPS, corpus_fingerprint("textures")]
     train_modules_resumably(
         "vae-textures",
         {"vae": vae},
-        loss_on_collectibles_and_textures,
+        vae_loss_on_collectibles_and_textures,
         TEXTURE_STEPS,
         {"vae": LEARNING_RATE / 2},
         depends_on,
@@ -121,7 +121,7 @@ def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> A
 
 
 @torch.no_grad()
-def peak_signal_to_noise_ratio(vae: Any, pixels: np.ndarray) -> np.ndarray:
+def psnr_after_vae_round_trip(vae: Any, pixels: np.ndarray) -> np.ndarray:
     """The peak signal-to-noise ratio in dB, [n], of pictures, uint8 [n, 64, 64, 3], after coding and decoding by the
     autoencoder.
     """

@@ -31,7 +31,7 @@ class Shape(NamedTuple):
     width: float = 0.0
 
 
-def shape_and_mirror_image(path: str, colour: str, tone: float = 0.0, width: float = 0.0) -> list[Shape]:
+def shape_and_mirrored_shape(path: str, colour: str, tone: float = 0.0, width: float = 0.0) -> list[Shape]:
     """Two shapes of the body: one with this path, and its mirror image."""
     return [Shape(p, colour, tone, width=width) for p in svg_path_and_mirror_image(path)]
 
@@ -57,18 +57,18 @@ def robot_shapes(colour: str) -> list[Shape]:
 
 def cat_shapes(colour: str) -> list[Shape]:
     tail = Shape("M44 61 Q56 62 53 50", colour, -0.2, width=4)
-    ears = shape_and_mirror_image("M16 31 L15 11 L30 21 z", colour) + shape_and_mirror_image(
+    ears = shape_and_mirrored_shape("M16 31 L15 11 L30 21 z", colour) + shape_and_mirrored_shape(
         "M18.5 24 L18 15.5 L25 20 z", colour, 0.5
     )
-    whiskers = shape_and_mirror_image("M18 42 L10 40", colour, -0.55, 0.9) + shape_and_mirror_image(
+    whiskers = shape_and_mirrored_shape("M18 42 L10 40", colour, -0.55, 0.9) + shape_and_mirrored_shape(
         "M18 45 L11 47", colour, -0.55, 0.9
     )
     return [tail, *ears, *torso_shapes(colour), Shape(ellipse_path(32, 36.5, 17.5, 15.5), colour), *whiskers]
 
 
 def rabbit_shapes(colour: str) -> list[Shape]:
-    ears = shape_and_mirror_image("M22 27 C12 14 13 2 18.5 1.5 C25 2 28 12 28 25 z", colour)
-    inner = shape_and_mirror_image("M21.5 21 C16.5 13 16.5 5 19 5 C22.5 5.5 24.5 14 24.5 21 z", colour, 0.5)
+    ears = shape_and_mirrored_shape("M22 27 C12 14 13 2 18.5 1.5 C25 2 28 12 28 25 z", colour)
+    inner = shape_and_mirrored_shape("M21.5 21 C16.5 13 16.5 5 19 5 C22.5 5.5 24.5 14 24.5 21 z", colour, 0.5)
     head = [Shape(ellipse_path(32, 37, 15.5, 15), colour), Shape(ellipse_path(32, 45.5, 8, 5.5), colour, 0.45)]
     return [*ears, *inner, *torso_shapes(colour), *arm_shapes(colour), *head]
 
@@ -81,7 +81,7 @@ def bear_shapes(colour: str) -> list[Shape]:
 
 def bird_shapes(colour: str) -> list[Shape]:
     crest = Shape("M29 21 C24 14 26 10 30 15 C31 8 36 8 35 15 C39 11 40 15 36 21 z", colour, -0.2)
-    wings = shape_and_mirror_image("M18 38 C8 38 4 48 7 59 C12 58 17 54 20 50 z", colour, -0.2)
+    wings = shape_and_mirrored_shape("M18 38 C8 38 4 48 7 59 C12 58 17 54 20 50 z", colour, -0.2)
     feet = [Shape(path, "orange", part="prop") for path in svg_path_and_mirror_image("M27 61 L21 64 L30 64 z")]
     body = [
         Shape("M13 42 C12 14 52 14 51 42 C51 68 13 68 13 42 z", colour),
@@ -92,7 +92,7 @@ def bird_shapes(colour: str) -> list[Shape]:
 
 def ghost_shapes(colour: str) -> list[Shape]:
     hem = "Q47 54 44 60 Q41 66 38 59 Q35 53 32 60 Q29 66 26 59 Q23 53 20 60 Q17 66 14 62 z"
-    stumps = shape_and_mirror_image("M15 42 C8 40 6 46 9 50 C12 51 15 50 16 48 z", colour)
+    stumps = shape_and_mirrored_shape("M15 42 C8 40 6 46 9 50 C12 51 15 50 16 48 z", colour)
     return [*stumps, Shape(f"M14 62 L14 36 C14 13 50 13 50 36 L50 62 {hem}", colour)]
 
 
@@ -103,7 +103,7 @@ def slime_shapes(colour: str) -> list[Shape]:
 
 
 def alien_shapes(colour: str) -> list[Shape]:
-    antennae = shape_and_mirror_image("M25 23 Q21 14 16 11", colour, -0.25, 2)
+    antennae = shape_and_mirrored_shape("M25 23 Q21 14 16 11", colour, -0.25, 2)
     balls = [Shape(ellipse_path(x, 10, 3.6), colour, 0.35) for x in (15.5, 48.5)]
     body = Shape("M25 64 Q24 50 32 50 Q40 50 39 64 z", colour, -0.2)
     return [*antennae, *balls, body, Shape("M32 54 C22 54 11 42 11 31 C11 15 53 15 53 31 C53 42 42 54 32 54 z", colour)]
