@@ -80,7 +80,7 @@ def training_buckets_in_words(config: Config, brand_set: BrandSet) -> list[str]:
         [pictures.upright_size_of(item.unchanged_file_bytes()) for item in items],
     )
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
-    views = buckets.pictures_at_training_sizes(sizes, resolutions, sketch.multiple, config.train.buckets)
+    views = buckets.training_sizes_of_pictures(sizes, resolutions, sketch.multiple, config.train.buckets)
     shown = buckets.picture_scaling_and_cropping_in_words(names, sizes, views) if config.show else []
     return [*shown, *buckets.buckets_in_words(names, sizes, views)]
 

@@ -150,7 +150,7 @@ def write_package(
     key: PrivateKey | None = None,
     licences: Sequence[LicenceOfMaterial] = (),
     marks: ExportMarks = NO_MARKS,
-    told: living.BurnAndMergeRequest = living.NOTHING,
+    told: living.ItemsToBurnAndMergesOfItems = living.NOTHING,
     price: float | None = None,
 ) -> tuple[Path, list[str]]:
     """Write the next version of the package. Returns its folder, and the names of accepted pictures that changed since

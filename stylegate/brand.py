@@ -24,7 +24,7 @@ from stylegate.brandcheck import (
     PixelHashAndPictureSignature,
     check_picture_files_into_report,
     near_duplicate_groups,
-    note_small_pictures,
+    note_pictures_below_half_median_size,
 )
 from stylegate.brandset import (
     CUT_OFF,
@@ -166,7 +166,7 @@ def check_source_pictures_into_report(
         else:
             findings.problems.append(f"{name}: a link that leads outside the folder; copy the picture instead")
     digests = check_picture_files_into_report(inside, brand.background, findings)
-    note_small_pictures(digests, findings)
+    note_pictures_below_half_median_size(digests, findings)
     lacking = []
     for name in inside:
         if name in captions and not captions[name].first_caption:

@@ -73,7 +73,7 @@ def check_brand_set_files(folder: Path) -> CheckReport:
     by_hash: dict[str, list[str]] = defaultdict(list)
     for part in SPLITS:
         digests |= check_brand_set_split(folder, part, brand, findings, by_hash)
-    note_small_pictures(digests, findings)
+    note_pictures_below_half_median_size(digests, findings)
     for same in by_hash.values():
         if len(same) > 1:
             findings.problems.append(f"{', '.join(same)}: the same picture {len(same)} times; keep one")
@@ -132,7 +132,9 @@ def check_picture_files_into_report(
     return digests
 
 
-def note_small_pictures(digests: dict[str, PixelHashAndPictureSignature], findings: CheckReport) -> None:
+def note_pictures_below_half_median_size(
+    digests: dict[str, PixelHashAndPictureSignature], findings: CheckReport
+) -> None:
     """Note in `findings` the pictures whose shorter side is less than half the median of the whole set."""
     usual = np.median([one.shorter_side for one in digests.values()]) if digests else 0
     if small := [name for name, one in digests.items() if one.shorter_side < usual / 2]:

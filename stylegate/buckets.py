@@ -44,7 +44,7 @@ def bucket_width_and_height(aspect: float, resolution: int, multiple: int) -> tu
     return min(candidates)[2:] if candidates else (multiple, multiple)
 
 
-def pictures_at_training_sizes(
+def training_sizes_of_pictures(
     sizes: Sequence[tuple[int, int]], resolutions: Sequence[int], multiple: int, buckets: bool
 ) -> list[PictureAtTrainingSize]:
     """The views of all pictures: (picture, width, height), one for each size at which the picture is trained.

@@ -49,7 +49,10 @@ class AxisScale(NamedTuple):
     log: bool = False
 
     def relative_position(self, value: float) -> float:
-        """Where a value lies on the axis: 0 at its low end, 1 at its high end, outside of [0, 1] beyond them."""
+        """Where a value lies on the axis: 0 at its low end, 1 at its high end, outside of [0, 1] beyond them.
+
+        On a logarithmic axis it is the place of its logarithm; values below 1e-12 count as 1e-12 there.
+        """
         low, high, value = (math.log(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
         return (value - low) / (high - low)
 

@@ -42,8 +42,8 @@ class CachedTextEncoder:
     def encode_prompt_tokens_once(self, arguments: list[Any], keywords: dict[str, Any]) -> Any:
         """The text encoder's output for one row of token ids, computed once and then taken from memory."""
         key = (
-            *map(cache_key_of, arguments),
-            *((name, cache_key_of(value)) for name, value in sorted(keywords.items())),
+            *map(hashable_form_of_encoder_argument, arguments),
+            *((name, hashable_form_of_encoder_argument(value)) for name, value in sorted(keywords.items())),
         )
         if key not in self.rows:
             self.rows[key] = replace_non_tensors_by_none(self.forward(*arguments, **keywords))
@@ -69,7 +69,7 @@ def select_row_of_position_ids(positions: torch.Tensor, i: int) -> torch.Tensor:
     return positions[..., i : i + 1, :]
 
 
-def cache_key_of(value: Any) -> Any:
+def hashable_form_of_encoder_argument(value: Any) -> Any:
     """A hashable form of one argument of a text encoder: equal for equal arguments, and for no others."""
     if isinstance(value, torch.Tensor):
         return str(value.device), str(value.dtype), tuple(value.shape), value.cpu().numpy().tobytes()

@@ -31,7 +31,9 @@ def choose_checkpoint_and_lora_strength(run: LiveTrainingRun, evaluation: Evalua
         if r["step"] in saved and select.pass_flag_of_each_prompt(r) is not None
     ]
     checkpoints = (
-        select.choose_evaluation(results, settings.selection_margin) if selection_rule_in_words(results) else None
+        select.choose_and_compare_evaluations(results, settings.selection_margin)
+        if selection_rule_in_words(results)
+        else None
     )
     step = results[checkpoints["chosen"]]["step"] if checkpoints else steps_done
     state.load_saved_lora_weights(saved[step], run.adapted)
@@ -43,7 +45,7 @@ def choose_checkpoint_and_lora_strength(run: LiveTrainingRun, evaluation: Evalua
             evaluation.evaluate(step, strength)
         nearest_first = sorted({1.0, *settings.scales}, key=lambda s: (abs(s - 1), s))
         tried = [r for s in nearest_first if (r := evaluation.read_evaluation_result_or_none(step, s))]
-        strengths = select.choose_evaluation(tried, settings.selection_margin)
+        strengths = select.choose_and_compare_evaluations(tried, settings.selection_margin)
         scale = tried[strengths["chosen"]]["scale"]
         evaluator_with_generate_settings(run).evaluate(step, scale)
         result = read_final_evaluation_result(run, step, scale)

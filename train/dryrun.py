@@ -55,7 +55,7 @@ def print_dry_run_report(config: Config) -> int:
     sample.require_size_multiples(config, sketch.multiple)
     resolutions = config.train.resolutions or [config.family.resolution or sketch.resolution]
     sizes = [pictures.upright_size_of(item.unchanged_file_bytes()) for item in learned.pictures]
-    views = buckets.pictures_at_training_sizes(sizes, resolutions, sketch.multiple, config.train.buckets)
+    views = buckets.training_sizes_of_pictures(sizes, resolutions, sketch.multiple, config.train.buckets)
     largest = max(views, key=lambda v: v.width * v.height)
     frozen = sum(p.numel() for p in sketch.denoiser.parameters())
     packed = num_weights_in_4_bits(sketch.denoiser)

@@ -106,7 +106,7 @@ def encode_training_set(
     """
     cache, items, brand = ArrayCache(), brand_set.splits["train"], brand_set.brand
     sizes = [pictures.upright_size_of(item.unchanged_file_bytes()) for item in items]
-    views = buckets.pictures_at_training_sizes(sizes, resolutions, models.multiple, settings.buckets)
+    views = buckets.training_sizes_of_pictures(sizes, resolutions, models.multiple, settings.buckets)
     wordings = [
         [
             brand.prompt_with_trigger(batches.shuffled_caption(text, n, settings.seed))

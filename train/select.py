@@ -60,7 +60,7 @@ def pass_flag_of_each_prompt(result: dict[str, Any]) -> list[bool] | None:
     return result["passed"] if result.get("undecided") is None else result["undecided"]
 
 
-def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
+def choose_and_compare_evaluations(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
     """Choose the first evaluation that is not measurably worse than the best; `results` are in order of preference.
 
     `margin`, in [0, 1], is the difference of pass rates that is ignored. Returns a mapping: `chosen` and `best`
@@ -95,8 +95,8 @@ def choose_evaluation(results: Sequence[dict[str, Any]], margin: float) -> dict[
 def another_could_be_better(result: dict[str, Any], margin: float) -> bool:
     """Whether another evaluation of the same prompts could be chosen in place of this one.
 
-    It cannot where this one counts as equal, by the rules of `choose_evaluation`, to one in which every picture passes
-    and is as much in style as the references are in the mean.
+    It cannot where this one counts as equal, by the rules of `choose_and_compare_evaluations`, to one in which every
+    picture passes and is as much in style as the references are in the mean.
     """
     flags, style = pass_flag_of_each_prompt(result) or [], result.get("style_of_references")
     if not flags or style is None or not result["styles"]:
@@ -107,7 +107,7 @@ def another_could_be_better(result: dict[str, Any], margin: float) -> bool:
 
 
 def reason_for_choice_in_words(found: dict[str, Any]) -> str:
-    """Why a step was chosen, as the end of a sentence; `found` is the answer of `choose_evaluation`."""
+    """Why a step was chosen, as the end of a sentence; `found` is the answer of `choose_and_compare_evaluations`."""
     steps = [row["step"] for row in found["compared"]]
     if len(steps) == 1:
         return "it is the only one that was compared"
@@ -131,7 +131,7 @@ def steps_of_states_to_keep(results: Sequence[dict[str, Any]], margin: float, co
     after = [r for r in results if r["step"] and pass_flag_of_each_prompt(r)]
     if not after:
         return set()
-    first = after[choose_evaluation(after, margin)["chosen"]]
+    first = after[choose_and_compare_evaluations(after, margin)["chosen"]]
     ranked = sorted((r for r in after if r is not first), key=lambda r: (-pass_rate(r), r["step"]))
     return {r["step"] for r in [first, *ranked][:count]}
 
@@ -161,7 +161,8 @@ def remedies_in_words(counts: dict[str, int], train_longer: bool = True) -> str:
 
 def falling_pass_rates_in_words(found: dict[str, Any] | None) -> str:
     """The pass rates of the chosen step and of those after it, such as "50% at step 100, 6% at step 200", where fewer
-    pictures pass at the last step than at the chosen one; else "". `found` is the answer of `choose_evaluation`.
+    pictures pass at the last step than at the chosen one; else "". `found` is what `choose_and_compare_evaluations`
+    answers.
     """
     rows = [row for row in found["compared"][found["chosen"] :] if "pass_rate" in row] if found else []
     if not rows or rows[-1]["pass_rate"] >= rows[0]["pass_rate"]:
@@ -172,8 +173,8 @@ def falling_pass_rates_in_words(found: dict[str, Any] | None) -> str:
 def advice_if_few_pass(result: dict[str, Any] | None, checkpoints: dict[str, Any] | None) -> str:
     """What to do next, in sentences, where fewer than half of the pictures of an evaluation pass; else "".
 
-    `checkpoints` is how the step was chosen, the answer of `choose_evaluation`. Where later steps passed less, nobody
-    is told to train longer.
+    `checkpoints` is how the step was chosen, the answer of `choose_and_compare_evaluations`. Where later steps passed
+    less, nobody is told to train longer.
     """
     passed = (result or {}).get("passed") or []
     if not result or 2 * sum(passed) >= len(passed):

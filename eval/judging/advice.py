@@ -91,7 +91,7 @@ def advice_to_learn_from_decisions(verdicts: Sequence[Verdict]) -> list[str]:
     ]
 
 
-def waits_only_for_calibration(verdict: Verdict) -> bool:
+def is_in_review_only_for_lack_of_calibrated_line(verdict: Verdict) -> bool:
     """Whether a picture is in review only because its policy's calibrated check has no line yet."""
     asking = [reason.detail for reason in verdict.reasons if reason.verdict == "review"]
     return verdict.verdict == "review" and asking == [NO_LINE_YET]
@@ -115,7 +115,7 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
     if code == ExitCode.STALE:
         steps.append("Run stylegate calibrate with the same arguments, or stylegate certify for this lot alone.")
     uncalibrated = outcome.calibration and not outcome.evidence.get(outcome.calibration)
-    without_line = sum(map(waits_only_for_calibration, verdicts)) if uncalibrated else 0
+    without_line = sum(map(is_in_review_only_for_lack_of_calibrated_line, verdicts)) if uncalibrated else 0
     if code == ExitCode.EVIDENCE:
         steps.append(f"Run stylegate {'calibrate' if uncalibrated else 'certify'} with the same arguments.")
     if code != ExitCode.PASS and UNREADABLE in outcome.why.get("review", {}):

@@ -45,7 +45,9 @@ class Reason(Record):
 
 
 class WaivedReason(Reason):
-    """A reason that does not count until a day, because a person answers for it."""
+    """A reason of a picture's verdict that does not count until a day: a waiver of the policy covers it, and a person
+    answers for it.
+    """
 
     owner: str
     why: str

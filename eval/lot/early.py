@@ -161,8 +161,9 @@ def round_with_learnt_stop_line(
     accepted: Mapping[str, bool],
     earlier: Sequence[EarlyStopRound],
 ) -> EarlyStopRound:
-    """The round `empty` with the line that is learnt from all that is known when it begins; without one where too
-    little is known. Nothing is written.
+    """The round of drawing `empty` with the line below which hopeless previews are stopped early. It is learnt from the
+    previews and verdicts that are known when the round begins; where too little is known there is none. Nothing is
+    written.
 
     `accepted` says of each picture that is accepted or rejected which it is, by the name of its file. What stands in
     review or in error says nothing. `earlier` are the rounds before it, in order.

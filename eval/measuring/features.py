@@ -98,7 +98,9 @@ class FeatureArrays:
         return column[: len(places)]
 
     def features_of_filled_rows(self, names: list[str], sha256: Mapping[str, str]) -> PictureFeatures:
-        """The features of the pictures whose rows are filled; `names` are those of all rows."""
+        """What was measured of the pictures whose rows are filled: sizes, embeddings, patches, signatures, technical
+        scores, transparency. `names` are those of all rows.
+        """
         good = [name for name, filled in zip(names, self.filled, strict=True) if filled]
         whole = (
             self.columns

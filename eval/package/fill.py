@@ -26,7 +26,7 @@ from eval.package.items import (
     imagefolder_table,
     make_item_record,
     package_items,
-    read_lot_scores_checking_item_digests,
+    read_scores_parquet_checking_item_digests,
 )
 from eval.package.layout import TABLE
 from eval.package.marking import ExportMarks, PictureToMark, write_marked_pictures
@@ -161,7 +161,7 @@ def write_metadata_and_records(
     earlier: EarlierPackage | None,
 ) -> None:
     """Write the metadata of each item, in canonical JSON, and its record."""
-    found, before = read_lot_scores_checking_item_digests(lot, items), earlier and earlier.package / "data"
+    found, before = read_scores_parquet_checking_item_digests(lot, items), earlier and earlier.package / "data"
     names, detected = found.computed_score_names(), found.detected_traits()
     scores = {row["file"]: {name: row[name] for name in names} for row in found.rows}
     for item in items:

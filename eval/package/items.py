@@ -140,7 +140,7 @@ def package_items(lot: Lot, accepted: Sequence[Verdict]) -> list[PackageItem]:
     return sorted(items, key=lambda item: item.id)
 
 
-def read_lot_scores_checking_item_digests(lot: Lot, items: Sequence[PackageItem]) -> LotScores:
+def read_scores_parquet_checking_item_digests(lot: Lot, items: Sequence[PackageItem]) -> LotScores:
     """Read the scores of the lot. Raises DataError if scores.parquet lacks the picture of an item, or has it with
     another sha256 than the item's verdict.
     """

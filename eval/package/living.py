@@ -91,7 +91,7 @@ class ChangesSinceVersion(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class BurnAndMergeRequest:
+class ItemsToBurnAndMergesOfItems:
     """The items that the keys burn= and merge= ask to remove or to merge."""
 
     burned: frozenset[int] = frozenset()
@@ -102,11 +102,11 @@ class BurnAndMergeRequest:
         return {*self.burned, *(number for numbers in self.merged.values() for number in numbers)}
 
 
-NOTHING = BurnAndMergeRequest()
+NOTHING = ItemsToBurnAndMergesOfItems()
 Traits = Mapping[int, Mapping[str, str]]  # trait -> value, by the number of an item
 
 
-def burn_and_merge_request_from_config(config: Config) -> BurnAndMergeRequest:
+def burn_and_merge_request_from_config(config: Config) -> ItemsToBurnAndMergesOfItems:
     """The items that burn= (3,7) and merge= (3+7: 7 goes into 3) name. Raises ConfigError with every odd word."""
     burns, merges = (list(filter(None, (text or "").split(","))) for text in (config.burn, config.merge))
     odd = [f"burn: {word}" for word in burns if not re.fullmatch("[0-9]{1,9}", word)]
@@ -114,7 +114,7 @@ def burn_and_merge_request_from_config(config: Config) -> BurnAndMergeRequest:
     if odd:
         raise ConfigError("no numbers of items:", odd, "burn=3,7 takes two out; merge=3+7,10+11 lets 7 and 11 go.")
     groups = [[int(number) for number in word.split("+")] for word in merges]
-    found = BurnAndMergeRequest(frozenset(map(int, burns)), {group[0]: tuple(group[1:]) for group in groups})
+    found = ItemsToBurnAndMergesOfItems(frozenset(map(int, burns)), {group[0]: tuple(group[1:]) for group in groups})
     named = Counter([*found.burned, *(number for group in groups for number in group)])
     if twice := [str(number) for number, count in named.items() if count > 1]:
         raise ConfigError(f"named twice in burn= and merge=: {', '.join(twice)}")
@@ -122,7 +122,7 @@ def burn_and_merge_request_from_config(config: Config) -> BurnAndMergeRequest:
 
 
 def verdicts_without_burned(
-    lot: Lot, accepted: Sequence[Verdict], newest: Path | None, told: BurnAndMergeRequest
+    lot: Lot, accepted: Sequence[Verdict], newest: Path | None, told: ItemsToBurnAndMergesOfItems
 ) -> list[Verdict]:
     """The verdicts of items that are not burned, now or in an earlier version.
 
@@ -157,6 +157,8 @@ def ids_of_items_burned_so_far(package: Path | None) -> set[int]:
 
 def ids_of_left_out_items(package: Path) -> set[int]:
     """The items that versions before a package had and it has not, and that were not burned: they may come back.
+
+    The package's own list of changes says it; no earlier version is needed.
 
     Raises DataError if somebody changed the list since.
     """
@@ -212,7 +214,7 @@ def planned_traits_of_package(package: Path) -> dict[int, dict[str, str]]:
     return {item: planned.get(item, stated) for item, stated in traits_of_package(package).items()}
 
 
-def changes_between(before: Path, after: Path, told: BurnAndMergeRequest) -> ChangesSinceVersion:
+def changes_between(before: Path, after: Path, told: ItemsToBurnAndMergesOfItems) -> ChangesSinceVersion:
     """The content of changes.json for the package `after`, which follows `before`: items that are new, burned, drawn
     again, merged, or have other traits. `told` is what burn= and merge= ask for.
     """
@@ -330,7 +332,7 @@ def problems_beyond_declared_supply(versions: Sequence[Path], traits: Traits) ->
     ]
 
 
-def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: BurnAndMergeRequest) -> None:
+def write_changes(package: Path, newest: Path, versions: Sequence[Path], told: ItemsToBurnAndMergesOfItems) -> None:
     """Write changes.json into a package that follows `newest`. Raises DataError where it goes beyond the supply."""
     for version in filter(is_bag, versions):
         require_package_unchanged_since_export(version)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from eval.package.living import (
     CHANGES,
-    BurnAndMergeRequest,
     ChangesSinceVersion,
+    ItemsToBurnAndMergesOfItems,
     changes_between,
     files_changed_since_export,
     ids_of_exported_unburned_items,
@@ -51,7 +51,7 @@ def verify_changes_file(package: Path) -> tuple[list[str], list[str], list[str]]
     merged = {group.into: tuple(group.burned) for group in found.merged}
     alone = set(found.burned) - {item for group in merged.values() for item in group}
     never = set(found.burned) - ids_of_exported_unburned_items(before) or merged.keys() - items.keys()
-    if never or changes_between(before, package, BurnAndMergeRequest(frozenset(alone), merged)) != found:
+    if never or changes_between(before, package, ItemsToBurnAndMergesOfItems(frozenset(alone), merged)) != found:
         wrong.append(f"{CHANGES}: it does not say what is other than in {before.name}")
     kept, unknown, beyond = check_items_within_declared_supply(package, {*found.burned, *found.burned_before})
     return [f"since {before.name} {changes_in_words(found)}", *kept], unknown, wrong + beyond

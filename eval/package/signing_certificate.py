@@ -88,7 +88,7 @@ def signing_certificate(config: Config) -> C2paCertificateAndKey:
     try:
         content = path.read_bytes()
         chain = x509.load_pem_x509_certificates(content)
-        key = None if command else read_private_key(config, path, content)
+        key = None if command else read_content_credentials_private_key(config, path, content)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"{what}: no certificate in PEM form that can be read: {error}", next_step=NEXT) from None
     except FileNotFoundError as error:
@@ -99,7 +99,7 @@ def signing_certificate(config: Config) -> C2paCertificateAndKey:
     return found
 
 
-def read_private_key(config: Config, path: Path, content: bytes) -> Any:
+def read_content_credentials_private_key(config: Config, path: Path, content: bytes) -> Any:
     """The private key in `credentials_key=`, else in the file of the certificate. Raises ConfigError."""
     given = Path(config.credentials_key).expanduser() if config.credentials_key else path
     try:

@@ -19,7 +19,7 @@ MAX_CELLS = 64  # of a joint table
 NODES = 1000  # of the search for the nearest counts
 
 
-def spare_entropy_bits_for_distinct_slots(problem: PlanConstraints) -> float:
+def entropy_of_traits_beyond_distinct_slots(problem: PlanConstraints) -> float:
     """The entropies of the traits, less log2 of the slots. Below 0 no plan of different combinations exists.
 
     A slot of the plan, taken at random, has traits of these entropies; as a whole it has at most their sum, and log2

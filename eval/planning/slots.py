@@ -142,7 +142,9 @@ def place_one_of_ones(
 
 
 def prompt_without_empty_phrases(text: str) -> str:
-    """A prompt without the doubled commas and spaces that traits without a phrase leave behind."""
+    """A prompt without its empty phrases, which traits without a phrase leave behind: of commas with nothing but spaces
+    between them the last one stays, and a comma at the end is dropped.
+    """
     return re.sub(r"(,\s*)+(?=,)|,\s*$", "", text)
 
 

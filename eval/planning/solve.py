@@ -5,9 +5,9 @@ import numpy as np
 from eval.planning import exact
 from eval.planning.deal import find_plan_by_random_swaps
 from eval.planning.feasible import (
+    entropy_of_traits_beyond_distinct_slots,
     fewest_count_changes,
     irreducible_conflicting_rules,
-    spare_entropy_bits_for_distinct_slots,
 )
 from eval.planning.problem import PlanConstraints
 from stylegate.errors import DataError
@@ -47,7 +47,7 @@ def solve_plan(problem: PlanConstraints, seed: int) -> np.ndarray:
 
 
 def require_feasible_and_return_spare_bits(problem: PlanConstraints) -> float:
-    """The bits of room of a plan (`spare_entropy_bits_for_distinct_slots`), if counts and rules do not exclude each
+    """The bits of room of a plan (`entropy_of_traits_beyond_distinct_slots`), if counts and rules do not exclude each
     other.
 
     Raises DataError where they do, with the rules that conflict and the nearest counts that do not.
@@ -62,7 +62,7 @@ def require_feasible_and_return_spare_bits(problem: PlanConstraints) -> float:
             conflict,
             advice_to_make_plan_feasible(problem, changes),
         )
-    room = spare_entropy_bits_for_distinct_slots(problem)
+    room = entropy_of_traits_beyond_distinct_slots(problem)
     if room < 0:
         raise DataError(
             f"{problem.size} slots cannot all be different: their traits hold {np.log2(problem.size) + room:.2f} bits, "

@@ -12,8 +12,8 @@ from eval.promise.eyes import KnownRejectResultOfReviewer
 from eval.promise.labels import Label, Purpose, Sha256, labels_before_first_gap
 from eval.promise.ranked import (
     RankedAuditDesign,
+    audit_sampling_weights_by_rank,
     make_weighted_betting_wealth_function,
-    sampling_weights,
     weighted_order,
 )
 from stylegate import files
@@ -123,7 +123,7 @@ class AuditPlan:
         if self.design is None:
             return audit.uniform_order_bettor(alpha)
         rank = {sha256: place for place, sha256 in enumerate(self.lot[:size])}
-        weights = sampling_weights(len(self.lot), self.design)[:size]
+        weights = audit_sampling_weights_by_rank(len(self.lot), self.design)[:size]
         return make_weighted_betting_wealth_function([rank[label.sha256] for label in given], weights, self.design)
 
     def promise_in_words(self) -> str:

@@ -85,16 +85,16 @@ BY_MARGIN = RankedAuditDesign(
 
 
 @lru_cache(maxsize=64)
-def relative_risks(size: int, steepness: float, floor: float) -> NDArray[np.float64]:
+def relative_reject_risk_by_rank(size: int, steepness: float, floor: float) -> NDArray[np.float64]:
     """[size] how much more likely than the mean each picture of a lot is taken to be a reject, best margin first."""
     ranks = (np.arange(size)[::-1] + 0.5) / size
     risks = np.maximum(ranks, floor) ** -steepness
     return risks / risks.mean()
 
 
-def sampling_weights(size: int, design: RankedAuditDesign) -> NDArray[np.float64]:
+def audit_sampling_weights_by_rank(size: int, design: RankedAuditDesign) -> NDArray[np.float64]:
     """[size] the weight with which each picture of a lot is drawn for labelling, best margin first; above 0."""
-    return 1 + design.draw * relative_risks(size, design.steepness, design.floor)
+    return 1 + design.draw * relative_reject_risk_by_rank(size, design.steepness, design.floor)
 
 
 def weighted_order(pictures: Sequence[str], seed: str, design: RankedAuditDesign) -> list[str]:
@@ -104,7 +104,7 @@ def weighted_order(pictures: Sequence[str], seed: str, design: RankedAuditDesign
     pictures left, i is then the next one with the chance w_i / sum of w. Anyone computes the same order.
     """
     times = {}
-    for sha256, weight in zip(pictures, sampling_weights(len(pictures), design).tolist(), strict=True):
+    for sha256, weight in zip(pictures, audit_sampling_weights_by_rank(len(pictures), design).tolist(), strict=True):
         draw = int(hashlib.sha256(f"{seed}:{sha256}".encode()).hexdigest()[:13], 16)  # 52 bits: exact in a float
         times[sha256] = -math.log((draw + 0.5) / 16**13) / weight
     return sorted(pictures, key=lambda sha256: (times[sha256], sha256))
@@ -126,7 +126,9 @@ def make_weighted_betting_wealth_function(
         left, remaining = size - np.arange(len(labels)), rejects - (np.cumsum(labels) - labels)
         found = np.zeros(len(labels))
         for gambler in design.gamblers:
-            doubts = gambler.least_doubt + gambler.doubt * relative_risks(size, design.steepness, design.floor)
+            doubts = gambler.least_doubt + gambler.doubt * relative_reject_risk_by_rank(
+                size, design.steepness, design.floor
+            )
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 whole = left - remaining + remaining_sums_before_each_label(doubts, where)
                 found += gambler.share * np.exp(np.log((doubts[where] + 1 - labels) / (drawn * whole)).cumsum())

@@ -47,7 +47,7 @@ SCORES: dict[str, ScoreEntry] = {
         lowest=-4,
         highest=4,
         resolution=0.01,
-        compute=LazilyImportedFunction("style", "nearest_column"),
+        compute=LazilyImportedFunction("style", "style_nearest_column"),
         leave_one_out=LazilyImportedFunction("style", "style_nearest_column_of_references"),
         needs=frozenset({REFERENCES}),
     ),
@@ -150,7 +150,8 @@ SCORES: dict[str, ScoreEntry] = {
 def register_technical_score(
     name: str, does: str, lowest: float, highest: float, resolution: float, remedy: str = "", training: str = ""
 ) -> None:
-    """Add an entry for a technical score to the table SCORES, when this module is imported.
+    """Add an entry for a technical score to the table SCORES, when this module is imported: `technical.column` computes
+    it by its name.
 
     `lowest`, `highest` and `resolution` are in the score's own unit; `does`, `remedy` and `training` are words.
     """

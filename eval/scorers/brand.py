@@ -73,7 +73,7 @@ def fit_block_scaling(blocks: list[NDArray], pixels: bool = True) -> FeatureBloc
     return FeatureBlockScaling([block.mean(0, dtype=np.float64) for block in blocks], widths)
 
 
-def balanced_row_weights(own: int, sets: list[ForeignSet]) -> NDArray[np.float64]:
+def half_brand_half_foreign_row_weights(own: int, sets: list[ForeignSet]) -> NDArray[np.float64]:
     """[own + pictures of all sets] the weight of each row: half for the `own` rows of references, half for foreign
     pictures.
 
@@ -87,7 +87,7 @@ def balanced_row_weights(own: int, sets: list[ForeignSet]) -> NDArray[np.float64
     return np.concatenate([np.full(own, 1 / own), *each]).astype(np.float64) / 2
 
 
-class SeparationFromSet(NamedTuple):
+class RocAreaAgainstForeignSet(NamedTuple):
     """How surely the references are told from one foreign set: area under the ROC curve."""
 
     name: str
@@ -104,7 +104,7 @@ class BrandClassifier(NamedTuple):
     offset: float
     own: NDArray[np.float32]  # [r] log-odds of each reference, the lower of its two views, by a reader without it
     foreign: NDArray[np.float32]  # log-odds of foreign pictures by readers that do not know them
-    separations: list[SeparationFromSet]  # from each foreign set, the nearest one first
+    separations: list[RocAreaAgainstForeignSet]  # from each foreign set, the nearest one first
     different: int  # references that are no copies of one another
     pixels: bool  # it sees pixels beside the encoder's numbers
     decided: NDArray[np.float32]  # log-odds of each decided picture that it knows, by a reader without it
@@ -163,7 +163,7 @@ def fit_brand_classifier(
     ]
     rows += [scaling.scale_and_concatenate_blocks(blocks) for blocks in others[1:]]
     ends = np.cumsum([len(part) for part in rows])[:-1]
-    weights = np.split(balanced_row_weights(2 * r, sets), ends)
+    weights = np.split(half_brand_half_foreign_row_weights(2 * r, sets), ends)
     truths = [np.full(len(part), -1.0 if i else 1.0) for i, part in enumerate(rows)]
     if decided:
         count = len(decided[1])
@@ -181,7 +181,7 @@ def fit_brand_classifier(
         told from them.
         """
         foreign.append(apart)
-        separations.append(SeparationFromSet(name, *roc_area_and_lower_bound(mine.mean(0), apart)))
+        separations.append(RocAreaAgainstForeignSet(name, *roc_area_and_lower_bound(mine.mean(0), apart)))
 
     unknown = [i for i, one in enumerate(sets, start=1) if not one.given and len(sets) > 1]
     if unknown:  # they weigh alike; the penalty is a share of the weight of the rows that stay

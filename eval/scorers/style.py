@@ -249,7 +249,7 @@ def references_column(measured: MeasuredLot) -> NDArray[np.float32]:
     return own
 
 
-def nearest_column(measured: MeasuredLot) -> NDArray[np.float32]:
+def style_nearest_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] style_nearest score of the lot's pictures: their closeness to the NEAREST references that are
     most like each.
     """

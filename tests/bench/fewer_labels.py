@@ -30,8 +30,8 @@ from eval.promise.ranked import (
     BY_MARGIN,
     BettingStrategyParameters,
     RankedAuditDesign,
+    audit_sampling_weights_by_rank,
     make_weighted_betting_wealth_function,
-    sampling_weights,
 )
 from train.miniature.styles import BRANDS
 
@@ -109,7 +109,7 @@ def audited(placing: Placing, rejects: int, rng: np.random.Generator, size: int,
     truth, times, found = np.zeros(size, int), rng.exponential(size=size), []
     truth[placing(rejects, rng)] = 1
     for design in designs:
-        weights = sampling_weights(size, design) if design else np.ones(size)
+        weights = audit_sampling_weights_by_rank(size, design) if design else np.ones(size)
         order = np.argsort(times / weights)[:BUDGET]
         bettor = make_weighted_betting_wealth_function(order.tolist(), weights, design) if design else None
         needed = audit.labels_until_proven(truth[order], size, ALPHA, delta, bettor)

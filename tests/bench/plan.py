@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.planning import collection, exact, interchange
-from eval.planning.feasible import spare_entropy_bits_for_distinct_slots
+from eval.planning.feasible import entropy_of_traits_beyond_distinct_slots
 from eval.planning.problem import OPEN, PlanConstraints, make_plan_constraints
 from eval.planning.slots import slots_from_traits
 from eval.planning.solve import require_feasible_and_return_spare_bits, solve_plan
@@ -95,7 +95,7 @@ def near_the_limit() -> None:
         except DataError as error:
             words = error.summary
         print(
-            f"| {spare_entropy_bits_for_distinct_slots(problem):.2f} | {words} | {time.process_time() - began:.1f} |",
+            f"| {entropy_of_traits_beyond_distinct_slots(problem):.2f} | {words} | {time.process_time() - began:.1f} |",
             flush=True,
         )
 

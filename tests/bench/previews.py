@@ -91,7 +91,7 @@ def measure(brand: str) -> list[str]:
     margin, default, missed = run.config.train.selection_margin, TrainConfig().preview_steps, []
     full, seconds = evaluated(with_steps(run, FULL), states)
     rates, styles = [select.pass_rate(r) for r in full], [r["style"] for r in full]
-    best, spread = select.choose_evaluation(full, margin)["chosen"], full[0]["style_spread"]
+    best, spread = select.choose_and_compare_evaluations(full, margin)["chosen"], full[0]["style_spread"]
     print(f"\n{brand}: steps {list(states)}; pass rates {rates}; styles {styles}; spread {spread:.4f}")
     print(f"  {FULL} steps: {seconds:.0f} s of CPU time, chosen {full[best]['step']}")
     for steps in STEPS:
@@ -99,7 +99,7 @@ def measure(brand: str) -> list[str]:
         found, own = evaluated(previewed, states)
         of_style = rank_correlation([r["style"] for r in found], styles)
         of_rate = rank_correlation([select.pass_rate(r) for r in found], rates)
-        chosen = select.choose_evaluation(found, margin)["chosen"]
+        chosen = select.choose_and_compare_evaluations(found, margin)["chosen"]
         lacks, rate_lacks = (styles[best] - styles[chosen]) / spread, rates[best] - rates[chosen]
         judged = sum(len(r["verdicts"]) for r in full)
         changed = verdicts_that_change(with_steps(run, FULL), previewed, full)

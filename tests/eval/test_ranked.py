@@ -17,9 +17,9 @@ from eval.promise.ranked import (
     BY_MARGIN,
     BettingStrategyParameters,
     RankedAuditDesign,
+    audit_sampling_weights_by_rank,
     choose_audit_design,
     make_weighted_betting_wealth_function,
-    sampling_weights,
     weighted_order,
 )
 from stylegate import files
@@ -41,7 +41,7 @@ STEEP = RankedAuditDesign(
 @pytest.mark.parametrize("design", [BY_MARGIN, STEEP])
 def test_wealth_is_a_martingale_for_every_lot(design: RankedAuditDesign) -> None:
     """Whichever pictures are the rejects: the mean over every order of a lot of 5, by its chance, is 1 after each."""
-    size, weights = 5, sampling_weights(5, design)
+    size, weights = 5, audit_sampling_weights_by_rank(5, design)
     orders = np.array(list(itertools.permutations(range(size))))
     taken = weights[orders]
     chances = np.prod(taken / (weights.sum() - (taken.cumsum(1) - taken)), axis=1)
@@ -63,7 +63,7 @@ def test_equal_weights_and_doubts_are_the_even_audit() -> None:
         steepness=0, floor=1, draw=0, gamblers=(BettingStrategyParameters(share=1.0, least_doubt=1.0, doubt=0.0),)
     )
     labels, places = np.array([0, 1, 0, 0]), [5, 2, 9, 0]
-    found = make_weighted_betting_wealth_function(places, sampling_weights(10, flat), flat)(labels, 10, 3)
+    found = make_weighted_betting_wealth_function(places, audit_sampling_weights_by_rank(10, flat), flat)(labels, 10, 3)
     wealth, expected, remaining = 1.0, [], 3
     for i, x in enumerate(labels):
         chance = remaining / (10 - i)
@@ -75,7 +75,7 @@ def test_equal_weights_and_doubts_are_the_even_audit() -> None:
 
 def test_wealth_grows_with_the_rejects_that_are_doubted() -> None:
     labels, places = np.array([0, 0, 1, 0, 0, 1]), [3, 50, 99, 7, 98, 0]
-    bettor = make_weighted_betting_wealth_function(places, sampling_weights(100, BY_MARGIN), BY_MARGIN)
+    bettor = make_weighted_betting_wealth_function(places, audit_sampling_weights_by_rank(100, BY_MARGIN), BY_MARGIN)
     paths = np.array([bettor(labels, 100, rejects) for rejects in range(2, 96)])
     assert (np.diff(paths, axis=0) > 0).all()
     assert np.isinf(bettor(labels, 100, 1)[-1]) and np.isinf(bettor(labels, 100, 97)[-1]), "no such lot"
@@ -83,7 +83,7 @@ def test_wealth_grows_with_the_rejects_that_are_doubted() -> None:
 
 def test_the_next_picture_is_drawn_by_weight() -> None:
     """First and second places over many seeds, against the chances that the proof counts with."""
-    weights, seen = sampling_weights(4, STEEP), np.zeros((4, 4))
+    weights, seen = audit_sampling_weights_by_rank(4, STEEP), np.zeros((4, 4))
     for seed in range(8000):
         first, second = weighted_order(["0", "1", "2", "3"], str(seed), STEEP)[:2]
         seen[int(first), int(second)] += 1
@@ -192,7 +192,7 @@ def test_wealth_that_is_audited_is_the_plans() -> None:
     rng = np.random.default_rng(13)
     truth = np.zeros(800, int)
     truth[rng.choice(800, 12, replace=False)] = 1
-    weights = sampling_weights(800, BY_MARGIN)
+    weights = audit_sampling_weights_by_rank(800, BY_MARGIN)
     order = np.argsort(rng.exponential(size=800) / weights)
     labels, bettor = truth[order], make_weighted_betting_wealth_function(order.tolist(), weights, BY_MARGIN)
     needed = audit.labels_until_proven(labels, 800, 0.05, 0.05, bettor)

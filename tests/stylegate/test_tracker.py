@@ -265,7 +265,7 @@ run = Path(sys.argv[1])
 told = make_tracker(TrackerConfig(name="wandb", mode="offline", project="tests"), run, "train", {})
 for step in range(1, 401):
     files.append_jsonl(run / "stats.jsonl", {"step": step, "loss": 1 / step})
-    told.log({"step": step, "loss": 1 / step} | {f"value {i}": i / step for i in range(9)}, step=step)
+    told.log_values({"step": step, "loss": 1 / step} | {f"value {i}": i / step for i in range(9)}, step=step)
 time.sleep(1)
 os.kill(os.getpid(), 9)
 """

@@ -75,7 +75,7 @@ def test_sides_are_the_nearest_shape_that_fits(resolution: int, multiple: int) -
 
 def test_larger_resolutions_take_only_what_need_not_be_enlarged() -> None:
     sizes = [(2000, 1000), (1024, 1024), (300, 300)]
-    found = buckets.pictures_at_training_sizes(sizes, [1024, 512], 64, buckets=True)
+    found = buckets.training_sizes_of_pictures(sizes, [1024, 512], 64, buckets=True)
     assert found == [
         PictureAtTrainingSize(0, *buckets.bucket_width_and_height(2.0, 512, 64)),
         PictureAtTrainingSize(0, *buckets.bucket_width_and_height(2.0, 1024, 64)),
@@ -83,7 +83,7 @@ def test_larger_resolutions_take_only_what_need_not_be_enlarged() -> None:
         PictureAtTrainingSize(1, 1024, 1024),
         PictureAtTrainingSize(2, 512, 512),
     ]
-    assert buckets.pictures_at_training_sizes(sizes, [512], 64, buckets=False) == [
+    assert buckets.training_sizes_of_pictures(sizes, [512], 64, buckets=False) == [
         PictureAtTrainingSize(i, 512, 512) for i in range(3)
     ]
     assert buckets.view_indices_by_bucket(found) == [[2, 4], [0], [3], [1]]

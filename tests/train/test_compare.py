@@ -103,7 +103,7 @@ def made(name: str, passed: list[bool] | None, windows: list[tuple[int, float]],
     ends = itertools.accumulate(count for count, _ in windows)
     rows = [{"step": end, "steps": n, "seconds": s} for end, (n, s) in zip(ends, windows, strict=True)]
     files.write_jsonl(place / "clock.jsonl", rows)
-    tried = select.choose_evaluation([judged], 0.2) if passed else None
+    tried = select.choose_and_compare_evaluations([judged], 0.2) if passed else None
     rate = float(np.mean(passed)) if passed and any(passed) else None
     chosen = {"step": steps, "scale": 1.0, "pass_rate": rate, "scales": tried, "num_prompts": len(passed or [])}
     files.write_json(place / "selection.json", chosen)

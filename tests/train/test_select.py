@@ -51,13 +51,13 @@ def test_wilson_equals_scipy() -> None:
 def test_the_earliest_that_cannot_be_told_from_the_best() -> None:
     good, worse = [1] * 30 + [0] * 2, [1] * 15 + [0] * 17
     results = [result(100, worse), result(200, good), result(300, good[::-1]), result(400, [1] * 31 + [0])]
-    found = select.choose_evaluation(results, margin=0.15)
+    found = select.choose_and_compare_evaluations(results, margin=0.15)
     assert found["chosen"] == 1
     assert [row["pass_rate"] for row in found["compared"]] == [15 / 32, 30 / 32, 30 / 32, 31 / 32]
-    assert select.choose_evaluation(results, margin=0.0)["chosen"] == 3, (
+    assert select.choose_and_compare_evaluations(results, margin=0.0)["chosen"] == 3, (
         "nothing but the best is within no margin at all"
     )
-    assert select.choose_evaluation([result(1, [0, 0]), result(2, [0, 0])], 0.1)["chosen"] == 0
+    assert select.choose_and_compare_evaluations([result(1, [0, 0]), result(2, [0, 0])], 0.1)["chosen"] == 0
 
 
 def test_among_equals_the_style_decides() -> None:
@@ -66,16 +66,16 @@ def test_among_equals_the_style_decides() -> None:
     all_pass, noise = [1] * 16, 0.004 * random.normal(size=(3, 16))
     means = [0.93, 0.96, 0.962]
     results = [result(100 * (i + 1), all_pass, list(m + noise[i])) for i, m in enumerate(means)]
-    found = select.choose_evaluation(results, 0.2)
+    found = select.choose_and_compare_evaluations(results, 0.2)
     assert found["chosen"] == 1 and found["best"] == 2
     words = "of the steps 100, 200, 300 it is the earliest that is statistically as good as the best (step 300)"
     assert select.reason_for_choice_in_words(found) == words
     assert select.reason_for_choice_in_words(found | {"chosen": 2}) == "it is the best of the steps 100, 200, 300"
-    alone = select.choose_evaluation(results[:1], 0.2)
+    alone = select.choose_and_compare_evaluations(results[:1], 0.2)
     assert select.reason_for_choice_in_words(alone) == "it is the only one that was compared"
     assert found["compared"][0]["style_below_best_at_most_spreads"] > 3
     lucky = [result(100, all_pass, list(0.93 + noise[0])), result(300, [1] * 15 + [0], list(0.96 + noise[1]))]
-    assert select.choose_evaluation(lucky, 0.2)["chosen"] == 1, (
+    assert select.choose_and_compare_evaluations(lucky, 0.2)["chosen"] == 1, (
         "one picture more is luck, three spreads of style are not"
     )
 
@@ -127,7 +127,7 @@ def test_where_few_pass_it_is_said_what_helps() -> None:
 def test_nobody_is_told_to_train_longer_where_later_steps_passed_less() -> None:
     few = {"passed": [True] * 5 + [False] * 11, "why": {"reject": {"coherence": 10, "style": 3, "brand": 1}}}
     falling = [result(100, [1] * 8 + [0] * 8), result(200, [1] * 6 + [0] * 10), result(300, [1] + [0] * 15)]
-    found = select.choose_evaluation(falling, 0.2)
+    found = select.choose_and_compare_evaluations(falling, 0.2)
     assert found["chosen"] == 0
     said = select.advice_if_few_pass(few, found)
     assert (
@@ -135,7 +135,7 @@ def test_nobody_is_told_to_train_longer_where_later_steps_passed_less() -> None:
     )
     assert "What helps: coherence: ask for less in one prompt. Or plan a batch" in said
     assert "train longer" not in said and "max_steps" not in said and "train.learning_rate" in said
-    rising = select.choose_evaluation([result(1, [0] * 16), result(2, [1] * 5 + [0] * 11)], 0.2)
+    rising = select.choose_and_compare_evaluations([result(1, [0] * 16), result(2, [1] * 5 + [0] * 11)], 0.2)
     assert "train longer" in select.advice_if_few_pass(few, rising), "the last step is the chosen one"
-    level = select.choose_evaluation([result(1, [1] * 5 + [0] * 11)] * 2, 0.2)
+    level = select.choose_and_compare_evaluations([result(1, [1] * 5 + [0] * 11)] * 2, 0.2)
     assert "train longer" in select.advice_if_few_pass(few, level), "no fewer passed later"

@@ -45,7 +45,7 @@ def random_crops(pixels: NDArray[np.uint8], size: int, count: int, r: np.random.
     return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def augmented_crops(x: Tensor, r: np.random.Generator) -> Tensor:
+def augment_half_of_crops(x: Tensor, r: np.random.Generator) -> Tensor:
     """The crops [n, 3, size, size], half of them unchanged, the others recoloured and turned, and some of these
     inverted, darkened, or laid over another crop as light.
     """
@@ -93,12 +93,14 @@ def train_vae(collectibles: NDArray[np.uint8], textures: NDArray[np.uint8]) -> A
     def vae_loss_on_collectibles(step: int, r: np.random.Generator) -> Tensor:
         whole = step >= FULL_SIZE_FROM * STEPS
         x = random_crops(collectibles, 64 if whole else CROP, BATCH // 4 if whole else BATCH, r)
-        return reconstruction_loss_of_pictures(augmented_crops(x, r).to(where, memory_format=torch.channels_last), step)
+        return reconstruction_loss_of_pictures(
+            augment_half_of_crops(x, r).to(where, memory_format=torch.channels_last), step
+        )
 
     def vae_loss_on_collectibles_and_textures(step: int, r: np.random.Generator) -> Tensor:
         half = BATCH // 2
         x = torch.cat(
-            [augmented_crops(random_crops(collectibles, CROP, half, r), r), random_crops(textures, CROP, half, r)]
+            [augment_half_of_crops(random_crops(collectibles, CROP, half, r), r), random_crops(textures, CROP, half, r)]
         )
         return reconstruction_loss_of_pictures(x.to(where, memory_format=torch.channels_last), step)
 
