@@ -32,9 +32,9 @@ from eval.policy.model import VERDICTS
 from eval.report.mirror import mirror_to_wandb
 from eval.report.page import write_reports
 from eval.report.summaries import (
+    check_and_numbers,
     escaped_on_one_line,
     left_out_checks_in_words,
-    score_and_threshold_in_brackets,
     sort_key_worst_picture_first,
 )
 from stylegate import files
@@ -109,7 +109,7 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
     outcome = judged.outcome
     lines = [warning] if (warning := warning_without_references(outcome)) else []
     lines += [*outcome.summary, *(f"note: {line}" for line in outcome.notes)]
-    if left_out := left_out_checks_in_words(outcome.left_out):
+    if left_out := left_out_checks_in_words(outcome):
         lines.append(f"note: checks left out: {left_out}")
     for verdict, causes in outcome.why.items():
         if causes:
@@ -141,8 +141,5 @@ def worst_pictures_in_words(judged: JudgedLot) -> list[str]:
     for verdict in sorted(failed, key=sort_key_worst_picture_first)[:NAMED]:
         first, *others = verdict.reasons
         more = f", and {counted(len(others), 'more reason')}" if others else ""
-        lines.append(
-            f"{verdict.verdict}: {escaped_on_one_line(verdict.file)}: "
-            f"{first.check}{score_and_threshold_in_brackets(first)}{more}"
-        )
+        lines.append(f"{verdict.verdict}: {escaped_on_one_line(verdict.file)}: {check_and_numbers(first)}{more}")
     return [*lines, *([f"and {len(failed) - NAMED} more"] if len(failed) > NAMED else [])]

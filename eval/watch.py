@@ -20,7 +20,7 @@ from eval.judging.judged import JudgedLot
 from eval.lot.lot import relative_name
 from eval.measuring.encoder import keeping_encoder_loaded
 from eval.report.mirror import mirror_to_wandb
-from eval.report.summaries import escaped_on_one_line, score_and_threshold_in_brackets
+from eval.report.summaries import check_and_numbers, escaped_on_one_line
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError, InUseError, keeping_exit_code_of_verdict
@@ -139,5 +139,5 @@ def print_new_verdicts(judged: JudgedLot, before: JudgedLot | None) -> None:
     for verdict in judged.verdicts:
         if said.get((verdict.file, verdict.sha256)) != verdict.verdict:
             first = verdict.reasons[0] if verdict.reasons and verdict.verdict != "accept" else None
-            reason = f": {first.check}{score_and_threshold_in_brackets(first)}" if first else ""
+            reason = f": {check_and_numbers(first)}" if first else ""
             print(f"{verdict.verdict}: {escaped_on_one_line(verdict.file)}{reason}", flush=True)

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 
 from eval.judging.decisions import WORKSHEET
 from eval.judging.record import GateRecord
-from eval.judging.verdicts import NO_LINE_YET, PERSON, Verdict
-from eval.policy.model import UNKNOWN_VALUE, UNREADABLE
+from eval.judging.verdicts import NO_LINE_YET, PERSON, Reason, Verdict
+from eval.policy.model import TOO_FEW, UNKNOWN_VALUE, UNREADABLE
+from eval.promise.rejected import sha256_of_pictures_rejected_by_score
+from eval.promise.store import gate_evidence_key_for_label_purpose
 from eval.scorers import SCORES
 from eval.scorers.aesthetic import MIN_LABELS
 from stylegate.errors import ExitCode
 from stylegate.words import counted
 
 HARDLY_ANY = 0.05  # of accepted and rejected pictures: below it each accepted one costs twenty or more
+SAID_ONCE = {TOO_FEW, UNREADABLE}  # reasons that are explained once for the lot, and only named of a picture
 NOBODY_LOOKED = (
     "No references were given: nobody looked at the style. Only technical faults and copies were looked for. "
     "references=DIR or brand=NAME adds the style."
@@ -21,6 +24,18 @@ NOBODY_LOOKED = (
 def warning_without_references(outcome: GateRecord) -> str:
     """The warning that the style was not judged, for the first line of every report; "" if references were given."""
     return "" if outcome.references.given else NOBODY_LOOKED
+
+
+def fault_in_words(reason: Reason) -> str:
+    """What is wrong with a picture, where numbers do not say it: its check holds or does not hold; else ""."""
+    return SCORES[reason.check].fault if reason.check in SCORES and reason.score is not None else ""
+
+
+def scores_not_believed(outcome: GateRecord) -> list[str]:
+    """The scores that no check of the lot believes, because the style cannot be read; [] where it can."""
+    if outcome.readability is None or outcome.readability.readable:
+        return []
+    return [name for name, score in SCORES.items() if score.needs_readable_style]
 
 
 def failed_share_in_words(outcome: GateRecord) -> str:
@@ -91,6 +106,20 @@ def advice_to_learn_from_decisions(verdicts: Sequence[Verdict]) -> list[str]:
     ]
 
 
+def advice_to_look_at_rejected_pictures(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[str]:
+    """A list of one sentence: how a person finds out whether the gate rejects good pictures; empty where it rejects
+    none by a score, for a planned batch, which is drawn again or exported, and once somebody has looked.
+    """
+    if outcome.slots or outcome.evidence.get(gate_evidence_key_for_label_purpose("rejected")):
+        return []
+    if not (rejected := len(sha256_of_pictures_rejected_by_score(verdicts))):
+        return []
+    return [
+        f"To see whether good ones are among the {counted(rejected, 'rejected picture')}, run stylegate review "
+        "queue=rejected with the same arguments: it shows a random sample of them, and changes no verdict."
+    ]
+
+
 def is_in_review_only_for_lack_of_calibrated_line(verdict: Verdict) -> bool:
     """Whether a picture is in review only because its policy's calibrated check has no line yet."""
     asking = [reason.detail for reason in verdict.reasons if reason.verdict == "review"]
@@ -98,8 +127,8 @@ def is_in_review_only_for_lack_of_calibrated_line(verdict: Verdict) -> bool:
 
 
 def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: str) -> str:
-    """What a person does next about a lot that did not pass, or that people decided enough about to learn from; "" for
-    any other lot, and for one that was only observed.
+    """What a person does next about a lot that did not pass, that has rejected pictures to look at, or that people
+    decided enough about to learn from; "" for any other lot, and for one that was only observed.
 
     `out` is the folder of the results, as it is shown to people; "" where they read this in the report itself.
     """
@@ -119,7 +148,10 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
     if code == ExitCode.EVIDENCE:
         steps.append(f"Run stylegate {'calibrate' if uncalibrated else 'certify'} with the same arguments.")
     if code != ExitCode.PASS and UNREADABLE in outcome.why.get("review", {}):
-        steps.append("Where the style can be made readable, as the note says, do that first: until then people decide.")
+        steps.append(
+            "The style cannot be read: give more references, foreign=DIR or another encoder=, if you can. Until it can "
+            "be read, people decide."
+        )
     if code != ExitCode.PASS and UNKNOWN_VALUE in outcome.why.get("review", {}):
         steps.append(
             "Values of traits that no picture of the brand shows cannot be read: where the brand has them under "
@@ -141,6 +173,8 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
             )
     if code == ExitCode.REVIEW and outcome.slots and outcome.slots.exhausted:
         steps.append("Some slots have no attempt left: choose one of the ways that are listed above (docs/plan.md).")
+    if not outcome.observe and code in (ExitCode.PASS, ExitCode.REJECTED) and not outcome.counts.review:
+        steps += advice_to_look_at_rejected_pictures(outcome, verdicts)
     if not outcome.observe:
         steps += advice_to_learn_from_decisions(verdicts)
     return " ".join(steps)

@@ -19,7 +19,6 @@ from eval.measuring.scores import DIFFERING_TRAITS, UNKNOWN_TRAITS
 from eval.policy.lines import ResolvedCheckLines
 from eval.policy.model import LINES, TOO_FEW, UNKNOWN_VALUE, UNREADABLE, LearntFromDecisions, Policy
 from eval.scorers import SCORES
-from eval.scorers.entry import REFERENCES
 
 TWINS = {"distinct": "twin", "novelty": "known"}  # check -> column of scores.parquet that names the other picture
 
@@ -52,11 +51,8 @@ def verdict_and_reasons(
 
 
 def depends_on_readable_style(bound: ResolvedCheckLines) -> bool:
-    """Whether a check compares a picture with the references by the encoder, so that it needs a style that can be
-    read.
-    """
-    score = SCORES.get(bound.score)
-    return score is not None and score.kind == "encoder" and REFERENCES in score.needs
+    """Whether the score of a check is believed only where the style can be read."""
+    return bound.score in SCORES and SCORES[bound.score].needs_readable_style
 
 
 def smallest_margin_in_spreads(

@@ -81,7 +81,7 @@ def judge(
     given = [(name, lot.sha256[name]) for name, _ in lot.files]
     assert given == [(v.file, v.sha256) for v in verdicts], "in = accept + review + reject + error"
 
-    notes = scores.record.notes + said + notes_on_references_in_lot(lot, compared)
+    notes = said + scores.record.notes + notes_on_references_in_lot(lot, compared)
     promise = PromiseState(state="none", says=NOT_ASKED_FOR)
     pool: dict[str, float] = {}
     line = None
@@ -285,12 +285,16 @@ def score_and_decide_by_policy(
         why_style_is_unreadable(record.readability) if any(depends_on_readable_style(bound) for bound in bounds) else ""
     )
     verdicts = verdicts_of_rows(scores.rows, bounds, policy, lacking, unreadable)
-    said = apply_waivers(verdicts, policy.waivers, files.today_in_utc()) + ([unreadable] if unreadable else [])
+    said = apply_waivers(verdicts, policy.waivers, files.today_in_utc())
+    if unreadable and record.readability:
+        said.append(note_on_unreadable_style(record.readability))
     return VerdictsBeforePeople(scores, bounds, left_out, verdicts, said)
 
 
 def why_style_is_unreadable(readability: StyleReadability | None) -> str:
-    """A sentence that says why the brand's style cannot be read, and what would help; "" if it can be read."""
+    """A sentence that says why the brand's style cannot be read, and what would help, as verdicts.jsonl has it; "" if
+    it can be read.
+    """
     if not readability or readability.readable:
         return ""
     nearest = readability.nearest
@@ -301,6 +305,19 @@ def why_style_is_unreadable(readability: StyleReadability | None) -> str:
         f"the references cannot be told surely from {nearest} (area {found.area:.2f}, at least {found.low:.2f}; "
         f"{readability.needed:.2f} is needed): more references, foreign= with the styles to keep apart, or another "
         "encoder may help (stylegate encoders compares them); else people must judge this style"
+    )
+
+
+def note_on_unreadable_style(readability: StyleReadability) -> str:
+    """A sentence for people on a style that cannot be read: what follows, why, and what would help."""
+    if (different := readability.different_references) < MIN_REFERENCES:
+        why = f"only {different} references differ from one another, and {MIN_REFERENCES} are needed"
+    else:
+        why = f"the references are too hard to distinguish from {readability.nearest}"
+    return (
+        "the style cannot be read, so no check of style is used, and a person must look at each picture that no other "
+        f"check rejects: {why}. What may help: more references, foreign= with the styles to keep apart, or another "
+        "encoder (stylegate encoders compares them)"
     )
 
 

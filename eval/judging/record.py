@@ -69,6 +69,10 @@ class PromiseState(Record):
     """Upper bound on the share of rejects among what is exported, 0 to 1."""
     certificate_sha256: str = ""
 
+    def was_asked_for(self) -> bool:
+        """Whether anybody asked for a proof, or the policy does."""
+        return self.state != "none" or self.says != NOT_ASKED_FOR
+
     def promise_state_in_words(self) -> str:
         """The state and what it means, for people."""
         return self.says if self.state == "none" else f"{self.state}: {self.says}"

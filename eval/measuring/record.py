@@ -1,10 +1,12 @@
 """score.json: what the scores of a lot were made of, as a file with a schema."""
 
+from math import floor
 from typing import Literal
 
 from pydantic import AliasChoices, Field
 
 from stylegate.records import Record
+from stylegate.words import counted
 
 OF_BASE = "the base's own pictures"  # name of the foreign set that they are
 READ_BY_HEAD = ("brand", "style", "style_nearest", "drawing", "palette", "coherence", "traits")
@@ -31,6 +33,11 @@ class SeparationFromForeignSet(Record):
     low: float
     """Lower bound of the area, with 95 % confidence."""
 
+    def separation_in_words(self) -> str:
+        """How often the references are distinguished from the set, in comparisons of one picture of each."""
+        area, low = (floor(share * 100 + 1e-6) for share in (self.area, self.low))  # what is too low never looks enough
+        return f"right in {area} of 100 comparisons, in at least {low}"
+
 
 class StyleReadability(Record):
     """Whether the brand's style can be told from foreign pictures. Where it cannot, nothing is accepted."""
@@ -49,12 +56,14 @@ class StyleReadability(Record):
 
     def readability_in_words(self) -> str:
         """Whether the style can be told from foreign pictures, and from which set least surely."""
-        found = self.separations[self.nearest]
-        known = f"of {len(self.separations)} foreign sets, {self.nearest} is told from it least surely"
-        surely = f"area {found.area:.2f}, at least {found.low:.2f}"
+        hardest = f"of {counted(len(self.separations), 'other style')}, {self.nearest} is the hardest to distinguish"
+        found = self.separations[self.nearest].separation_in_words()
         base = self.separations.get(OF_BASE) if self.nearest != OF_BASE else None  # it is said once
-        beside = f"; {OF_BASE} are told with area {base.area:.2f}, at least {base.low:.2f}" if base else ""
-        return f"the style {'can' if self.readable else 'can NOT'} be read: {known} ({surely}){beside}"
+        beside = f"; {OF_BASE}: {base.separation_in_words()}" if base else ""
+        return (
+            f"the style {'can' if self.readable else 'can NOT'} be read: {hardest} from the references ({found}; 50 is "
+            f"guessing, at least {self.needed * 100:.0f} is needed){beside}"
+        )
 
 
 class ScoreTableDigests(Record):

@@ -35,7 +35,7 @@ LONGEST_LADDER = 10  # each attempt spends half as much of delta as the one befo
 MEASURES = {
     "acceptance": "share of the judged pictures that are accepted",
     "uniqueness": "share of the judged pictures that `distinct` does not speak of",
-    "variety": "effective number of different pictures, as a share of the references'",
+    "variety": "how much the pictures differ from one another, as a share of how much the references do",
     "quotas": "1 less the largest difference between planned and accepted shares of a trait's values",
 }
 

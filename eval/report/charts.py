@@ -1,5 +1,6 @@
 """The report's charts, as SVG text. The same numbers give the same bytes."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,14 @@ from eval.measuring.scores import LotScores
 from eval.scorers import SCORES
 
 
-def score_histograms(scores: LotScores, thresholds: dict[str, CheckThresholds]) -> list[dict[str, Any]]:
-    """For each score that was computed its name, what it says and a histogram as SVG; scores with thresholds first."""
-    drawn = []
-    for name in sorted(scores.computed_score_names(), key=lambda name: name not in thresholds):
+def score_histograms(
+    scores: LotScores, thresholds: dict[str, CheckThresholds], not_believed: Collection[str]
+) -> list[dict[str, Any]]:
+    """For each score that was computed its name, what it says and a histogram as SVG; scores with thresholds first.
+    Those in `not_believed` are left out.
+    """
+    drawn, names = [], [name for name in scores.computed_score_names() if name not in not_believed]
+    for name in sorted(names, key=lambda name: name not in thresholds):
         values = scores.computed_values_of_score(name)
         if len(values):
             lines = thresholds[name].model_dump() if name in thresholds else {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from eval.judging.advice import SAID_ONCE, fault_in_words
 from eval.judging.byscores import TWINS
 from eval.judging.certified import BEYOND, FOUND
 from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, UNSURE, Reason, Verdict
@@ -28,20 +29,22 @@ SECTIONS = {
         "A person decides about these pictures; none of them is exported before that. To decide, run stylegate review "
         "with the arguments of the gate: it opens them one by one in the browser. Or open review.csv, which is beside "
         "the report's folder, write accept, reject or unsure into the column verdict and your name into who, and give "
-        "the arguments of the gate again with decisions=PATH/review.csv. Pictures that nearly pass come first.",
+        "the arguments of the gate again with decisions=PATH/review.csv.",
     ),
-    "reject": (
-        "Rejected",
-        "These pictures are not exported. Those furthest from passing come first.",
-    ),
+    "reject": ("Rejected", "These pictures are not exported."),
     "error": ("Errors", "These files could not be judged. Therefore they are not exported."),
     "accept": ("Accepted", "These pictures passed every check. An export packs them."),
 }
+ORDERS = {
+    "review": "Pictures that nearly pass come first.",
+    "reject": "Those furthest from passing come first.",
+}
+NOT_RANKED = "They stand in the order of their names: the style cannot be read, so it is not known which are better."
 OTHER_CHECKS = {  # what checks say that are no scores
     "decode": "The file could not be read as one whole picture.",
     MARGIN: "How far the picture stays above the nearest limit of all the other checks.",
-    UNREADABLE: "The references cannot be told surely from other styles, so no check of style is believed. "
-    "A person has to look.",
+    UNREADABLE: "The style cannot be read; the note above says why. So no check of style is used, and a person has to "
+    "look.",
     UNKNOWN_VALUE: "A planned value has a name that no picture of the brand has, so it cannot be read. A person has to "
     "look.",
     TOO_FEW: "There are too few references for the checks that compare a picture with them. A person has to look.",
@@ -52,7 +55,6 @@ OTHER_CHECKS = {  # what checks say that are no scores
     FOUND: "A person rejected the picture in the audit of this lot.",
     BEYOND: "The certificate does not cover the picture. It is not exported, whatever a person decides.",
 }
-SAID_ONCE = {TOO_FEW, UNREADABLE}  # reasons that are explained in the table, and only named below a picture
 
 
 def description_of_check(check: str) -> str:
@@ -89,15 +91,22 @@ def verdict_gallery_data(
     lot: Lot,
     thumbnails: ReportThumbnails,
     last_positions: Mapping[str, int],
+    ranked: bool = True,
 ) -> dict[str, Any]:
     """The page's gallery of one verdict, whose thumbnails are written: pictures with their reasons, those for review
-    from the best down, rejects from the worst up.
+    from the best down, rejects from the worst up; all by name where they cannot be `ranked`, since their margins are of
+    a style that cannot be read.
 
     `last_positions` gives, by file, the last position of the slider that accepts the picture.
     """
     chosen = [verdict for verdict in verdicts if verdict.verdict == verdict_kind]
-    if verdict_kind in ("review", "reject"):
-        chosen.sort(key=lambda v: (v.margin or 0.0, v.file), reverse=verdict_kind == "review")
+    title, text = SECTIONS[verdict_kind]
+    if order := ORDERS.get(verdict_kind):
+        chosen.sort(
+            key=(lambda v: (v.margin or 0.0, v.file)) if ranked else (lambda v: v.file),
+            reverse=ranked and verdict_kind == "review",
+        )
+        text += f" {order if ranked else NOT_RANKED}"
     paths = dict(lot.files)
     shown, figures = chosen[:PICTURES_SHOWN], []
     addresses = thumbnails.add_thumbnails([(paths[verdict.file], verdict.sha256) for verdict in shown])
@@ -112,28 +121,32 @@ def verdict_gallery_data(
                 "last_position": last_positions.get(verdict.file) if verdict_kind != "error" else None,
             }
         )
-    title, text = SECTIONS[verdict_kind]
     return {"verdict": verdict_kind, "title": title, "text": text, "total": len(chosen), "pictures": figures}
 
 
-def verdict_caption_lines(verdict: Verdict) -> list[tuple[str, str]]:
-    """(heading, text) of each line below a picture of the report: reasons, what was waived, what a person decided.
+def verdict_caption_lines(verdict: Verdict) -> list[tuple[str, str, str]]:
+    """(consequence, heading, text) of each line below a picture of the report: reasons, what was waived, what a person
+    decided. The consequence gives the heading its colour: what a reason leads to by itself, else the verdict.
 
     Reasons beyond REASONS_SHOWN are only counted; a verdict has its worst reasons first.
     """
-    lines = [(reason.check, reason_in_words(reason)) for reason in verdict.reasons[:REASONS_SHOWN]]
-    if (more := len(verdict.reasons) - REASONS_SHOWN) > 0:
-        lines.append((f"and {more} more", ""))
+    shown, others = verdict.reasons[:REASONS_SHOWN], verdict.reasons[REASONS_SHOWN:]
+    lines = [(reason.verdict, reason.check, reason_in_words(reason)) for reason in shown]
+    if others:
+        lines.append((others[0].verdict, f"and {len(others)} more", ""))
     for reason in verdict.waived:
-        lines.append((f"waived: {reason.check}", f"{reason.owner}, until {reason.expires}: {reason.why}"))
+        text = f"{reason.owner}, until {reason.expires}: {reason.why}"
+        lines.append((verdict.verdict, f"waived: {reason.check}", text))
     if decision := verdict.settled:
         checks = ", ".join(reason.check for reason in decision.reasons)
-        lines.append((f"settled: {checks}", f"{decision.who}{': ' if decision.why else ''}{decision.why}"))
+        text = f"{decision.who}{': ' if decision.why else ''}{decision.why}"
+        lines.append((verdict.verdict, f"settled: {checks}", text))
     return lines
 
 
 def reason_in_words(reason: Reason) -> str:
-    """The text of a reason under a picture: "score < threshold", its detail or both, else "could not be computed".
+    """The text of a reason under a picture: "score < threshold" (or its fault in words), its detail or both, else
+    "could not be computed".
 
     Empty for the checks in SAID_ONCE, which the report's table of reasons explains once.
     """
@@ -142,7 +155,8 @@ def reason_in_words(reason: Reason) -> str:
     if reason.score is None or reason.threshold is None:
         return reason.detail or "could not be computed"
     score, threshold = score_and_threshold_texts_that_differ(reason.score, reason.threshold)
-    return f"{score}\u00a0<\u00a0{threshold}" + (f", {reason.detail}" if reason.detail else "")
+    numbers = fault_in_words(reason) or f"{score}\u00a0<\u00a0{threshold}"
+    return numbers + (f", {reason.detail}" if reason.detail else "")
 
 
 def score_and_threshold_texts_that_differ(score: float, threshold: float) -> tuple[str, str]:

@@ -9,9 +9,14 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.judging.advice import next_step_in_words, observe_only_note_in_words, warning_without_references
+from eval.judging.advice import (
+    next_step_in_words,
+    observe_only_note_in_words,
+    scores_not_believed,
+    warning_without_references,
+)
 from eval.judging.judged import JudgedLot
-from eval.judging.record import NOT_ASKED_FOR, GateRecord, PromiseState
+from eval.judging.record import GateRecord, PromiseState
 from eval.learning import LEARNT
 from eval.lot.cost import cost_in_words, read_compute_seconds_by_stage
 from eval.lot.lot import Lot
@@ -37,7 +42,7 @@ from stylegate.config import Config
 from stylegate.words import counted
 
 PROMISES = {
-    "none": "Nothing is certified about these pictures",
+    "none": "How many of the accepted pictures are bad is not proven",
     "valid": "The calibration is valid",
     "stale": "The calibration is stale: it promises nothing",
     "insufficient": "Not proven",
@@ -73,7 +78,9 @@ def write_report_page(judged: JudgedLot, config: Config) -> Path:
 def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: ReportThumbnails) -> str:
     """The page as HTML; the pictures that it shows are written to `folder`."""
     lot, outcome, verdicts, compared = judged.lot, judged.outcome, judged.verdicts, judged.comparison
-    left_out = left_out_checks_in_words(outcome.left_out)
+    not_believed = scores_not_believed(outcome)
+    ranked = not outcome.thresholds.keys() & set(not_believed)
+    left_out = left_out_checks_in_words(outcome)
     slider_part = slider_section_data(judged, slider_threshold_pool_and_calibration(judged))
     last_positions = slider_part["last_positions"] if slider_part else {}
     return page_template(Path(__file__).parent, "report.html.j2").render(
@@ -95,11 +102,12 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
         notes=outcome.notes + ([f"Checks that were left out: {left_out}."] if left_out else []),
         slider=slider_part,
         training=training_samples_and_loss_curve_data(lot, folder),
-        plots=score_histograms(judged.scores, outcome.thresholds),
+        plots=score_histograms(judged.scores, outcome.thresholds, not_believed),
+        not_charted=[name for name in not_believed if name in judged.scores.computed_score_names()],
         references=reference_strip_data(compared, thumbnails),
         readability=outcome.readability.readability_in_words() if outcome.readability else "",
         copies=copies_and_originals_data(verdicts, judged.scores.rows, lot, compared, thumbnails),
-        galleries=[verdict_gallery_data(kind, verdicts, lot, thumbnails, last_positions) for kind in SECTIONS],
+        galleries=[verdict_gallery_data(kind, verdicts, lot, thumbnails, last_positions, ranked) for kind in SECTIONS],
         rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",
         facts=names_and_digests_behind_verdicts(lot, outcome),
     )
@@ -123,17 +131,19 @@ def report_subtitle(outcome: GateRecord) -> str:
     return text + filled
 
 
-def promise_heading_and_text(promise: PromiseState, policy: Policy) -> dict[str, str]:
-    """The state of the promise, a heading for it, and a sentence below the heading, by the names that the page uses."""
+def promise_heading_and_text(promise: PromiseState, policy: Policy) -> dict[str, Any]:
+    """The state of the promise, a heading for it, a sentence below the heading, and whether it was asked for, by the
+    names that the page uses.
+    """
     if promise.state == "certified":
         heading = certified_promise_in_words(promise, policy)
-        return {"state": "certified", "heading": heading, "text": "The proof is in certificate.json."}
+        return {"state": "certified", "heading": heading, "text": "The proof is in certificate.json.", "asked": True}
     text = promise.says.removeprefix("STALE: ").removeprefix("not proven: ")
     if promise.state == "none":
         text = f"With labels from people, stylegate certify can show whether {policy.promise.promise_sentence_part()}."
-        if promise.says != NOT_ASKED_FOR:
+        if promise.was_asked_for():
             text = f"A proof was {promise.says}. {text}"
-    return {"state": promise.state, "heading": PROMISES[promise.state], "text": text}
+    return {"state": promise.state, "heading": PROMISES[promise.state], "text": text, "asked": promise.was_asked_for()}
 
 
 def certified_promise_in_words(promise: PromiseState, policy: Policy) -> str:

@@ -12,10 +12,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from eval.judging.advice import failed_share_in_words, next_step_in_words, warning_without_references
+from eval.judging.advice import (
+    SAID_ONCE,
+    failed_share_in_words,
+    fault_in_words,
+    next_step_in_words,
+    warning_without_references,
+)
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import ORDER, Reason, Verdict
 from eval.policy.model import VERDICTS
+from eval.scorers.entry import NEEDS, PLAN
 from stylegate.errors import ExitCode
 from stylegate.words import counted
 
@@ -43,14 +50,14 @@ class JUnitCase(NamedTuple):
     skipped: bool = False
 
 
-def left_out_checks_in_words(left_out: Sequence[str]) -> str:
-    """The checks that were left out, by their cause, in one line; "" if there are none.
-
-    `left_out` has a text "check: cause" for each, as gate.json has them.
+def left_out_checks_in_words(outcome: GateRecord) -> str:
+    """The checks that were left out, by their cause, in one line; "" if there are none. Of a folder that nobody planned
+    it is not said that checks of the plan are left out.
     """
     checks: dict[str, list[str]] = {}
-    for check, _, cause in (text.partition(": ") for text in left_out):
-        checks.setdefault(cause, []).append(check)
+    for check, _, cause in (text.partition(": ") for text in outcome.left_out):
+        if outcome.slots or cause != NEEDS[PLAN]:
+            checks.setdefault(cause, []).append(check)
     return "; ".join(f"{', '.join(names)} ({cause})" for cause, names in checks.items())
 
 
@@ -127,11 +134,16 @@ def sort_key_worst_picture_first(verdict: Verdict) -> tuple[int, float, str]:
 
 
 def score_and_threshold_in_brackets(reason: Reason) -> str:
-    """Score and threshold of a reason, and its detail, in brackets; "" if it has neither."""
+    """Score and threshold of a reason, or its fault in words, and its detail, in brackets; "" if it has neither."""
     known = reason.score is not None and reason.threshold is not None
-    parts = [f"{reason.score:.4g} < {reason.threshold:.4g}"] if known else []
+    parts = [fault_in_words(reason) or f"{reason.score:.4g} < {reason.threshold:.4g}"] if known else []
     parts += [escaped_on_one_line(reason.detail)] if reason.detail else []
     return f" ({', '.join(parts)})" if parts else ""
+
+
+def check_and_numbers(reason: Reason) -> str:
+    """A reason on one line: its check and, unless that is explained once for the lot, score, threshold and detail."""
+    return reason.check if reason.check in SAID_ONCE else f"{reason.check}{score_and_threshold_in_brackets(reason)}"
 
 
 def escaped_on_one_line(text: str, longest: int = MAX_NAME) -> str:
@@ -158,7 +170,9 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     lines += [warning, ""] if (warning := warning_without_references(outcome)) else []
     lines += ["| in | accept | review | reject | error |", "|---|---|---|---|---|"]
     lines += ["| " + " | ".join(str(getattr(counts, key)) for key in ("judged", *VERDICTS)) + " |", ""]
-    lines += [f"Promise: {escape_markdown_on_one_line(outcome.promise.promise_state_in_words(), MAX_SENTENCE)}", ""]
+    if outcome.promise.was_asked_for():
+        promise = escape_markdown_on_one_line(outcome.promise.promise_state_in_words(), MAX_SENTENCE)
+        lines += [f"Promise: {promise}", ""]
     if slots := outcome.slots:
         stopped = f"; {slots.stopped_early} attempts were stopped early, without a picture" * bool(slots.stopped_early)
         have, are = counted(slots.accepted, "has", "have"), counted(slots.wanted, "is", "are")
@@ -173,8 +187,10 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
             lines.append(f"- {kind}: " + ", ".join(f"{check} {count}" for check, count in causes.items()))
     if settled := sum(verdict.settled is not None for verdict in verdicts):
         lines.append(f"- settled by people: {settled} accepted")
-    if left_out := left_out_checks_in_words(outcome.left_out):
+    if left_out := left_out_checks_in_words(outcome):
         lines.append(f"- checks left out: {escape_markdown_on_one_line(left_out, MAX_LEFT_OUT)}")
+    if outcome.readability and not outcome.readability.readable:
+        lines.append(f"- {escape_markdown_on_one_line(outcome.readability.readability_in_words(), MAX_SENTENCE)}")
     lines += [f"- note: {escape_markdown_on_one_line(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
     lines += [f"- and {len(outcome.notes) - MAX_NAMED} more notes"] if len(outcome.notes) > MAX_NAMED else []
     if advice := next_step_in_words(outcome, verdicts, out or name):
@@ -184,9 +200,7 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
         lines += ["", "| picture | verdict | reasons |", "|---|---|---|"]
         worst = heapq.nsmallest(MAX_NAMED, failed, key=sort_key_worst_picture_first)
         for verdict in worst:
-            reasons = "; ".join(
-                f"{reason.check}{score_and_threshold_in_brackets(reason)}" for reason in verdict.reasons
-            )
+            reasons = "; ".join(map(check_and_numbers, verdict.reasons))
             cells = (
                 f"<code>{escape_markdown_on_one_line(verdict.file)}</code>",
                 verdict.verdict,

@@ -20,7 +20,7 @@ BETTER_BASE = "a better base, or more denoising steps (generate.num_inference_st
 
 SCORES: dict[str, ScoreEntry] = {
     "brand": ScoreEntry(
-        description="How surely the picture is of this brand and not of another hand.",
+        description="How surely the picture is in this brand's style and not in another one.",
         training="train longer (train.max_steps)",
         kind="encoder",
         lowest=-40,
@@ -194,16 +194,23 @@ register_technical_score(
     "train longer, until the white or black ground of the base is gone",
 )
 register_technical_score("unframed", "How free the picture's edges are of a frame or bars.", -3.9, 0, 0.2)
-for name, does, remedy in (
+for name, does, fault, remedy in (
     (
         "size",
         "Whether the picture has the same size as the others.",
+        "another size than the others",
         "draw at the references' size (family.resolution)",
     ),
-    ("alpha", "Whether the picture is transparent or opaque, as its brand wants it.", "alpha: flatten in brand.yaml"),
+    (
+        "alpha",
+        "Whether the picture is transparent or opaque, as its brand wants it.",
+        "transparent where it should be opaque, or the other way round",
+        "alpha: flatten in brand.yaml",
+    ),
 ):
     SCORES[name] = ScoreEntry(
         description=does,
+        fault=fault,
         remedy=remedy,
         kind="pixels",
         lowest=0,

@@ -77,8 +77,16 @@ class ScoreEntry:
     leave_one_out: Callable[[MeasuredLot], NDArray] | None = None  # [r] float32 of each reference by the others
     needs: frozenset[str] = frozenset()  # of NEEDS; without all of them the score is not computed
     training: str = ""  # that training longer helps where drawn pictures fall below its line, in words; else empty
+    fault: str = ""  # of one that holds or does not hold: what is wrong with a picture where it does not, in words
     remedy: str = ""  # what else helps there, in words; empty where nothing is known
     graded: bool = True  # False: it holds or it does not, and holding it keeps no distance to a threshold
+
+    @property
+    def needs_readable_style(self) -> bool:
+        """Whether the score compares a picture with the references by the encoder, so that it is believed only where
+        the style can be read.
+        """
+        return self.kind == "encoder" and REFERENCES in self.needs
 
     def remedies_in_words(self, train_longer: bool = True) -> str:
         """What helps where drawn pictures fall below its line; without `train_longer`, what helps beside longer

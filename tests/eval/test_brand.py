@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,15 @@ from PIL import Image, ImageChops
 from eval.lot.comparison import given_foreign_pictures_by_style
 from eval.measuring.foreign import shipped_pictures_on_backgrounds
 from eval.measuring.measured import ForeignSet
-from eval.measuring.record import OF_BASE
+from eval.measuring.record import (
+    OF_BASE,
+    BatchMeanStyleScore,
+    BatchMeasures,
+    SeparationFromForeignSet,
+    StyleReadability,
+)
 from eval.measuring.redrawn import copy_degraded_like_model_drawing
+from eval.measuring.whole import batch_summary_in_words
 from eval.scorers import brand, brandfeatures, ridge
 from stylegate import files
 from stylegate.config import Config
@@ -211,11 +219,49 @@ def test_a_style_that_cannot_be_read_is_refused_and_says_from_what(run: Call, ju
     code, text = run("gate", *words, f"foreign={same}")
     found = json.loads((tmp_path / "out" / "gate.json").read_text())
     assert code in (10, 11) and found["counts"]["accept"] == 0
-    assert "note: the references cannot be told surely from noto-v1 (area 0." in text and "foreign=" in text
-    assert "Next: " in text and "do that first" in text and "stylegate encoders" in text
+    assert re.search(r"^the style can NOT be read: of \d+ other styles, noto-v1 is the hardest", text, re.M), text
+    assert "note: the style cannot be read, so no check of style is used" in text and "stylegate encoders" in text
+    assert "the references are too hard to distinguish from noto-v1" in text and "foreign=DIR" in text
+    assert not re.search("area|told|MMD", text.partition("note: ")[0]), "plain words"
     areas = found["readability"]["separations"]
     assert areas["noto-v1"]["area"] < areas["noto-v1 (shipped)"]["area"]
     assert found["readability"]["nearest"] == "noto-v1" and found["why"]["review"]["style-unreadable"] >= 24
+
+
+def test_numbers_of_a_lot_are_said_with_their_range() -> None:
+    """In plain words, so that nobody has to know what an area under a curve, an MMD or an effective number is."""
+    sets = {
+        "noto": SeparationFromForeignSet(area=0.971, low=0.7999),
+        OF_BASE: SeparationFromForeignSet(area=1.0, low=0.95),
+    }
+    unread = StyleReadability(
+        readable=False, different_references=32, needed=0.8, nearest="noto", separations=sets, reads=["encoder"]
+    )
+    read = unread.model_copy(update={"readable": True})
+    found = BatchMeasures(
+        style=BatchMeanStyleScore(mean=0.9, low=0.88, high=0.92, references=0.95),
+        mmd2=0.0123,
+        mmd2_p=0.001,
+        vendi=9.2,
+        vendi_of=32,
+        vendi_references=11.6,
+    )
+    lines = batch_summary_in_words(found, {"hat": 0.61, "eyes": 0.97}, ["hat", "eyes", "item"], read)
+    assert lines == [
+        "the style can be read: of 2 other styles, noto is the hardest to distinguish from the references (right in 97 "
+        "of 100 comparisons, in at least 79; 50 is guessing, at least 80 is needed); the base's own pictures: right in "
+        "100 of 100 comparisons, in at least 95",
+        "style: 0.900 on average, between 0.880 and 0.920 with 95 % confidence; the references have 0.950 (higher is "
+        "closer to their style, 1 is the most)",
+        "all pictures together differ from the references more than chance explains: 0.0123 (0 is no difference; "
+        "chance alone gives as much in 0.1% of cases)",
+        "variety of the pictures: 9, of the references: 12 (1 is all alike, 32 is all different)",
+        "traits that are not checked, since their values are too hard to distinguish on these references: hat 61 "
+        "(right in so many of 100 comparisons; 50 is guessing, 90 is needed)",
+        "traits that are not checked, since too few references say which value they show: item",
+    ]
+    lines = batch_summary_in_words(found, {}, [], unread)
+    assert lines[0].startswith("the style can NOT be read: ") and [line[:7] for line in lines[1:]] == ["variety"]
 
 
 def test_a_subfolder_that_is_called_as_its_folder_is_a_style_of_its_own(tmp_path: Path) -> None:

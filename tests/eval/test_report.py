@@ -407,12 +407,31 @@ def test_the_page_shows_references_and_says_each_reason_once(run, lot: Path, tmp
     assert run("gate", *words)[0] in (10, 11)
     page = page_of(out)
     assert page.count(html.escape(galleries.OTHER_CHECKS["style-unreadable"])) == 1
-    assert len(re.findall(r"<b>style-unreadable</b>\s*</figcaption>", page)) == 2
+    assert len(re.findall(r'<b class="review">style-unreadable</b>\s*</figcaption>', page)) == 2
     strip = page.partition("<h2>References · 32</h2>")[2].partition("<h2")[0]
-    assert "the style can NOT be read: of " in strip, "half of one brand is given as another one"
+    assert "the style can NOT be read: of " in strip and " of 100 comparisons, in at least " in strip, (
+        "half of one brand is given as another one"
+    )
     sources = re.findall('src="(.*?)"', strip)
     assert len(set(sources)) == galleries.REFERENCES_SHOWN and all((out / "report" / src).is_file() for src in sources)
+    assert "There is no chart of brand, style, style_nearest, drawing: the style cannot be read" in page
+    assert "<h3>sharpness</h3>" in page and "<h3>style</h3>" not in page and "<h3>brand</h3>" not in page
+    assert galleries.NOT_RANKED in page and galleries.ORDERS["review"] not in page
     assert "of our references</code>" in page and str(tmp_path) not in page and str(files.ROOT) not in page
+
+
+def test_pictures_are_ranked_only_where_the_style_can_be_read(plain: Path, lot: Path, tmp_path: Path) -> None:
+    place = Lot(lot, tmp_path, [(name, lot / name) for name in ("0040.png", "0041.png", "0042.png")], {}, None, None)
+    given = [verdict("review", "style", margin=m, file=f"004{i}.png") for i, m in enumerate((-0.2, -0.9, -0.1))]
+    thumbnails = ReportThumbnails(tmp_path / "new", tmp_path, "#ffffff")
+    for ranked, names, order in (
+        (True, ["0042.png", "0040.png", "0041.png"], galleries.ORDERS["review"]),
+        (False, ["0040.png", "0041.png", "0042.png"], galleries.NOT_RANKED),
+    ):
+        found = galleries.verdict_gallery_data("review", given, place, thumbnails, {}, ranked)
+        assert [picture["file"] for picture in found["pictures"]] == names and found["text"].endswith(order)
+    assert galleries.ORDERS["review"] in page_of(plain) and galleries.NOT_RANKED not in page_of(plain)
+    assert "<h3>style</h3>" in page_of(plain) and "There is no chart of" not in page_of(plain)
 
 
 def test_every_check_has_plain_words(plain: Path) -> None:
@@ -476,7 +495,11 @@ def test_a_copy_of_what_was_exported_names_the_package(run, lot: Path, tmp_path:
 @pytest.mark.parametrize(
     ("promise", "heading", "text"),
     [
-        ({"state": "none", "says": ""}, "Nothing is certified about these pictures", "whether at most 5.0% of"),
+        (
+            {"state": "none", "says": ""},
+            "How many of the accepted pictures are bad is not proven",
+            "whether at most 5.0% of",
+        ),
         ({"state": "stale", "says": "STALE: another LoRA"}, "The calibration is stale", "another LoRA"),
         ({"state": "insufficient", "says": "not proven: x"}, "Not proven", "x"),
         ({"state": "valid", "says": "150 labels"}, "The calibration is valid", "150 labels"),
@@ -490,6 +513,14 @@ def test_a_copy_of_what_was_exported_names_the_package(run, lot: Path, tmp_path:
 def test_the_promise_in_words(promise: dict, heading: str, text: str) -> None:
     found = report.promise_heading_and_text(PromiseState.model_validate(promise), POLICY)
     assert found["heading"].startswith(heading) and text in found["text"] and found["state"] == promise["state"]
+    assert found["asked"]
+
+
+def test_a_promise_that_nobody_asked_for_is_the_last_thing_on_the_page(plain: Path, labelled: Path) -> None:
+    page, asked = page_of(plain), page_of(labelled)
+    assert "stylegate certify can show whether" in page.partition("<h2>How many of the accepted")[2]
+    assert page.index("<h2>How many of the accepted") > page.index('<h2 id="scores">')
+    assert '<div class="promise' not in page and asked.index('<div class="promise') < asked.index("<h2")
 
 
 def test_who_answers_is_said_below_the_picture() -> None:
@@ -501,7 +532,25 @@ def test_who_answers_is_said_below_the_picture() -> None:
         settled=AcceptingDecision(who="kim", why="is fine", reasons=[make_reason("palette", "review")]),
     )
     said = [": ".join(line) for line in galleries.verdict_caption_lines(found)]
-    assert said[1:] == ["waived: novelty: ada, until 2027-01-31: our logo", "settled: palette: kim: is fine"]
+    assert said[1:] == [
+        "review: waived: novelty: ada, until 2027-01-31: our logo",
+        "review: settled: palette: kim: is fine",
+    ]
+
+
+def test_a_reason_has_the_colour_of_what_it_leads_to() -> None:
+    """Not that of the picture's verdict: a rejected picture has reasons that lead only to review."""
+    kinds = ["reject", "review", "review", "review", "warn"]
+    reasons = [make_reason("style", kind, 0.4, 0.5) for kind in kinds]
+    lines = galleries.verdict_caption_lines(lots.verdict(*reasons))
+    assert [line[0] for line in lines] == kinds and lines[-1][1] == "and 1 more"
+
+
+def test_the_page_colours_reasons_by_what_they_lead_to(plain: Path) -> None:
+    rejected = page_of(plain).partition('<div class="sheet reject">')[2].partition("<h2")[0]
+    shown = re.findall(r'<br><b class="(\w+)">([\w-]+)</b>', rejected)
+    given = {(r["verdict"], r["check"]) for v in verdicts_of(plain) if v["verdict"] == "reject" for r in v["reasons"]}
+    assert set(shown) == given and ("reject", "distinct") in given
 
 
 def test_rules_and_cost_are_on_the_page(run, lot: Path, tmp_path: Path) -> None:

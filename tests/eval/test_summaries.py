@@ -18,8 +18,16 @@ from eval.judging.rules import lot_exit_code
 from eval.judging.verdicts import NO_LINE_YET, AcceptingDecision, Reason, Verdict, make_reason
 from eval.lot.lot import Lot
 from eval.policy.model import Policy
-from eval.report.summaries import MAX_NAME, MAX_NAMED, escaped_on_one_line, junit_xml, markdown_summary
+from eval.report.summaries import (
+    MAX_NAME,
+    MAX_NAMED,
+    escaped_on_one_line,
+    junit_xml,
+    left_out_checks_in_words,
+    markdown_summary,
+)
 from eval.scorers import SCORES
+from eval.scorers.entry import NEEDS, PLAN
 from stylegate import files
 from stylegate.errors import ExitCode
 from tests import lots
@@ -129,7 +137,7 @@ def test_there_is_a_case_a_check_and_it_says_what_failed_the_lot() -> None:
     assert failed(suite) == {"check.style", "check.decode", "lot"}, "what is in review does not reject a lot"
     assert suite.findtext("*[@name='check.style']/failure") == "reject: r.png (0.1235 < 0.5)"
     assert suite.findtext("*[@name='check.decode']/failure") == "error: e.png (is no picture)"
-    assert suite.findtext("*[@name='check.size']/system-out") == "warn: w.png (0 < 1)"
+    assert suite.findtext("*[@name='check.size']/system-out") == "warn: w.png (another size than the others)"
     assert suite.findtext("*[@name='check.traits']/skipped") == "no plan"
     assert suite.get("skipped") == "3"
     assert NOBODY_LOOKED in (suite.findtext("*[@name='lot']/failure") or "")
@@ -237,7 +245,6 @@ def test_the_summary_says_what_the_gate_says() -> None:
     for line in (
         "## stylegate: lot: rejected",
         "| 5 | 2 | 1 | 1 | 1 |",
-        "Promise: none was asked for",
         "- slots: 2 have an accepted picture, 5 are wanted",
         "- warn: variety is 0.4",
         "- error: decode 1",
@@ -252,6 +259,7 @@ def test_the_summary_says_what_the_gate_says() -> None:
         "policy default ffffffffffff",
     ):
         assert line in text.splitlines(), (line, text)
+    assert "Promise" not in text, "none was asked for"
     assert "unheard" not in text and "observed" not in text
     assert text.splitlines()[2] == NOBODY_LOOKED, "the first thing that is said"
     given = outcome.model_copy(update={"references": outcome.references.model_copy(update={"given": 9})})
@@ -293,6 +301,25 @@ def test_pictures_that_wait_for_a_line_alone_are_not_given_to_a_person() -> None
         advice = next_step_in_words(outcome, lot, "out")
         assert ("1 picture is in review only until stylegate calibrate" in advice) == bool(calibration)
         assert asked in advice and ("A person" in advice) == ("out/review.csv" in advice) == bool(asked)
+
+
+def test_checks_of_a_plan_are_not_missed_where_nobody_planned() -> None:
+    left_out = [f"traits: {NEEDS[PLAN]}", "palette: no references"]
+    folder = outcome_of([FINE], left_out=left_out)
+    planned = outcome_of([FINE], left_out=left_out, slots={"wanted": 1, "accepted": 1})
+    assert left_out_checks_in_words(folder) == "palette (no references)"
+    assert left_out_checks_in_words(planned) == f"traits ({NEEDS[PLAN]}); palette (no references)"
+    assert suite_of([FINE], folder).findtext("*[@name='check.traits']/skipped") == NEEDS[PLAN], "JUnit has all"
+
+
+def test_what_is_wrong_is_said_in_words_where_numbers_do_not_say_it() -> None:
+    """And what is true of every picture is explained once, not beside each."""
+    odd = verdict("o.png", make_reason("size", "review", 0.0, 1.0), make_reason("alpha", "review", 0.0, 1.0))
+    unread = verdict("u.png", make_reason("style-unreadable", "review", detail="the references cannot be told"))
+    text = markdown_summary("lot", outcome_of([odd, unread]), [odd, unread])
+    assert f"size (another size than the others); alpha ({SCORES['alpha'].fault})" in text
+    assert "| style-unreadable |" in text
+    assert [bool(score.fault) for score in SCORES.values()] == [not score.graded for score in SCORES.values()]
 
 
 @pytest.mark.parametrize("state", ["stale", "insufficient"])
@@ -351,6 +378,26 @@ def test_a_batch_of_which_hardly_any_picture_passes_is_not_drawn_again_first() -
         assert advice.startswith("The most frequent reason to reject is style") == hopeless, advice
         assert advice.startswith(again) != hopeless
         assert (f"of {accepted + rejected} pictures {accepted} were accepted" in advice) == hopeless
+
+
+def test_a_look_at_what_was_rejected_is_offered_where_nothing_else_waits() -> None:
+    looked = {"rejected labels": "0" * 64}
+    failed_by_size = LOTS[-1]
+    for lot, share, parts, offered in (
+        ([FINE, REJECTED], 0.0, {}, True),
+        ([FINE, REJECTED], 0.5, {}, True),  # the lot passes: there is nothing else to do
+        (failed_by_size, 0.0, {}, True),
+        ([FINE, REJECTED, IN_REVIEW], 0.0, {}, False),  # a person decides about the other one first
+        ([FINE, REJECTED], 0.0, {"evidence": looked}, False),
+        ([FINE, REJECTED], 0.0, {"slots": {"wanted": 2, "accepted": 1}}, False),
+        ([FINE, REJECTED], 0.0, {"observe": True}, False),
+        ([FINE, BROKEN], 0.0, {}, False),  # it cannot be shown
+        ([FINE, verdict("p.png", make_reason("person", "reject", detail="a"))], 0.0, {}, False),
+    ):
+        outcome = outcome_of(lot, lots.policy(share, sha256="0" * 64), **parts)
+        for out in ("out", ""):
+            advice = next_step_in_words(outcome, lot, out)
+            assert ("stylegate review queue=rejected with the same arguments" in advice) == offered, (lot, advice)
 
 
 def test_what_people_decided_is_offered_to_learn_from_once_it_is_enough() -> None:
