@@ -5,6 +5,7 @@ PYTHON := $(shell for p in python3.12 python3.13 python3.11 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.ready
 READERS := .venv/readers
+STYLES := .cache/real-styles
 
 .PHONY: setup demo loop test check prove
 setup: $(STAMP)
@@ -31,13 +32,15 @@ check: setup
 	$(BIN)/pyright
 	@! grep -n '://' constraints.txt
 
-prove: setup
-	$(BIN)/python -m pytest -n 0 tests/prove tests/train/test_families.py
-	$(BIN)/python -m tests.bench.miniature
-	$(BIN)/python -m tests.bench.style
-	$(BIN)/python -m tests.bench.promise
-	$(BIN)/python -m tests.bench.policy_change
-	$(BIN)/python -m tests.bench.gate
-	@if $(BIN)/python -m pip install --quiet --progress-bar off --no-deps --upgrade --target $(READERS) -r tests/bench/readers.txt; then \
-	PYTHONPATH=.:$(READERS) $(BIN)/python -m tests.bench.lora_files && PYTHONPATH=.:$(READERS) $(BIN)/python -m tests.bench.lora_invokeai; \
-	else echo "skipped: LoRA files against lycoris-lora and InvokeAI, which could not be installed"; fi
+prove: setup # every part runs, also after one that missed a line; the last line names those that did
+	@missed=; try() { echo "== $$*"; "$$@" || missed="$$missed $$*;"; }; \
+	try $(BIN)/python -m pytest -n 0 tests/prove tests/train/test_families.py; \
+	for bench in miniature style promise policy_change gate; do try $(BIN)/python -m tests.bench.$$bench; done; \
+	if ! command -v npm >/dev/null; then echo "skipped: art by real designers, which needs node and npm"; \
+	elif [ ! -f $(STYLES)/LICENCES.md ] && ! $(BIN)/python -m tests.bench.realstyles $(STYLES); then \
+	echo "skipped: art by real designers, which could not be fetched"; \
+	else try $(BIN)/python -m tests.bench.real $(STYLES); fi; \
+	if $(BIN)/python -m pip install --quiet --progress-bar off --no-deps --upgrade --target $(READERS) -r tests/bench/readers.txt; then \
+	export PYTHONPATH=.:$(READERS); try $(BIN)/python -m tests.bench.lora_files; try $(BIN)/python -m tests.bench.lora_invokeai; \
+	else echo "skipped: LoRA files against lycoris-lora and InvokeAI, which could not be installed"; fi; \
+	if [ -n "$$missed" ]; then echo "missed:$$missed"; exit 1; else echo "every line holds"; fi

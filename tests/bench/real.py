@@ -2,11 +2,11 @@
 
     python -m tests.bench.real FOLDER [references=64] [encoder=NAME] [BRAND ..]   half a minute a brand; exit 1: missed
 
-FOLDER is what shared/tools/real-styles renders: avatars/ (9 styles), icons/ (sets to learn from, of which
-data/foreign/ is made, and 6 to test on). Each benchmark style is the brand once: its first pictures are the references,
-128 others are the brand's own, and 48 of every other benchmark style are foreign. Printed: own accepted (of those that
-are no copies of other pictures there: generated avatars often are), foreign accepted, the area under the ROC curve of
-the score `brand`, and whether the style was refused as unreadable.
+FOLDER is what tests.bench.realstyles renders: avatars/ (9 styles) and icons/ (6 sets to test on, and the hands below,
+of which some are in data/foreign/). Each benchmark style is the brand once: its first pictures are the references, 128
+others are the brand's own, and 48 of every other benchmark style are foreign. Printed: own accepted (of those that are
+no copies of other pictures there: generated avatars often are), foreign accepted, the area under the ROC curve of the
+score `brand`, and whether the style was refused as unreadable.
 
 Then the same subjects by other hands: five emoji sets, one as the brand, the other ones' pictures of the names that
 both know as foreign pictures; without foreign=, and with half of them given by foreign=.

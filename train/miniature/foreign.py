@@ -13,7 +13,7 @@ import json
 import sys
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -51,11 +51,11 @@ def svgs_of_icon_set(icons: dict) -> Iterator[tuple[str, str]]:
         yield name, f"<svg {spaces} {box}>{icon['body']}</svg>"
 
 
-def rendered_icon_set(icons: dict) -> Iterator[tuple[str, Image.Image]]:
-    """Name and RGBA picture (64 x 64 pixels) of each icon of a set of @iconify/json. Icons that are blank on white, or
-    that resvg cannot draw, are left out.
+def rendered_svgs(svgs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, Image.Image]]:
+    """Name and RGBA picture (64 x 64 pixels) of each SVG. Those that are blank on white, or that resvg cannot draw, are
+    left out.
     """
-    for name, svg in svgs_of_icon_set(icons):
+    for name, svg in svgs:
         try:
             png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
         except Exception:  # a few icons use what the rasteriser does not know
@@ -64,6 +64,11 @@ def rendered_icon_set(icons: dict) -> Iterator[tuple[str, Image.Image]]:
         on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
         if on_white.getextrema() != ((255, 255),) * 3:
             yield name, picture
+
+
+def rendered_icon_set(icons: dict) -> Iterator[tuple[str, Image.Image]]:
+    """Name and RGBA picture (64 x 64 pixels) of each visible icon of a set of @iconify/json that can be drawn."""
+    return rendered_svgs(svgs_of_icon_set(icons))
 
 
 def rendered_collectibles() -> Iterator[tuple[str, Image.Image]]:
