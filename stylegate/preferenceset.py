@@ -118,20 +118,21 @@ def read_preference_set(folder: str) -> PreferenceSet:
     content = (place / ROWS).read_bytes() if (place / ROWS).is_file() else b""
     if hashlib.sha256(content).hexdigest() != record.sha256:
         raise DataError(f"{shown}/{ROWS} is not what {RECORD} speaks of", next_step=MAKE_AGAIN)
-    pairs, problems = [], []
+    pairs: dict[int, PreferencePair] = {}  # by the number of its row
+    problems: list[str] = []
     for number, line in enumerate(content.splitlines(), start=1):
         try:
-            pairs.append(PreferencePair.model_validate_json(line))
+            pairs[number] = PreferencePair.model_validate_json(line)
         except ValidationError as error:
             problems += [f"row {number}: {problem}" for problem in validation_problems(error)]
     if not pairs and not problems:
         problems = ["it holds no pair: a slot needs an accepted and a rejected picture"]
-    for number, pair in enumerate(pairs, start=1):
+    for number, pair in pairs.items():
         problems += [f"row {number}: {problem}" for problem in problems_of_preference_pair(place, pair)]
     if problems:
         more = [f"and {len(problems) - NAMED} more"] if len(problems) > NAMED else []
         raise DataError(f"preferences={folder} cannot be used:", problems[:NAMED] + more, MAKE_AGAIN)
-    return PreferenceSet(place, record, pairs)
+    return PreferenceSet(place, record, list(pairs.values()))
 
 
 def problems_of_preference_pair(folder: Path, pair: PreferencePair) -> list[str]:

@@ -96,7 +96,9 @@ def planned_traits_with_corrections(planned: Mapping[str, str], shown: Mapping[s
 def read_verdicts(path: Path) -> list[Verdict]:
     """Read verdicts.jsonl, in the lot's order. Raises DataError that names every line which is not a verdict."""
     found, problems = [], []
-    for number, line in enumerate(filter(None, path.read_bytes().split(b"\n")), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line:
+            continue
         try:
             found.append(Verdict.from_json_text(line, f"line {number}"))
         except DataError as error:

@@ -22,13 +22,13 @@ from eval.judging.byscores import (
 )
 from eval.judging.changes import apply_waivers
 from eval.judging.record import GateRecord, LotRuleResult
-from eval.judging.verdicts import Reason, Verdict, make_reason
+from eval.judging.verdicts import Reason, Verdict, make_reason, read_verdicts
 from eval.lot.lot import Lot
 from eval.measuring.record import BatchMeasures
 from eval.policy.lines import ResolvedCheckLines
 from eval.policy.model import LotRule, Policy, Waiver
 from stylegate import files
-from stylegate.errors import PRECEDENCE, ExitCode, most_important_exit_code
+from stylegate.errors import PRECEDENCE, DataError, ExitCode, most_important_exit_code
 from tests import lots
 from tests.lots import verdict
 
@@ -208,6 +208,13 @@ def test_quotas_compare_planned_and_accepted_shares(tmp_path: Path) -> None:
 
 
 # Exit codes.
+
+
+def test_a_line_that_is_no_verdict_is_named_by_its_number_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "verdicts.jsonl").write_text("\n\n{}\n")
+    with pytest.raises(DataError) as found:
+        read_verdicts(tmp_path / "verdicts.jsonl")
+    assert found.value.problems and all(problem.startswith("line 3: ") for problem in found.value.problems)
 
 
 def test_precedence_is_the_one_that_is_documented() -> None:

@@ -24,7 +24,7 @@ from stylegate import adapter, brandset, files, lorafile
 from stylegate.cli import main
 from stylegate.config import Config
 from stylegate.configgroups import HardwareConfig, ObjectiveConfig, TrainConfig
-from stylegate.errors import StylegateError
+from stylegate.errors import DataError, StylegateError
 from stylegate.families.pipelines import weights_digest
 from stylegate.preferenceset import read_preference_set
 from tests.conftest import FAST_ALL_LAYERS, merged
@@ -183,6 +183,17 @@ def shrink(place: Path) -> None:
     rows[0]["chosen_file_name"] = f"images/{rows[0]['chosen_sha256']}.png"
     (place / "images" / "small.png").rename(place / rows[0]["chosen_file_name"])
     set_rows(place, rows)
+
+
+def test_a_problem_names_its_row_also_after_a_row_that_is_none(pairs: Path, tmp_path: Path) -> None:
+    place = tmp_path / "pairs"
+    shutil.copytree(pairs, place)
+    rows = files.read_jsonl(place / "metadata.jsonl")
+    set_rows(place, [rows[1] | {"slot": "1"}, *rows])
+    (place / rows[0]["chosen_file_name"]).unlink()
+    with pytest.raises(DataError) as found:
+        read_preference_set(str(place))
+    assert found.value.problems[1:] == [f"row 2: {rows[0]['chosen_file_name']} is missing"]
 
 
 def words_of(pairs: Path, name: str, *more: str) -> list[str]:
