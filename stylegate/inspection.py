@@ -6,6 +6,7 @@ What other programs do with it: stylegate/readers.py.
 """
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,11 @@ ARCHITECTURES = {  # by what headers call it
 }
 WORDS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}  # by the width of its text encoders
 SHOWN = 100  # characters of a header's value
+# Parts of a layer's name, each between dots. `attentions` is none of them: it holds a whole transformer of a UNet.
+ATTENTION_NAME = re.compile(r"\.(attn\d*|attention|\w*qkv|to\.[qkv])\.|\.single\.blocks\.\d+\.linear1\.")
+FEED_FORWARD_NAME = re.compile(
+    r"\.(ff|ffn|feed\.forward|mlp)\.|\.single\.(blocks\.\d+\.linear2|transformer\.blocks\.\d+\.proj\.out)\."  # FLUX.1
+)
 
 
 def inspect(paths: Sequence[Path]) -> int:
@@ -174,17 +180,16 @@ def base_family_in_words(file: LoraContents) -> str:
 
 
 def layer_kind_from_layer_name(layer: str) -> str:
-    """The part of a model that a layer belongs to, by its name: "text encoder", "attention", "feed-forward" or
-    "convolution and projection".
+    """The part of a model that a layer belongs to, by its name, dotted or as kohya writes it: "text encoder",
+    "attention", "feed-forward" or "convolution and projection". A layer that is fused from attention and feed-forward
+    counts where the family has it (`lora_targets`).
     """
-    name = layer.replace("_", ".")
-    if "text.model" in name or name.startswith(("lora.te", "text.encoder")):
+    name = f".{layer.replace('_', '.')}."
+    if ".text.model." in name or name.startswith((".lora.te", ".text.encoder.")):
         return "text encoder"
-    if ".attn" in name or ".to.q" in name or "qkv" in name:
+    if ATTENTION_NAME.search(name):
         return "attention"
-    if ".ff." in name or ".mlp" in name:
-        return "feed-forward"
-    return "convolution and projection"
+    return "feed-forward" if FEED_FORWARD_NAME.search(name) else "convolution and projection"
 
 
 def values_and_counts_in_words(values: Iterable[object]) -> str:

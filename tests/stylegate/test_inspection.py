@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from stylegate import adapter, files, loraheader, loranames
 from stylegate.adapter import LoraOrDoraLayer
+from stylegate.inspection import layer_kind_from_layer_name
 
 ATTENTION = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 LAYERS = {
@@ -93,6 +94,32 @@ def test_spellings_that_some_ignore(run, tmp_path: Path, rename, said: str) -> N
     save_file({rename(key): value for key, value in tensors.items()}, tmp_path / "x.safetensors", header)
     code, text = run("inspect", str(tmp_path / "x.safetensors"))
     assert code == 0 and said in text
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        ("diffusion_model.layers.0.attention.qkv", "attention"),
+        ("lora_unet_layers_0_attention_out", "attention"),
+        ("lora_unet_layers_0_feed_forward_w1", "feed-forward"),
+        ("diffusion_model.double_blocks.0.img_attn.qkv", "attention"),
+        ("diffusion_model.double_blocks.0.img_mlp.0", "feed-forward"),
+        ("diffusion_model.double_blocks.0.img_mod.lin", "convolution and projection"),
+        ("diffusion_model.single_blocks.3.linear1", "attention"),
+        ("lora_unet_single_blocks_3_linear1", "attention"),
+        ("lora_unet_single_blocks_3_linear2", "feed-forward"),
+        ("diffusion_model.blocks.0.attn.wq", "attention"),
+        ("diffusion_model.txtmlp.3", "convolution and projection"),
+        ("unet.down_blocks.1.attentions.0.proj_in", "convolution and projection"),
+        ("lora_unet_down_blocks_1_attentions_0_proj_in", "convolution and projection"),
+        ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q", "attention"),
+        ("lora_te1_text_model_encoder_layers_0_self_attn_q_proj", "text encoder"),
+        ("text_encoder_3.encoder.block.0.layer.0.SelfAttention.q", "text encoder"),
+    ],
+)
+def test_layers_are_of_their_kind_also_by_other_programs_names(layer: str, kind: str) -> None:
+    """Of the families' own names: tests/train/test_families.py."""
+    assert layer_kind_from_layer_name(layer) == kind
 
 
 def test_no_file_and_no_lora(run, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from stylegate.configgroups import GenerateConfig
 from stylegate.embedded import install_cache_in_text_encoders
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES, LoadedBaseModel, pipelines
+from stylegate.inspection import layer_kind_from_layer_name
 from tests.conftest import FAST, FAST_ALL_LAYERS
 from tests.tiny import BASES
 from train import encoded, prepare
@@ -109,6 +110,24 @@ def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, P
         told = family.encode_prompts(models, ["a red cat"])
         made = -made if name == "zimage" else made  # the pipeline turns it round after the call
         assert torch.allclose(family.predict(models, models.denoiser, given, level, told), made, atol=1e-5)
+
+
+def test_the_layers_that_a_family_trains_are_inspected_as_their_kind(base: tuple[str, Path]) -> None:
+    """`stylegate inspect` counts layers by their names alone, as diffusers and as kohya write them."""
+    name, folder = base
+    family, models = FAMILIES[name], FAMILIES[name].load(str(folder), CPU, torch.float32)
+    kinds = {"attention": "attention", "feed_forward": "feed-forward", "convolution": "convolution and projection"}
+    for kind, said in kinds.items():
+        endings = family.lora_targets([kind])
+        layers = [path for path, _ in models.denoiser.named_modules() if f".{path}".endswith(dotted(endings))]
+        assert bool(layers) == bool(endings)
+        for path in layers:
+            assert layer_kind_from_layer_name(f"{family.COMPONENT}.{path}") == said, path
+            assert layer_kind_from_layer_name(f"lora_unet_{path.replace('.', '_')}") == said, path
+
+
+def dotted(endings: list[str]) -> tuple[str, ...]:
+    return tuple(f".{ending}" for ending in endings)
 
 
 def plain_pixels(models: LoadedBaseModel) -> torch.Tensor:
