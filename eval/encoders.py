@@ -30,7 +30,7 @@ from stylegate import brandset, files, hardware, pictures
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError, ModelError, StylegateError
 
-TIMED = 16  # pictures that the cost is measured on
+TIMED = 16  # readable references that the cost is measured on
 AS_SURE = 0.01  # of the lower bound: encoders that differ by less are equally sure, and the fastest is chosen
 
 
@@ -102,11 +102,8 @@ def measure_encoder(config: Config, name: str, folder: Path, compared: Compariso
         reader.learn_brand_classifier(seen, measured.redrawn, measured.foreign_sets, pixels=False).separations[0].low
     )
     read = {Path(file).name for file in measured.references.names}
-    images = [
-        pictures.decode_picture(path.read_bytes(), compared.background).image
-        for _, path in compared.references[:TIMED]
-        if path.name in read
-    ]
+    timed = [path for _, path in compared.references if path.name in read][:TIMED]
+    images = [pictures.decode_picture(path.read_bytes(), compared.background).image for path in timed]
     passes = 1 if seen.embeddings is measured.references.embeddings else 2
     seconds = passes * encoding_seconds_per_picture(encoder, images) + sum(
         encoding_seconds_per_picture(o, images) for o in encoder.others

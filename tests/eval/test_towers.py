@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 
-from eval.encoders import EncoderMeasurement, fastest_of_surest_encoders, write_encoder_into_brand_file
+from eval.encoders import TIMED, EncoderMeasurement, fastest_of_surest_encoders, write_encoder_into_brand_file
 from eval.lot.lot import sha256_by_name
 from eval.measuring import encoder as encoding
 from eval.measuring import encodername
@@ -290,6 +290,15 @@ def test_of_equally_sure_encoders_the_fastest_is_chosen(tmp_path: Path) -> None:
     assert fastest_of_surest_encoders([measured("blind", 0.99, 1.0, readable=False)]) is None
     with pytest.raises(DataError, match="no encoder reads this style"):
         write_encoder_into_brand_file(tmp_path, None)
+
+
+def test_the_cost_is_measured_on_references_that_can_be_read(run_exactly, tmp_path: Path) -> None:
+    place = tmp_path / "acme"
+    shutil.copytree(files.ROOT / "data" / "brands" / "neon", place)
+    for path in sorted((place / "test").glob("*.png"))[:TIMED]:
+        path.write_bytes(b"damaged")
+    code, text = run_exactly("encoders", f"brand={place}", "encoders=miniature", "hardware.device=cpu")
+    assert code == 0 and "best: miniature" in text, text
 
 
 def test_what_encoders_needs_is_said(run_exactly, tmp_path: Path) -> None:
