@@ -37,10 +37,21 @@ from eval.measuring.scores import LotScores
 from eval.policy import file as policyfile
 from eval.policy.model import Policy
 from eval.promise import store
+from eval.promise.calibration import CALIBRATION
+from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE
+from eval.promise.label import Purpose
 from eval.scorers import taste
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ExitCode
+
+EVIDENCE_IN_WORDS: dict[Purpose, str] = {  # what labels are, by purpose
+    "calibrate": "labels of a calibration",
+    "audit": "labels of an audit",
+    "traits": "labels of an audit of traits",
+    "rejected": "labels of a sample of rejects",
+    "review": "decisions",
+}
 
 
 def learn(config: Config) -> int:
@@ -127,8 +138,7 @@ def print_gains_and_changed_verdicts(
 
 def notes_on_void_evidence(lot: Lot, policy: Policy) -> list[str]:
     """A list of one sentence on the labels and files of this lot that count for nothing under the new policy."""
-    heads, found = store.last_row_hash_by_purpose(lot.out), []
-    names = [name for name in ("calibration.json", "certificate.json") if (lot.out / name).is_file()]
-    kinds = {"calibrate": "labels of a calibration", "audit": "labels of an audit", "review": "decisions"}
-    found += names + [words for purpose, words in kinds.items() if heads.get(purpose)]  # type: ignore[call-overload]
+    last = store.last_row_hash_by_purpose(lot.out)
+    found = [name for name in (CALIBRATION, CERTIFICATE, TRAIT_CERTIFICATE) if (lot.out / name).is_file()]
+    found += [words for purpose, words in EVIDENCE_IN_WORDS.items() if last[purpose]]
     return [f"under the new policy these count for nothing, and under {policy.name} as before: {', '.join(found)}"]

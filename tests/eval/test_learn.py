@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from sklearn.metrics import roc_auc_score
 
 from eval.judging.byscores import settle_review_reasons_by_aesthetic_score
 from eval.judging.verdicts import Reason, make_reason
+from eval.learn import notes_on_void_evidence
 from eval.learning.advice import advice_on_captions
+from eval.learning.decisions import usable_decisions
 from eval.learning.gains import (
     area_under_roc_curve,
     largest_share_that_can_be_accepted,
@@ -23,11 +26,13 @@ from eval.learning.gains import (
 )
 from eval.lot.batch import read_plan
 from eval.lot.comparison import ComparisonPictures, pictures_and_traits_of_split
+from eval.lot.lot import Lot
 from eval.measuring.columns import compute_scores_into_measured_lot
 from eval.measuring.previews import PreviewScorer
 from eval.policy import file as policyfile
 from eval.policy.model import LearntFromDecisions
 from eval.promise import labels
+from eval.promise.label import Purpose
 from eval.promise.labels import label_with_policy
 from eval.reviewing import server
 from stylegate import brandset, files
@@ -152,6 +157,33 @@ def require_previews_scored_as_pictures(run_exactly: Run, policy: Path, tmp_path
     for name in found[0]:
         assert [row[name] for row in found] == pytest.approx(whole.columns[name].tolist(), rel=1e-4), name
     assert len({row["aesthetic"] for row in found}) == 2
+
+
+def test_all_evidence_that_a_new_policy_makes_void_is_named(tmp_path: Path) -> None:
+    rule, lot = policyfile.read_policy("default"), Lot(tmp_path, tmp_path, [], {}, None, None)
+    for name in ("calibration.json", "certificate.json", "trait-certificate.json"):
+        (lot.out / name).write_text("{}")
+    for number, purpose in enumerate(get_args(Purpose)):
+        labels.append_labels(lot.out, purpose, [label_with_policy(label(f"{number:064x}", "reject"), rule)])
+    (said,) = notes_on_void_evidence(lot, rule)
+    assert said.partition(": ")[2].split(", ") == [
+        *("calibration.json", "certificate.json", "trait-certificate.json"),
+        *("labels of a calibration", "labels of an audit", "labels of an audit of traits"),
+        *("labels of a sample of rejects", "decisions"),
+    ]
+
+
+@pytest.mark.parametrize("purpose", [purpose for purpose in get_args(Purpose) if purpose not in ("review", "traits")])
+def test_pictures_of_every_kind_of_evidence_are_left_out(tmp_path: Path, purpose: Purpose) -> None:
+    """A sample of rejects as well: its labels are as random as an audit's, and mend no reader that they measure."""
+    rule, shown, plain = policyfile.read_policy("default"), "a" * 64, "b" * 64
+    lot = Lot(tmp_path, tmp_path, [], {"shown.png": shown, "plain.png": plain}, None, None)
+    decisions = [label_with_policy(label(sha256), rule, checks=["style"]) for sha256 in (shown, plain)]
+    labels.append_labels(lot.out, "review", decisions)
+    labels.append_labels(lot.out, purpose, [label_with_policy(label(shown, "reject"), rule)])
+    given, notes = usable_decisions(lot, rule)
+    assert list(given) == [plain]
+    assert [note for note in notes if note.startswith("1 picture that an audit") and "never learned from" in note]
 
 
 def test_areas_and_yields_are_those_of_plain_counting() -> None:
