@@ -1,6 +1,6 @@
 """Where reviewers disagree: who said what about which picture, and how far they agree in all."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +28,21 @@ def disagreements(out: Path, purpose: Purpose, policy: Policy) -> list[Disagreem
 
     A reviewer who changed a label agrees or disagrees by the last one. "unsure" counts as a reject.
     """
-    given = labels_that_count_under_policy(out, purpose, policy)
-    opinions: dict[str, list[StoredLabel]] = {}
-    for label in last_label_per_reviewer_and_picture(given):
-        opinions.setdefault(label.sha256, []).append(label)
-    last = {label.sha256: label for label in given}
-    return [
-        Disagreement(sha256, tuple(found), last[sha256] if last[sha256].asked_for == ADJUDICATION else None)
-        for sha256, found in opinions.items()
-        if len({label.is_reject for label in found}) > 1
-    ]
+    about: dict[str, list[StoredLabel]] = {}
+    for label in labels_that_count_under_policy(out, purpose, policy):
+        about.setdefault(label.sha256, []).append(label)
+    return [found for given in about.values() if (found := disagreement_in_labels(given))]
+
+
+def disagreement_in_labels(given: Sequence[StoredLabel]) -> Disagreement | None:
+    """How reviewers disagree about one picture, by its labels that count, in the order given; None where they do not.
+
+    A label that somebody adds after an adjudication is another opinion: if they disagree then, it is open again.
+    """
+    opinions = last_label_per_reviewer_and_picture(given)
+    if len({label.is_reject for label in opinions}) < 2:
+        return None
+    return Disagreement(given[0].sha256, tuple(opinions), given[-1] if given[-1].asked_for == ADJUDICATION else None)
 
 
 def agreement_of_reviewers(out: Path, purpose: Purpose, policy: Policy) -> agreement.AgreementCoefficients:

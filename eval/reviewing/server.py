@@ -17,9 +17,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from eval.reviewing import stream
+from eval.reviewing.answers import Name, SaveRequest
 from eval.reviewing.guard import RequestGuard, is_loopback
 from eval.reviewing.pictures import picture_bytes_and_media_type
-from eval.reviewing.session import Name, ReviewSession, SaveRequest
+from eval.reviewing.session import ReviewSession
 from stylegate.errors import StylegateError, SurroundingsError
 from stylegate.records import validation_problems
 

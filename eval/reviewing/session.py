@@ -3,19 +3,17 @@
 import threading
 import uuid
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from eval.promise import labels, store
-from eval.promise.disagreements import ADJUDICATION
+from eval.promise.disagreements import ADJUDICATION, disagreement_in_labels
 from eval.promise.known_rejects import pictures_with_known_rejects
-from eval.promise.label import KNOWN, MEASURES_REVIEWER, PASSING, REPEAT, Label, LabelName, Sha256, StoredLabel
+from eval.promise.label import KNOWN, MEASURES_REVIEWER, PASSING, REPEAT, Label, StoredLabel
 from eval.promise.labels import label_with_policy
+from eval.reviewing.answers import LabelOrUndo, SaveRequest
 from eval.reviewing.queues import ReviewPicture, ReviewQueue, random_order_key
 from stylegate import files
 from stylegate.errors import DataError
-from stylegate.records import Record
 
 # What a reject may be, by the number of its key. They are kept as the reason in words.
 OFF_STYLE = "off the style"
@@ -33,48 +31,6 @@ REASONS = (
 HISTORY = 500  # answers that a page that is opened anew can still undo
 REPEAT_SHARE = 0.03  # pictures that a reviewer decided before and is shown again, for each open one
 ASKED_FOR = {"review": "borderline", "audit": "audit", "calibrate": "calibration", "rejected": "rejected"}  # by purpose
-Identifier = Annotated[str, Field(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-Name = Annotated[
-    str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")
-]
-Words = Annotated[str, Field(max_length=500)]
-
-
-class LabelOrUndo(Record):
-    """What a page sends: a label of a picture, or the undoing of one. Sent again with the same id, it counts once."""
-
-    id: Identifier
-    """A UUID, made by the page."""
-    kind: Literal["label", "undo"]
-    who: Name
-    """The reviewer's name."""
-    sha256: Sha256
-    """The picture."""
-    asked: Sha256
-    """What was asked about it, as the page was told."""
-    verdict: LabelName = "accept"
-    """Of a label: what the reviewer says."""
-    why: Words = ""
-    """Of a label: the reason in words; may be empty."""
-    reason: Words = ""
-    """Of a reject: the reason of the list that was chosen; may be empty."""
-    shown_traits: dict[Words, Words] = Field(default_factory=dict, max_length=20)
-    """Of a reject: name of a planned trait -> what the picture shows instead."""
-    seconds: float | None = Field(default=None, ge=0, le=86400)
-    """Of a label: time from the picture's being shown to the answer, in seconds."""
-    undoes: Identifier | None = None
-    """Of an undo: the id of the label that is taken back."""
-
-
-class SaveRequest(Record):
-    """The body of a request that saves."""
-
-    review: Sha256
-    """The queue that the page was opened for."""
-    since: int = Field(ge=0)
-    """The number of changes that the page knows of."""
-    answers: list[LabelOrUndo] = Field(max_length=200)
-    """In the order in which they were given."""
 
 
 class ReviewSession:
@@ -137,12 +93,9 @@ class ReviewSession:
         return second or self.has_unsettled_disagreement(sha256)
 
     def has_unsettled_disagreement(self, sha256: str) -> bool:
-        """Whether the last label of one reviewer accepts the picture and another's rejects it or puts it aside
-        ("unsure"), and no third one settled that; as in eval/promise/disagreements.py.
-        """
-        rows = self.standing[sha256]
-        last = {row.who: row.is_reject for row in rows}
-        return len(set(last.values())) > 1 and rows[-1].asked_for != ADJUDICATION
+        """Whether reviewers disagree about the picture, and nobody settled that since, as the gate notes it."""
+        found = disagreement_in_labels(self.standing[sha256])
+        return found is not None and found.settled is None
 
     def num_disagreements(self) -> int:
         """The number of pictures about which reviewers disagree and which nobody settled."""

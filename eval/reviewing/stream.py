@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from eval.promise.label import Sha256
-from eval.reviewing.session import Name, ReviewSession
+from eval.reviewing.answers import Name
+from eval.reviewing.session import ReviewSession
 from stylegate import files
 from stylegate.records import Record
 

@@ -28,16 +28,17 @@ from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
 from eval.promise import labels, store
 from eval.promise.auditplan import read_audit_terms
-from eval.promise.disagreements import disagreements
+from eval.promise.disagreements import ADJUDICATION, disagreements, notes_on_disagreements
 from eval.review import begin_calibration_queue
 from eval.reviewing import guard, server, session, stream
+from eval.reviewing.answers import SaveRequest
 from eval.reviewing.queues import ReviewPicture, ReviewQueue, disagreement_queue
-from eval.reviewing.session import ReviewSession, SaveRequest
+from eval.reviewing.session import ReviewSession
 from stylegate import files
 from stylegate.cli import compose_hydra_config, quote_text_value, valid_overrides_and_problems
 from stylegate.configcheck import checked_config
 from tests.conftest import command
-from tests.eval.people import ALL_IN_REVIEW, ALL_PASS, CALIBRATED, verdicts_of
+from tests.eval.people import ALL_IN_REVIEW, ALL_PASS, CALIBRATED, label, verdicts_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TRAITS = {"eyes": "laser", "hat": "crown"}
@@ -217,6 +218,28 @@ def test_what_one_would_retouch_and_another_accepts_is_settled_by_a_third(queue:
     assert unsettled() == [aside] and aside in carla["order"] and aside not in told(client)["order"]
     send(client, carla, said(carla, aside, who="carla"))
     assert unsettled() == [] and kept(queue)[-1].asked_for == "adjudication"
+
+
+def test_page_and_gate_agree_about_a_label_that_a_table_adds_after_an_adjudication(queue: ReviewQueue) -> None:
+    """Bob, who rejected the picture, settles it as accepted; an adjudication is no opinion of his, and Dora's label
+    opens it again: it was not given to settle anything.
+    """
+    room, one = ReviewSession(queue), next(iter(queue.pictures))
+    given: list[tuple[str, labels.LabelName, str]] = [
+        ("anna", "accept", ""),
+        ("bob", "reject", ""),
+        ("bob", "accept", ADJUDICATION),
+        ("dora", "accept", ""),
+    ]
+    counted = []
+    for who, verdict, asked_for in given:
+        new = labels.label_with_policy(label(one, verdict, who), POLICY, checks=queue.checks[one], asked_for=asked_for)
+        labels.append_labels(queue.out, "review", [new])
+        room.read_what_others_added()
+        counted.append(room.num_disagreements())
+        assert bool(counted[-1]) == bool(notes_on_disagreements(queue.out, POLICY)), who
+    assert counted == [0, 1, 0, 1]
+    assert room.is_open_for("carla", one) and not room.is_open_for("bob", one)
 
 
 @pytest.mark.parametrize("second", ["reject", "unsure"])
