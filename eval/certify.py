@@ -27,7 +27,7 @@ from eval.judging.certified import audit_plan_and_why_this_order
 from eval.judging.judge import judge, require_gate_used_same_policy, write_verdicts_and_gate_record
 from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
-from eval.policy.model import Policy, percentage_rounded_up
+from eval.policy.model import Policy
 from eval.promise import labels
 from eval.promise.auditplan import (
     AuditPlan,
@@ -59,7 +59,7 @@ from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ExitCode
-from stylegate.words import counted
+from stylegate.words import counted, percentage_rounded_up
 
 WORKSHEET = "audit.csv"
 

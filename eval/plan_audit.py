@@ -20,7 +20,7 @@ from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import exportable_verdicts, planned_traits_with_corrections
 from eval.lot.batch import require_file
 from eval.lot.lot import Lot, locked_lot
-from eval.policy.model import Policy, Promise, percentage_rounded_up
+from eval.policy.model import Policy, Promise
 from eval.promise import labels, terminal
 from eval.promise.auditplan import (
     AuditPlan,
@@ -45,7 +45,7 @@ from eval.report.page import write_reports
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import DataError, ExitCode
-from stylegate.words import counted
+from stylegate.words import counted, percentage_rounded_up
 
 WORKSHEET = "trait-audit.csv"
 PROMISE = Promise(alpha=0.01, delta=0.05, ladder=(1.0,))

@@ -1,5 +1,6 @@
 """Numbers with their nouns and units, in sentences for people; and names as people tell them apart."""
 
+import math
 import unicodedata
 
 
@@ -16,6 +17,21 @@ def duration_in_words(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def rounded_up_to_a_tenth(value: float) -> float:
+    """The value rounded up to one decimal; what a float holds too much (0.29 x 100) is no reason to round up."""
+    return math.ceil(10 * value - 1e-6) / 10
+
+
+def percentage_rounded_up(share: float) -> str:
+    """A share, 0 to 1, for a sentence that says "at most": rounded up to a tenth of a percent."""
+    return f"{rounded_up_to_a_tenth(100 * share):.1f}%"
+
+
+def confidence_percent_rounded_down(delta: float) -> float:
+    """The confidence, in percent, with which something holds but for the probability `delta`: rounded down."""
+    return round(100 - rounded_up_to_a_tenth(100 * delta), 1)
 
 
 def name_without_case_and_accents(name: str) -> str:

@@ -29,11 +29,11 @@ from eval.policy.model import (
     PolicyFile,
     Threshold,
     can_score_fall_below,
-    percentage_rounded_up,
 )
 from eval.scorers import SCORES
 from stylegate import files, records
 from stylegate.errors import DataError
+from stylegate.words import percentage_rounded_up
 
 
 def read_policy(name: str) -> Policy:

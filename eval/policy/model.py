@@ -4,7 +4,6 @@ eval/policy/file.py reads it from a file.
 """
 
 import datetime
-import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +14,7 @@ from pydantic_core import CoreSchema
 
 from eval.scorers import SCORES
 from stylegate.records import Record
+from stylegate.words import confidence_percent_rounded_down, percentage_rounded_up
 
 VERDICTS = ("accept", "review", "reject", "error")
 MAX_NUMBER = 1e9  # no score comes near it
@@ -307,21 +307,6 @@ class Waiver(ImmutablePolicyPart):
     """Why the picture is good all the same."""
     expires: datetime.date
     """The last day on which the waiver counts, in UTC: YYYY-MM-DD."""
-
-
-def rounded_up_to_a_tenth(value: float) -> float:
-    """The value rounded up to one decimal; what a float holds too much (0.29 x 100) is no reason to round up."""
-    return math.ceil(10 * value - 1e-6) / 10
-
-
-def percentage_rounded_up(share: float) -> str:
-    """A share, 0 to 1, for a sentence that says "at most": rounded up to a tenth of a percent."""
-    return f"{rounded_up_to_a_tenth(100 * share):.1f}%"
-
-
-def confidence_percent_rounded_down(delta: float) -> float:
-    """The confidence, in percent, with which something holds but for the probability `delta`: rounded down."""
-    return round(100 - rounded_up_to_a_tenth(100 * delta), 1)
 
 
 class Promise(ImmutablePolicyPart):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from eval.policy.model import Policy, Promise, confidence_percent_rounded_down, percentage_rounded_up
+from eval.policy.model import Policy, Promise
 from eval.promise import audit, eyes, labels
 from eval.promise.eyes import KnownRejectResultOfReviewer
 from eval.promise.labels import Label, Purpose, Sha256, labels_before_first_gap
@@ -18,6 +18,7 @@ from eval.promise.ranked import (
 )
 from stylegate import files
 from stylegate.records import Record
+from stylegate.words import confidence_percent_rounded_down, percentage_rounded_up
 
 
 class AuditResultOnBestPictures(Record):

@@ -15,7 +15,7 @@ from eval.measuring.encodername import encoder_digest, encoder_name
 from eval.measuring.scores import VERSION as SCORES_VERSION
 from eval.measuring.scores import named_aesthetic_head_path
 from eval.policy.lines import ResolvedCheckLines
-from eval.policy.model import MARGIN, Policy, percentage_rounded_up
+from eval.policy.model import MARGIN, Policy
 from eval.promise import envelope, labels
 from eval.promise.certificate import PolicyOfLabels, Share
 from eval.promise.labels import Label, Sha256
@@ -23,7 +23,7 @@ from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ConfigError, DataError
 from stylegate.records import Record
-from stylegate.words import counted
+from stylegate.words import counted, percentage_rounded_up
 
 VERSION = 2  # 1 drew the same sample under every policy
 CALIBRATION = "calibration.json"

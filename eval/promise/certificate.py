@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from eval.policy.model import Policy, Promise, percentage_rounded_up
+from eval.policy.model import Policy, Promise
 from eval.promise import eyes
 from eval.promise.auditplan import AuditPlan, AuditResultOnBestPictures
 from eval.promise.labels import Label, Purpose, Sha256
@@ -15,7 +15,7 @@ from eval.promise.statements import MetadataTraitStatement
 from stylegate import files, records
 from stylegate.errors import DataError
 from stylegate.records import Record
-from stylegate.words import counted
+from stylegate.words import counted, percentage_rounded_up
 
 # Versions: in 3 the ranking settles order and bets, in 4 the reviewers are measured; 1 did not say the guideline.
 EVEN, RANKED, MEASURED = 2, 3, 4

@@ -22,7 +22,7 @@ from eval.lot.cost import cost_in_words, read_compute_seconds_by_stage
 from eval.lot.lot import Lot
 from eval.lot.words import arguments_naming_lot
 from eval.measuring.encodername import encoder_name_without_folders
-from eval.policy.model import MARGIN, VERDICTS, Policy, confidence_percent_rounded_down, percentage_rounded_up
+from eval.policy.model import MARGIN, VERDICTS, Policy
 from eval.promise.calibration import Calibration
 from eval.report import slider
 from eval.report.charts import score_histograms, slider_curve_svg
@@ -39,7 +39,7 @@ from eval.report.thumbnails import SIDE, ReportThumbnails
 from stylegate import files
 from stylegate.charts import loss_chart, page_template
 from stylegate.config import Config
-from stylegate.words import counted
+from stylegate.words import confidence_percent_rounded_down, counted, percentage_rounded_up
 
 PROMISES = {
     "none": "How many of the accepted pictures are bad is not proven",

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.judging.verdicts import Reason, Verdict
-from eval.policy.model import MARGIN, Policy, Promise, confidence_percent_rounded_down, percentage_rounded_up
+from eval.policy.model import MARGIN, Policy, Promise
 from eval.promise import envelope
 from eval.promise.calibration import Calibration
 from eval.scorers import SCORES
-from stylegate.words import counted
+from stylegate.words import confidence_percent_rounded_down, counted, percentage_rounded_up
 
 POSITIONS = 200  # about
 NARROWEST = 0.01  # the least range of the slider, in units of the threshold

@@ -13,7 +13,6 @@ from scipy.stats import binom
 from eval import certify
 from eval.package import verify_certificate
 from eval.policy import file as policyfile
-from eval.policy.model import percentage_rounded_up
 from eval.promise import eyes
 from eval.promise.auditplan import AuditPlan
 from eval.promise.certificate import certificate_proof_problems, make_certificate
@@ -22,6 +21,7 @@ from eval.promise.known_rejects import picture_with_fault, pictures_with_known_r
 from eval.promise.label import Label, LabelName
 from eval.promise.ranked import BY_MARGIN, RankedAuditDesign
 from stylegate.pictures import decode_picture
+from stylegate.words import percentage_rounded_up
 from tests.bench import measured_eyes as bench
 from tests.stylegate.test_pictures import encoded, gray_profile
 
