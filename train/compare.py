@@ -3,6 +3,9 @@
     stylegate compare checkpoints/neon-*            a table of runs, and checkpoints/compare.html
     stylegate train --multirun train.seed=0,1 ...   ends with the same table
 
+Pass rate and style are those of what is handed out, at its strength. Drift and evaluation loss are measured at strength
+1 alone, and their columns say so.
+
 Reads run.json, stats.jsonl, selection.json and what the run's page reads. The page of runs plots the pass rate against
 the seconds of training and links each run's own page. Runs that cannot be compared fairly, because they were trained
 for different numbers of steps, in different precisions or on different data, are named in notes.
@@ -37,6 +40,7 @@ class ComparedRun(NamedTuple):
     config: dict[str, Any]  # dotted key -> value
     facts: dict[str, Any]  # what the run rests on: data, base, processes, precision, threads, compile
     results: dict[str, int | float | str | None]  # column -> value; None for what the run has not come to yet
+    problems: Sequence[str] = ()  # sentences on files of the run that cannot be read, whose columns are empty
 
 
 def compare(places: Sequence[Path]) -> int:
@@ -65,7 +69,8 @@ def compare(places: Sequence[Path]) -> int:
     for place, row in zip(places, cells, strict=True):
         table.add_row(place.name, *row)
     Console(width=max(Console().width, 160)).print(table)
-    remarks = notes_on_unfair_comparisons(rows)
+    remarks = [f"{place.name}: {text}" for place, row in zip(places, rows, strict=True) for text in row.problems]
+    remarks += notes_on_unfair_comparisons(rows)
     path, without_figures = write_comparison_page(places, heads, cells, remarks)
     for text in remarks:
         print(f"note: {text}")
@@ -89,19 +94,19 @@ def read_compared_run(place: Path) -> ComparedRun:
     stats = files.read_jsonl(place / "stats.jsonl", "step", "loss")
     path = place / "selection.json"
     selection = files.read_json(path, "the selection", "step", "scale", "pass_rate") if path.exists() else {}
-    path = place / "samples" / f"step-{selection.get('step', -1):06d}" / "result.json"
-    result = files.read_json(path, "an evaluation") if path.exists() else {}
+    contents = record.read_run_directory_contents(place)
+    chosen, at_one = contents.chosen, contents.results.get(selection.get("step", -1), {})
     results = {
         "steps": stats[-1]["step"] if stats else 0,
         "loss": float(np.mean([row["loss"] for row in stats[-LAST_STEPS:]])) if stats else None,
         "chosen": selection.get("step"),
         "strength": selection.get("scale"),
-        "pass rate": pass_rate_in_words(selection, result),
-        "style": result.get("style"),
-        "drift": result.get("drift"),
-        "eval loss": result.get("eval_loss"),
+        "pass rate": pass_rate_in_words(selection, chosen),
+        "style": chosen.get("style"),
+        "drift at 1": at_one.get("drift"),  # neither is measured at another strength than 1
+        "eval loss at 1": at_one.get("eval_loss"),
     }
-    return ComparedRun(flat_config(run["config"]), run.get("facts", {}), results)
+    return ComparedRun(flat_config(run["config"]), run.get("facts", {}), results, contents.problems)
 
 
 def pass_rate_in_words(selection: dict[str, Any], result: dict[str, Any]) -> str | None:

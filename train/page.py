@@ -157,9 +157,10 @@ def headline_numbers(run: RunDirectoryContents) -> list[tuple[str, str]]:
         )
     elif result.get("passed"):
         found.append((f"{select.pass_rate(result):.0%}", f"pass the gate at step {step}"))
-    base = run.results.get(0, {}).get("style")
-    if step and base is not None and result.get("style") is not None:
-        found.append((f"{base:.2f} → {result['style']:.2f}", "style, base to LoRA"))
+    base, style = run.results.get(0, {}).get("style"), (run.chosen if run.selection else result).get("style")
+    if step and base is not None and style is not None:
+        at = f"strength {run.selection['scale']:g}" if run.selection else f"step {step}"
+        found.append((f"{base:.2f} → {style:.2f}", f"style, base to LoRA at {at}"))
     if (seconds := run.training_seconds_or_none()) is not None:
         evaluating = run.evaluation_seconds()
         found.append((duration_in_words(seconds), "of training"))

@@ -26,6 +26,7 @@ class RunDirectoryContents:
     drawn: dict[int, Path] = field(default_factory=dict)  # step -> folder of pictures, judged or not
     results: dict[int, dict[str, Any]] = field(default_factory=dict)  # step -> result.json, of one policy and encoder
     handed_out: dict[str, Any] = field(default_factory=dict)  # result.json of the pictures of what is handed out
+    chosen: dict[str, Any] = field(default_factory=dict)  # the same, else of previews at the chosen step and strength
     seconds_of: dict[int, float] = field(default_factory=dict)  # step -> seconds of evaluating, all strengths
     selection: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -82,21 +83,24 @@ def read_run_directory_contents(directory: Path) -> RunDirectoryContents:
         read_run_rows_or_empty(CLOCK, "step", "steps", "seconds"),
     )
     found.selection = read_run_file_or_empty("selection.json", "step", "scale", "pass_rate")
+    previews: dict[tuple[int, str], dict[str, Any]] = {}  # by step and strength; "" for strength 1
     for folder in sorted((directory / "samples").glob("step-*")):
         number, _, scale = folder.name.removeprefix("step-").partition("-scale-")
         if not number.isdecimal():
             continue
         result = read_run_file_or_empty(f"samples/{folder.name}/result.json", "step", "prompts")
         found.seconds_of[int(number)] = found.seconds_of.get(int(number), 0.0) + result.get("seconds", 0.0)
+        previews[int(number), scale] = result
         if not scale:
             found.drawn[int(number)] = folder
             found.results |= {int(number): result} if result else {}
     if (number := found.selection.get("step")) is not None:
+        scale = found.selection["scale"]
         final = read_run_file_or_empty("samples/handed-out/result.json", "step", "scale", "verdicts")
-        found.seconds_of[number] = found.seconds_of.get(number, 0.0) + final.get("seconds", 0.0)
-        found.handed_out = (
-            final if (final.get("step"), final.get("scale")) == (number, found.selection["scale"]) else {}
-        )
+        if final:  # it may be of an earlier choice; its time was spent on the step that it is of
+            found.seconds_of[final["step"]] = found.seconds_of.get(final["step"], 0.0) + final.get("seconds", 0.0)
+        found.handed_out = final if (final.get("step"), final.get("scale")) == (number, scale) else {}
+        found.chosen = found.handed_out or previews.get((number, "" if scale == 1 else f"{scale:g}"), {})
     judges = [result.get("judged_by") for result in found.results.values()]
     for step in [step for step, result in found.results.items() if result.get("judged_by") != judges[-1]]:
         found.problems.append(

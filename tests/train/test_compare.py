@@ -16,7 +16,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from stylegate import cli, config, configcheck, files, rundirectory
 from stylegate.errors import ExitCode
 from tests.conftest import FAST
-from train import select
+from train import compare, record, select
 
 AWAY = ["hydra.launcher.timeout_min=5", f"hydra.sweep.dir={files.CACHE}/sweep"]
 
@@ -166,6 +166,34 @@ def test_runs_that_lack_figures_are_named(run) -> None:
     assert code == 0 and page.count("<circle") == 1 and "lack-none: " in page and "lack-end</a>" not in page
     assert run("compare", str(stopped))[0] == 0
     assert "<svg" not in (files.RUNS / "compare.html").read_text()
+
+
+def test_pass_rate_and_style_are_of_the_strength_that_is_handed_out(run, tmp_path: Path) -> None:
+    """Drift and loss are measured at strength 1 alone, and their columns say it; a damaged file is named."""
+    place = made("strong", [True, True, False], [(40, 9.0)])
+    samples, at_one = place / "samples", {"step": 40, "scale": 1.0, "prompts": 3, "passed": [True] * 3}
+    files.write_json(
+        samples / "step-000040" / "result.json", at_one | {"style": 0.5, "drift": 0.25, "eval_loss": 0.125}
+    )
+    files.write_json(samples / "step-000040-scale-0.8" / "result.json", at_one | {"scale": 0.8, "style": 0.625})
+    selection = files.read_json(place / "selection.json", "the selection")
+    files.write_json(place / "selection.json", selection | {"scale": 0.8})
+    columns = ["strength", "pass rate", "style", "drift at 1", "eval loss at 1"]
+
+    def told() -> list[object]:
+        return [compare.read_compared_run(place).results[name] for name in columns]
+
+    assert told() == [0.8, "67% of 3", 0.625, 0.25, 0.125], "its preview, where nothing was drawn anew"
+    final = {"step": 40, "scale": 0.8, "verdicts": ["accept"] * 3, "passed": [True] * 3, "style": 0.75, "seconds": 2.0}
+    files.write_json(samples / "handed-out" / "result.json", at_one | final)
+    assert told() == [0.8, "67% of 3", 0.75, 0.25, 0.125]
+    assert record.read_run_directory_contents(place).seconds_of == {40: 2.0}
+    files.write_json(samples / "handed-out" / "result.json", at_one | final | {"step": 20})
+    assert told()[2] == 0.625, "of an earlier choice"
+    assert record.read_run_directory_contents(place).seconds_of == {20: 2.0, 40: 0.0}, "nor is its time of this step"
+    (samples / "step-000040" / "result.json").write_text("{")
+    code, text = run("compare", str(place))
+    assert code == 0 and "note: strong: " in text and "samples/step-000040/result.json" in text
 
 
 def test_wandb_would_run_our_own_command() -> None:

@@ -158,6 +158,23 @@ def test_the_figures_of_training_are_those_of_the_files(evaluated: Path) -> None
     assert f"{seconds:.0f} s</b>of training" in text and f"{evaluating:.0f} s</b>of evaluations" in text
 
 
+def test_the_style_at_the_top_is_of_the_strength_that_is_handed_out(copied: Path) -> None:
+    """The pass rate beside it is of that strength as well; the table below it says that it is at strength 1."""
+    selection = json.loads((copied / "selection.json").read_text())
+    base, result = result_of(copied, 0), result_of(copied, selection["step"])
+    files.write_json(copied / "selection.json", selection | {"scale": 0.8})
+    place = copied / "samples" / f"step-{selection['step']:06d}-scale-0.8" / "result.json"
+    files.write_json(place, result | {"scale": 0.8, "style": result["style"] + 0.25})
+    shutil.rmtree(copied / "samples" / "handed-out", ignore_errors=True)
+    text = page.write_run_page(copied).read_text()
+    assert f"{base['style']:.2f} → {result['style'] + 0.25:.2f}</b>style, base to LoRA at strength 0.8" in text
+    assert "with the LoRA at strength 1" in text and f"<td>{result['style']:.3f}</td>" in text
+    (copied / "selection.json").unlink()
+    last = result_of(copied, STEPS[-1])
+    text = page.write_run_page(copied).read_text()
+    assert f"{last['style']:.2f}</b>style, base to LoRA at step {STEPS[-1]}" in text
+
+
 def test_losses_are_drawn_in_place(evaluated: Path) -> None:
     """The faint line's points, taken back from pixels through the scale, are the losses of stats.jsonl."""
     losses = [row["loss"] for row in files.read_jsonl(evaluated / "stats.jsonl")]
