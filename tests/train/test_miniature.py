@@ -184,6 +184,32 @@ def test_a_stopped_training_ends_where_it_would_have(tmp_path: Path, monkeypatch
     assert torch.equal(train("stopped"), whole)
 
 
+def test_steps_that_are_trained_again_are_noted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after step 6, saved at step 3: the rows of 4 and 6 are written anew."""
+    monkeypatch.setattr(fit, "WORK", tmp_path)
+    monkeypatch.setattr(fit, "NOTE_EVERY", 2)
+    monkeypatch.setattr(fit, "SAVE_EVERY_S", -1.0)
+    save = fit.save_state
+    monkeypatch.setattr(fit, "save_state", lambda place, step, *rest: save(place, step, *rest) if step == 3 else None)
+
+    def train(stop_at: int | None) -> None:
+        layer = nn.Linear(4, 1)
+
+        def loss_of(step: int, r: np.random.Generator) -> torch.Tensor:
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return layer(torch.ones(1, 4)).square().mean()
+
+        fit.train_modules_resumably("noted", {"layer": layer}, loss_of, 8, {"layer": 1e-2}, "test")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stop_at=6)
+    (place,) = tmp_path.iterdir()
+    assert [row["step"] for row in files.read_jsonl(place / "stats.jsonl")] == [2, 4, 6]
+    train(stop_at=None)
+    assert [row["step"] for row in files.read_jsonl(place / "stats.jsonl")] == [2, 4, 6, 8]
+
+
 def test_the_text_encoder_begins_as_the_encoders_tower() -> None:
     torch.manual_seed(0)
     made = clip.build_clip().eval()

@@ -76,6 +76,7 @@ def train_modules_resumably(
     groups = [{"params": list(part.parameters()), "lr": learning_rates[name]} for name, part in parts.items()]
     optimizer = torch.optim.AdamW(groups, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
     start = restore_state(place, parameters, average, optimizer)
+    remove_notes_after_step(place, start)
     where = next(iter(parameters.values())).device
     # Flash attention's backward is slow on CPUs (1.1 s of a 3.2 s step, measured): plain matrix products instead.
     attention = sdpa_kernel(SDPBackend.MATH) if where.type == "cpu" else nullcontext()
@@ -95,11 +96,11 @@ def train_modules_resumably(
             for name, p in parameters.items():
                 average[name].lerp_(p.detach(), 1 - decay)
             losses.append(loss.detach())
-            if len(losses) == NOTE_EVERY:
+            if (step + 1) % NOTE_EVERY == 0:  # at the same steps after a stop, of fewer losses the first time
                 mean = float(torch.stack(losses).mean())
                 files.append_jsonl(place / "stats.jsonl", {"step": step + 1, "loss": round(mean, 5)})
+                tick(len(losses), f"loss {mean:.4f}")
                 losses = []
-                tick(NOTE_EVERY, f"loss {mean:.4f}")
             if time.monotonic() - saved > SAVE_EVERY_S or step + 1 == steps:
                 save_state(place, step + 1, parameters, average, optimizer)
                 saved = time.monotonic()
@@ -107,6 +108,14 @@ def train_modules_resumably(
         for name, p in parameters.items():
             p.copy_(average[name])
     modules.eval()
+
+
+def remove_notes_after_step(place: Path, step: int) -> None:
+    """Remove the rows of stats.jsonl in the folder `place` that are of steps after `step`, which are trained again."""
+    rows = files.read_jsonl(place / "stats.jsonl", "step")
+    kept = [row for row in rows if row["step"] <= step]
+    if len(kept) < len(rows):
+        files.write_jsonl(place / "stats.jsonl", kept)
 
 
 def save_state(place: Path, step: int, parameters: dict, average: dict, optimizer: torch.optim.Optimizer) -> None:
