@@ -18,8 +18,10 @@ from PIL import Image
 
 from stylegate import checkout, files
 from stylegate.configgroups import TrackerConfig
+from stylegate.errors import SurroundingsError
 
 IDENTITY = "wandb.json"  # in the run's directory: the id, project and team of its one W&B run
+BEGINS = b":W&B"  # the first bytes of W&B's local file
 TORN = "torn"  # a folder for parts that a kill has damaged; they are not synced
 ROW = "_step"  # W&B's number of a history row; it only grows, and may run ahead of the optimizer step
 STEP = "step"  # the optimizer step, a value of each row of training
@@ -103,13 +105,12 @@ def read_highest_steps_moving_damaged_files(directory: Path) -> dict[str, float]
     moved to torn/.
 
     A part that a kill has damaged is moved aside, and its values will be logged again: `wandb sync` stops at such a
-    part, and sends it twice if it is run twice.
+    part, and sends it twice if it is run twice. Raises SurroundingsError where W&B's own tool cannot read a part for
+    another reason; the part stays where it is.
     """
     newest = {ROW: -1.0, STEP: -1.0, EVALUATED: -1.0}
     for part in sorted((directory / "wandb").glob("*run-*")):
-        read = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(part)]
-        out = subprocess.run(read, capture_output=True, text=True, timeout=READ_S).stdout
-        rows = [json.loads(line) for line in out.splitlines()]
+        rows = rows_of_wandb_log(part)
         if part.name.startswith("offline-") and not any(row["type"] == "exit" for row in rows):
             part.rename(create_folder(directory / "wandb" / TORN) / part.name)
             continue
@@ -117,6 +118,32 @@ def read_highest_steps_moving_damaged_files(directory: Path) -> dict[str, float]
             item = row.get("history", {}).get("item", {})
             newest = {name: max(value, item.get(name, -1)) for name, value in newest.items()}
     return newest
+
+
+def rows_of_wandb_log(part: Path) -> list[dict[str, Any]]:
+    """The rows of W&B's local file in the folder `part`, by W&B's own tool; [] where there is none, or it does not
+    begin as such a file does. Of a torn one they are those before the tear.
+
+    Raises SurroundingsError where the tool itself fails, which says nothing about the file.
+    """
+    log = next(iter(sorted(part.glob("*.wandb"))), None)
+    if log is None or not begins_as_wandb_log(log):
+        return []
+    read = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(part)]
+    done = subprocess.run(read, capture_output=True, text=True, timeout=READ_S)
+    if done.returncode:
+        raise SurroundingsError(
+            f"wandb leet inspect cannot read {files.display_path(part)} (exit code {done.returncode}): "
+            f"{done.stderr.strip()[-MAX_WORDS:]}",
+            next_step="install the version of wandb that constraints.txt names.",
+        )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def begins_as_wandb_log(path: Path) -> bool:
+    """Whether a file begins as W&B's local files do."""
+    with path.open("rb") as file:
+        return file.read(len(BEGINS)) == BEGINS
 
 
 def create_folder(folder: Path) -> Path:

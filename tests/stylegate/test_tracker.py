@@ -19,6 +19,7 @@ from PIL import Image
 from stylegate import files, tracker, wandbrun
 from stylegate.cli import main
 from stylegate.configgroups import TrackerConfig
+from stylegate.errors import SurroundingsError
 from stylegate.tracker import LedgerTracker, WandbTracker, make_tracker
 from tests.conftest import FAST, merged
 from tests.fake_wandb import KEY, FakeWandb, refusing, speaking_to
@@ -269,6 +270,26 @@ for step in range(1, 401):
 time.sleep(1)
 os.kill(os.getpid(), 9)
 """
+
+
+def test_a_part_that_only_the_tool_cannot_read_stays_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool that is missing or fails says nothing about the file; one that is no log of W&B's is set aside."""
+    whole, junk, empty = (tmp_path / "wandb" / f"offline-run-{name}" for name in ("whole", "junk", "empty"))
+    for part in (whole, junk, empty):
+        part.mkdir(parents=True)
+    (whole / "run-a.wandb").write_bytes(wandbrun.BEGINS + b"more")
+    (junk / "run-b.wandb").write_bytes(b"junk")
+    failed = subprocess.CompletedProcess([], 1, stdout="", stderr="No module named wandb")
+    monkeypatch.setattr(wandbrun.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(SurroundingsError, match="No module named wandb"):
+        wandbrun.read_highest_steps_moving_damaged_files(tmp_path)
+    assert whole.is_dir() and {path.name for path in (tmp_path / "wandb" / "torn").iterdir()} == {junk.name, empty.name}
+    told = make_tracker(OFFLINE, tmp_path, "train", {})
+    told.log_values({"step": 1, "loss": 1.0}, step=1)
+    told.finish_tracking()
+    assert whole.is_dir(), "W&B is off for this run, which goes on"
 
 
 def test_killed_and_resumed_it_is_one_run_offline(tmp_path: Path) -> None:
