@@ -7,7 +7,7 @@ agree. What it refuses is impossible; what it lets pass may still be, which eval
 
 from itertools import pairwise, product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -17,6 +17,7 @@ from eval.planning.problem import CombinationLimit, PlanConstraints
 
 MAX_CELLS = 64  # of a joint table
 NODES = 1000  # of the search for the nearest counts
+SOLVED, IMPOSSIBLE = 0, 2  # scipy's status of a programme; 1 is a limit that was reached, 3 and 4 are failures
 
 
 def entropy_of_traits_beyond_distinct_slots(problem: PlanConstraints) -> float:
@@ -59,10 +60,17 @@ def interchangeable_values(
     return classes.ravel(), examples
 
 
-def fewest_count_changes(problem: PlanConstraints, rules: list[CombinationLimit]) -> list[np.ndarray] | None:
-    """For each trait and value the change of its count that makes the rules feasible: the fewest slots in all.
+class CountChanges(NamedTuple):
+    """What the search for the nearest counts found."""
 
-    All are 0 where the counts are feasible as they are. None if no counts of this many slots are.
+    changes: list[np.ndarray] | None  # for each trait and value the change of its count; None if none was found
+    conflicts: bool  # it is proven that the counts as they are cannot keep the rules
+    complete: bool  # the changes are the fewest, or without any: no counts do. False: the search ended before that
+
+
+def fewest_count_changes(problem: PlanConstraints, rules: list[CombinationLimit]) -> CountChanges:
+    """For each trait and value the change of its count that makes the rules feasible: the fewest slots in all, as far
+    as NODES nodes tell. All are 0 where the counts are feasible as they are.
     """
     widths = [len(count) for count in problem.counts]
     starts = np.cumsum([0, *widths])
@@ -99,20 +107,21 @@ def fewest_count_changes(problem: PlanConstraints, rules: list[CombinationLimit]
                 lines.append((line, there, there))
         upper.append(np.minimum(most, problem.size))
         columns += len(cells)
-    answer = minimize_changes_by_integer_programme(lines, np.concatenate(upper), 2 * starts[-1])
+    answer, conflicts, complete = minimize_changes_by_integer_programme(lines, np.concatenate(upper), 2 * starts[-1])
     if answer is None:
-        return None
+        return CountChanges(None, conflicts, complete)
     change = np.rint(answer[: starts[-1]] - answer[starts[-1] : 2 * starts[-1]]).astype(np.int64)
-    return [change[a:b] for a, b in pairwise(starts)]
+    return CountChanges([change[a:b] for a, b in pairwise(starts)], conflicts, complete)
 
 
 def minimize_changes_by_integer_programme(
     lines: list[tuple[dict[int, float], float, float]], upper: np.ndarray, changes: int
-) -> np.ndarray | None:
+) -> tuple[np.ndarray | None, bool, bool]:
     """Solve linear inequalities (factor by unknown, lowest sum, highest sum) so that the sum of the first `changes`
-    unknowns, which are whole numbers, is smallest: all unknowns, or None if no solution is found.
+    unknowns, which are whole numbers, is smallest. Each unknown lies between 0 and its `upper`.
 
-    Each unknown lies between 0 and its `upper`.
+    Returns all unknowns, or None if no solution is found; whether the sum is proven to be above 0; and whether the
+    search came to its end: with a smallest sum, or a proof that there is no solution.
     """
     table: Any = sparse.lil_matrix((len(lines), len(upper)))
     for i, (line, _, _) in enumerate(lines):
@@ -123,26 +132,23 @@ def minimize_changes_by_integer_programme(
     held = LinearConstraint(table.tocsr(), low, high)  # pyright: ignore[reportArgumentType]
     cost, bounds = whole.astype(float), Bounds(0, upper)  # pyright: ignore[reportArgumentType]
     found = milp(cost, constraints=held, bounds=bounds)  # without whole numbers first: mostly nothing has to change
-    if found.x is None or found.fun < 1e-6:
-        return found.x
-    return milp(cost, constraints=held, bounds=bounds, integrality=whole, options={"node_limit": NODES}).x
-
-
-def is_feasible(problem: PlanConstraints, rules: list[CombinationLimit]) -> bool:
-    """Whether the counts can keep these rules as they are (`fewest_count_changes`); False if it is not known."""
-    changes = fewest_count_changes(problem, rules)
-    return changes is not None and not any(change.any() for change in changes)
+    if found.status not in (SOLVED, IMPOSSIBLE):
+        return None, False, False
+    if found.status == IMPOSSIBLE or found.fun < 1e-6:
+        return found.x, found.status == IMPOSSIBLE, True
+    found = milp(cost, constraints=held, bounds=bounds, integrality=whole, options={"node_limit": NODES})
+    return found.x, True, found.status in (SOLVED, IMPOSSIBLE)
 
 
 def irreducible_conflicting_rules(problem: PlanConstraints, rules: list[CombinationLimit]) -> list[CombinationLimit]:
-    """A set of rules that conflicts with the counts and is irreducible: without any one of them the rest are feasible.
-    There may be smaller ones.
+    """A set of rules that conflicts with the counts and is irreducible: without any one of them the rest do not, as far
+    as is known. There may be smaller ones.
 
     Rules are taken away one after the other; what can be spared stays away.
     """
     places = list(dict.fromkeys(rule.place for rule in rules))
     for place in list(places):
         fewer = [rule for rule in rules if rule.place in places and rule.place != place]
-        if not is_feasible(problem, fewer):
+        if fewest_count_changes(problem, fewer).conflicts:
             places.remove(place)
     return [rule for rule in rules if rule.place in places]

@@ -5,6 +5,7 @@ import numpy as np
 from eval.planning import exact
 from eval.planning.deal import find_plan_by_random_swaps
 from eval.planning.feasible import (
+    CountChanges,
     entropy_of_traits_beyond_distinct_slots,
     fewest_count_changes,
     irreducible_conflicting_rules,
@@ -35,7 +36,7 @@ def solve_plan(problem: PlanConstraints, seed: int) -> np.ndarray:
             f"no plan of {problem.size} slots exists: a linear programme over all combinations that are allowed "
             "has no answer, not even in fractions of slots",
             needed_count_changes_in_words(problem, whole),
-            advice_to_make_plan_feasible(problem, whole),
+            advice_to_make_plan_feasible(problem, CountChanges(whole, conflicts=True, complete=True)),
         )
     raise DataError(
         f"neither a plan of {problem.size} slots nor a proof that there is none was found ({room:.2f} bits of room): "
@@ -53,14 +54,14 @@ def require_feasible_and_return_spare_bits(problem: PlanConstraints) -> float:
     Raises DataError where they do, with the rules that conflict and the nearest counts that do not.
     """
     rules = problem.forbidden + problem.limits
-    changes = fewest_count_changes(problem, rules)
-    if changes is None or any(change.any() for change in changes):
+    found = fewest_count_changes(problem, rules)
+    if found.conflicts:
         conflict = [f"{rule.place}: {rule.text}" for rule in irreducible_conflicting_rules(problem, rules)]
-        conflict += needed_count_changes_in_words(problem, changes)
+        conflict += needed_count_changes_in_words(problem, found.changes)
         raise DataError(
             f"no plan of {problem.size} slots keeps these together; without any one of the rules it is possible:",
             conflict,
-            advice_to_make_plan_feasible(problem, changes),
+            advice_to_make_plan_feasible(problem, found),
         )
     room = entropy_of_traits_beyond_distinct_slots(problem)
     if room < 0:
@@ -83,14 +84,17 @@ def needed_count_changes_in_words(problem: PlanConstraints, changes: list[np.nda
     return lines
 
 
-def advice_to_make_plan_feasible(problem: PlanConstraints, changes: list[np.ndarray] | None) -> str:
+def advice_to_make_plan_feasible(problem: PlanConstraints, found: CountChanges) -> str:
     """The sentence of an error that says how a plan becomes possible: by these counts, or else by other rules."""
-    if changes is None:
+    if found.changes is None and found.complete:
         return "take away one of the rules: no counts of this many slots keep them all."
+    if found.changes is None:
+        return "take away one of the rules: whether other counts keep them all is not known, the search was cut short."
     told = [
         f"{problem.traits[t]}: {problem.values[t][v]} {problem.counts[t][v]} -> {problem.counts[t][v] + change[v]}"
-        for t, change in enumerate(changes)
+        for t, change in enumerate(found.changes)
         for v in np.flatnonzero(change)
     ]
     more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
-    return f"the nearest counts: {'; '.join(told[:NAMED])}{more}. Or take away a rule, or lower plan.num_images."
+    which = "the nearest counts" if found.complete else "counts that keep them (whether nearer ones do is not known)"
+    return f"{which}: {'; '.join(told[:NAMED])}{more}. Or take away a rule, or lower plan.num_images."

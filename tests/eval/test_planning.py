@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.optimize import OptimizeResult
 
 from eval.lot.batch import read_plan, write_plan
 from eval.lot.comparison import traits_spelled_as_planned
 from eval.package import verify_traits
-from eval.planning import exact, interchange
+from eval.planning import exact, feasible, interchange
 from eval.planning.asked import training_combinations_to_exclude
 from eval.planning.collection import (
     CollectionItems,
@@ -38,7 +39,7 @@ from eval.planning.problem import OPEN, PlanConstraints, exact_counts_and_proble
 from eval.planning.rarity import missing_pairs, rarest_pairs, rarity_of_each_item
 from eval.planning.repair import plan_rows_with_other_combinations_in_slots
 from eval.planning.slots import notes_on_values_without_slot, slots_from_traits, traits_of_slots_to_keep
-from eval.planning.solve import solve_plan
+from eval.planning.solve import require_feasible_and_return_spare_bits, solve_plan
 from eval.planning.traits import TraitsFile, TraitValue
 from eval.planning.traitsfile import read_traits_file
 from stylegate import files
@@ -266,6 +267,34 @@ def test_rules_that_conflict_are_named_and_no_others(tmp_path: Path) -> None:
     assert "rules.forbid[1]: never hat: crown with kind: robot" in text
     assert "forbid[0]" not in text and "limit" not in text
     assert "kind: robot 50 -> 40; kind: cat 50 -> 60" in text or "hat: none 40 -> 50; hat: crown 60 -> 50" in text
+
+
+def test_a_search_that_was_cut_short_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the nearest counts: the conflict is proven, and that no counts help is not. Of the conflict: nothing is
+    refused.
+    """
+    file = file_of(
+        "prompt: x\nnumbers: counts\n"
+        "traits:\n  hat: {none: 40, crown: 60}\n  kind: {robot: 50, cat: 50}\n  n: {a: 50, b: 50}\n"
+        "rules: {forbid: [{hat: crown, kind: robot}]}\n",
+        tmp_path,
+    )
+    problem, solve, limited = make_plan_constraints(file, 100), feasible.milp, [True]
+
+    def cut_short(*given: Any, **more: Any) -> Any:
+        if ("integrality" in more) in limited:
+            return OptimizeResult(x=None, status=1)
+        return solve(*given, **more)
+
+    monkeypatch.setattr(feasible, "milp", cut_short)
+    with pytest.raises(DataError) as error:
+        require_feasible_and_return_spare_bits(problem)
+    assert "never hat: crown with kind: robot" in str(error.value) and "whether other counts" in str(error.value)
+    assert "is not known" in str(error.value) and "no counts of this many slots" not in str(error.value)
+    limited.append(False)
+    assert not feasible.fewest_count_changes(problem, problem.forbidden).conflicts
+    with pytest.raises(DataError, match="their traits hold"):  # 8 combinations: another proof than the programme's
+        require_feasible_and_return_spare_bits(problem)
 
 
 @pytest.mark.parametrize(
