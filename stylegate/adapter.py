@@ -117,6 +117,19 @@ def adaptable_modules(parts: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     }
 
 
+class BaseMismatch(str):
+    """A problem of a LoRA file, in words, that another base does not have: this one lacks the layer, or the layer has
+    another shape. Its class is what advice rests on; its words may change.
+    """
+
+    __slots__ = ()
+
+
+def problem_of_layer(layer: str, problem: str) -> str:
+    """The problem with the layer's name before it; a `BaseMismatch` stays one."""
+    return type(problem)(f"{layer}: {problem}")
+
+
 def lora_layers_and_problems(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], modules: Mapping[str, Any]
 ) -> tuple[dict[str, AnyLayer], list[str]]:
@@ -144,7 +157,9 @@ def lora_layers_and_problems(
             )
         elif name is None:
             problems.append(
-                f"{escape_control_characters(key_parts.layer)}: {why_layer_fits_no_module(key_parts, modules)}"
+                problem_of_layer(
+                    escape_control_characters(key_parts.layer), why_layer_fits_no_module(key_parts, modules)
+                )
             )
         elif key_parts.part in parts.setdefault(name, {}):
             problems.append(f"{escape_control_characters(key)}: {name} is in the file twice")
@@ -155,9 +170,9 @@ def lora_layers_and_problems(
         shape = weight_shape_of(modules[name])
         wrong = tensor_shapes_problem(found, shape) or header.rank_problem(name, found)
         if not wrong and "bias" in found and getattr(modules[name], "bias", None) is None:
-            wrong = "a difference of its bias (diff_b), but the base has no bias there"
+            wrong = BaseMismatch("a difference of its bias (diff_b), but the base has no bias there")
         if wrong:
-            problems.append(f"{name}: {wrong}")
+            problems.append(problem_of_layer(name, wrong))
         else:
             layers[name] = adapter_layer_from_tensors_by_part(name, found, shape, header)
     return layers, header.problems + list(dict.fromkeys(problems))
@@ -167,7 +182,7 @@ def why_layer_fits_no_module(key_parts: loranames.KeyParts, modules: Mapping[str
     """Why a layer's name means no module of the base, in words."""
     found = loranames.possible_text_encoder_module_names(key_parts.layer, modules) if key_parts.style == "bare" else []
     if not found:
-        return "the base has no such layer"
+        return BaseMismatch("the base has no such layer")
     parts = " and ".join(name.partition(".")[0] for name in found)
     return f"{parts} have such a layer, and PEFT's name does not tell which is meant; put the part before its keys"
 
@@ -237,7 +252,7 @@ def lora_shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) -> s
         return f"its halves are {halves}: they do not share a rank"
     if down.shape[1:] != shape[1:] or up.shape[0] != shape[0]:
         of_lora = tensor_shape_as_text(up.shape[:1] + down.shape[1:])
-        return f"LoRA for {of_lora}, the base has {tensor_shape_as_text(shape)}"
+        return BaseMismatch(f"LoRA for {of_lora}, the base has {tensor_shape_as_text(shape)}")
     return None
 
 
@@ -250,13 +265,16 @@ def factored_shape_problem(found: Mapping[str, Tensor], shape: tuple[int, ...]) 
         return str(error)
     fits = made == shape if len(made) == len(shape) else made == (shape[0], math.prod(shape[1:]))
     kind = lycoris.adapter_kind_of_parts(found)
-    return None if fits else f"{kind} for {tensor_shape_as_text(made)}, the base has {tensor_shape_as_text(shape)}"
+    if fits:
+        return None
+    return BaseMismatch(f"{kind} for {tensor_shape_as_text(made)}, the base has {tensor_shape_as_text(shape)}")
 
 
 def magnitude_or_bias_problem(found: Mapping[str, Tensor], shape: tuple[int, ...], kind: str) -> str | None:
     """Why the magnitudes or the bias of a layer do not fit a weight of `shape` [out, in, ...]; None if they do."""
     if "bias" in found and tuple(found["bias"].shape) != shape[:1]:
-        return f"its diff_b is {tensor_shape_as_text(found['bias'].shape)}, the base has {shape[0]} outputs"
+        of_bias = tensor_shape_as_text(found["bias"].shape)
+        return BaseMismatch(f"its diff_b is {of_bias}, the base has {shape[0]} outputs")
     if kind == "difference" and found.keys() & {"magnitude", "dora_scale"}:
         return "a whole difference with magnitudes of a DoRA, which no writer defines"
     if kind != "LoRA" and "magnitude" in found:

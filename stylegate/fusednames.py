@@ -14,9 +14,11 @@ from torch import Tensor
 from stylegate import loranames, lycoris
 from stylegate.adapter import (
     AnyLayer,
+    BaseMismatch,
     LoraOrDoraLayer,
     adapter_layer_from_tensors_by_part,
     lora_layers_and_problems,
+    problem_of_layer,
     tensor_shapes_problem,
     weight_shape_of,
 )
@@ -71,9 +73,9 @@ def lora_layers_and_problems_through_diffusers(
             or dora_split_problem(found, shape, place)
         )
         if not wrong and own != given:
-            wrong = f"LoRA for {given[0]} x {given[1]}, the base has {own[0]} x {own[1]}"
+            wrong = BaseMismatch(f"LoRA for {given[0]} x {given[1]}, the base has {own[0]} x {own[1]}")
         if wrong or name in layers:
-            problems.append(f"{name}: {wrong or 'it is in the file twice'}")
+            problems.append(problem_of_layer(name, wrong or "it is in the file twice"))
         else:
             layers[name] = layer_cut_from_fused_layer(
                 adapter_layer_from_tensors_by_part(told_as, found, shape, header), place

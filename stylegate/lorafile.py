@@ -221,7 +221,7 @@ def advice_on_unusable_lora(tensors: Mapping[str, torch.Tensor], problems: list[
 
 def another_base_helps(problems: list[str]) -> bool:
     """Whether another base can help: every problem is a layer or a shape that the base does not have."""
-    return all("the base has" in problem for problem in problems)
+    return all(isinstance(problem, adapter.BaseMismatch) for problem in problems)
 
 
 def adapters_as_plain_lora_layers(adapted: Mapping[str, Any], scale: float = 1.0) -> dict[str, LoraOrDoraLayer]:

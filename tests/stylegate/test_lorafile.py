@@ -133,6 +133,16 @@ def test_a_lora_that_does_not_fit_is_refused(tmp_path: Path, change, says: str) 
     )
 
 
+def test_advice_rests_on_what_is_wrong_and_not_on_its_words() -> None:
+    """Whatever a file calls its layers and parts."""
+    odd = {"unet.the base has it.alpha": torch.ones(1), "the base has it": torch.ones(1)}
+    modules = {"unet.conv_in": torch.nn.Linear(4, 4)}
+    _, (missing, no_key) = adapter.lora_layers_and_problems(odd, {}, modules)
+    assert isinstance(missing, adapter.BaseMismatch) and not isinstance(no_key, adapter.BaseMismatch)
+    assert lorafile.another_base_helps([missing]) and not lorafile.another_base_helps([missing, no_key])
+    assert not lorafile.another_base_helps([no_key]) and "the base has" in no_key
+
+
 def test_pickles_and_torn_files_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "x.pt")
     with pytest.raises(ModelError, match="safetensors only"):
