@@ -15,7 +15,7 @@ from eval.measuring.decided import (
 from eval.measuring.encoder import load_encoder
 from eval.measuring.encodername import encoder_name
 from eval.measuring.features import cached_features_of_files
-from eval.measuring.measured import PictureFeatures
+from eval.measuring.picturefeatures import PictureFeatures
 from eval.measuring.record import READ_BY_HEAD
 from eval.policy.model import Policy
 from eval.promise import labels, store

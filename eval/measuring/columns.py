@@ -23,7 +23,8 @@ from eval.measuring.features import (
 )
 from eval.measuring.foreign import given_foreign_sets, shipped_foreign_sets, without_sets_of_this_brand
 from eval.measuring.head import aesthetic_head_and_notes, refuse_second_head
-from eval.measuring.measured import ForeignSet, MeasuredLot, PictureFeatures
+from eval.measuring.measured import ForeignSet, MeasuredLot
+from eval.measuring.picturefeatures import PictureFeatures
 from eval.measuring.record import BatchMeasures, EncodingConditions, LotScoringRecord, ReferencesUsed
 from eval.measuring.redrawn import (
     encode_at_size_of_foreign_pictures,

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from eval.lot.comparison import DecidedPicturesFile
-from eval.measuring.measured import PictureFeatures
+from eval.measuring.picturefeatures import PictureFeatures
 from eval.measuring.record import READ_BY_HEAD
 from eval.promise.label import Sha256
 from stylegate import files

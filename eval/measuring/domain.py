@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from eval.measuring.measured import PictureFeatures
+from eval.measuring.picturefeatures import PictureFeatures
 from stylegate import files
 from stylegate.errors import ModelError
 

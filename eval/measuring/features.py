@@ -20,7 +20,8 @@ from PIL import Image
 
 from eval.measuring.encoder import LoadedEncoder, encode_pictures
 from eval.measuring.encodername import EncoderPreprocessing
-from eval.measuring.measured import PictureFeatures, PictureSignaturesOfFiles
+from eval.measuring.measured import PictureSignaturesOfFiles
+from eval.measuring.picturefeatures import PictureFeatures
 from eval.scorers import technical
 from stylegate import files, pictures, progress, similarity
 from stylegate.cache import ArrayCache

@@ -24,7 +24,8 @@ from eval.measuring.features import (
     pixel_features_key,
     replace_pixels_by_embeddings,
 )
-from eval.measuring.measured import ForeignSet, PictureFeatures
+from eval.measuring.measured import ForeignSet
+from eval.measuring.picturefeatures import PictureFeatures
 from eval.measuring.redrawn import (
     copy_degraded_like_model_drawing,
     encode_at_size_of_foreign_pictures,

@@ -9,24 +9,9 @@ from numpy.typing import NDArray
 
 from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot
+from eval.measuring.decided import DecidedPictures
+from eval.measuring.picturefeatures import PictureFeatures
 from eval.measuring.record import StyleReadability
-
-
-class PictureFeatures(NamedTuple):
-    """The features of n pictures that could be decoded; row i of every array is of the picture names[i]."""
-
-    names: list[str]
-    sha256: list[str]  # of the files' bytes, hex
-    sizes: NDArray[np.int64]  # [n, 2] width, height in pixels, upright
-    embeddings: NDArray[np.float32]  # [n, d] unit rows: one vector of the encoder for the whole picture
-    patches: NDArray[np.float16]  # [n, p] unit rows: what the encoder sees at 8 x 8 places; p = 0 of some encoders
-    signatures: NDArray[np.uint8]  # [n, 64, 64, 3] small copies in sRGB
-    technical: NDArray[np.float32]  # [n, m] in the order of eval.scorers.technical.MEASURES
-    transparent: NDArray[np.bool_]  # [n] some of the picture shows the background
-
-    def features_of_slice(self, those: slice) -> "PictureFeatures":
-        """The features of some of the pictures, without a copy."""
-        return PictureFeatures(**{name: getattr(self, name)[those] for name in self._fields})
 
 
 class PictureSignaturesOfFiles(NamedTuple):
@@ -73,7 +58,7 @@ class MeasuredLot:
     redrawn: EncodedPictures | None  # the references as an image model draws them; None without enough of them
     at_foreign_size: Callable[[PictureFeatures], EncodedPictures]  # pictures as the brand's reader sees them
     head: tuple[NDArray, float] | None  # weight [d] and bias of the aesthetic head
-    decided: Any = None  # eval.measuring.decided.DecidedPictures; None where the policy names none
+    decided: DecidedPictures | None = None  # that people decided about; None where the policy names none
     encode_texts: Callable[[list[str]], NDArray] | None  # unit embeddings [n, d] of n texts; None: it reads none
     enough_references: bool  # to compute scores that compare with them
 

@@ -15,7 +15,8 @@ from eval.measuring import encoder as encoding
 from eval.measuring import encodername
 from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.features import FeatureArrays, features_without_encoder, replace_pixels_by_embeddings
-from eval.measuring.measured import MeasuredLot, PictureFeatures
+from eval.measuring.measured import MeasuredLot
+from eval.measuring.picturefeatures import PictureFeatures
 from eval.measuring.record import READ_BY_HEAD
 from eval.measuring.scores import scores_key
 from eval.scorers import SCORES

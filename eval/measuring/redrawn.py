@@ -13,7 +13,8 @@ from PIL import Image
 from scipy import ndimage
 
 from eval.measuring.encoder import LoadedEncoder, encode_pictures
-from eval.measuring.measured import EncodedPictures, ForeignSet, PictureFeatures
+from eval.measuring.measured import EncodedPictures, ForeignSet
+from eval.measuring.picturefeatures import PictureFeatures
 from stylegate.cache import ArrayCache
 from stylegate.similarity import SIDE
 

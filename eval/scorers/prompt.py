@@ -26,7 +26,8 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from eval.measuring.measured import MeasuredLot, PictureFeatures
+from eval.measuring.measured import MeasuredLot
+from eval.measuring.picturefeatures import PictureFeatures
 from eval.policy.lines import MIN_REFERENCES
 
 READABLE = 0.9  # area under the ROC curve of true against false values on the references; below it a trait is not asked

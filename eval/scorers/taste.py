@@ -15,7 +15,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.measuring.measured import MeasuredLot, PictureFeatures
+from eval.measuring.measured import MeasuredLot
+from eval.measuring.picturefeatures import PictureFeatures
 from eval.measuring.record import READ_BY_HEAD
 from eval.policy.model import score_spread
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
-from eval.measuring.measured import PictureFeatures
+from eval.measuring.picturefeatures import PictureFeatures
 from eval.measuring.scores import read_scores
 from eval.scorers import SCORES, batch, coherence, consistency, drawing, duplicates, entry, palette, style, technical
 from stylegate import files, similarity
