@@ -85,6 +85,15 @@ def test_a_family_differs_in_one_trait_from_one_to_the_next(name: str) -> None:
             assert len(changed) == 1 and changed[0] in corpus.CHANGES[name]
 
 
+def test_a_corpus_that_another_order_would_change_has_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("base", "judge", "kin")
+    before = {name: corpus.corpus_fingerprint.__wrapped__(name) for name in names}
+    monkeypatch.setitem(corpus.CHANGES, "kin", corpus.HARDEST[::-1])
+    monkeypatch.setattr(corpus, "SOURCES", {name: corpus.SOURCES[name] for name in ("base", "judge", "twins", "kin")})
+    after = {name: corpus.corpus_fingerprint.__wrapped__(name) for name in names}
+    assert [name for name in names if before[name] != after[name]] == ["judge", "kin"]
+
+
 def test_captions_say_what_they_claim() -> None:
     r, number = Random(3), np.random.default_rng(3)
     for _ in range(500):

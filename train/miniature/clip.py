@@ -205,7 +205,7 @@ def train_clip(base: Corpus, twins: Corpus, kin: Corpus, tokenizer: Any) -> Any:
         fits = torch.from_numpy(caption_fits_picture_matrix(batch.truth, batch.says)).to(where)
         return contrastive_loss(images, texts, clip.logit_scale.exp(), fits)
 
-    depends_on = [corpus_fingerprint(), MODEL, BATCH, GROUP]
+    depends_on = [*map(corpus_fingerprint, ("base", "twins", "kin")), MODEL, BATCH, GROUP]
     train_modules_resumably(
         "clip", {"clip": clip}, partial(contrastive_loss_at_step, "clip"), STEPS, {"clip": LEARNING_RATE}, depends_on
     )

@@ -99,11 +99,14 @@ def with_changed_trait(traits: dict[str, str], among: list[str], random: np.rand
 @cache
 def corpus_fingerprint(name: str = "base") -> str:
     """The first eight hex digits of a sha256 over sample drawings of a corpus: every named style, a few unnamed, and
-    for the judge the brands.
+    for the judge the brands; of `textures` the first 64. It also covers what the seeds and the changes of traits follow
+    from: the corpus's place in SOURCES, and for twins and kin FAMILY and their traits, in order.
     """
     if name == "textures":
         return hashlib.sha256(b"".join(random_texture(seed).tobytes() for seed in range(64))).hexdigest()[:8]
-    drawn = hashlib.sha256(str([PART, NUM_UNNAMED, SHARE_NAMED, HELD_OUT]).encode())
+    changed = [FAMILY, CHANGES[name]] if name in CHANGES else []
+    settings = [PART, NUM_UNNAMED, SHARE_NAMED, HELD_OUT, list(SOURCES).index(name), *changed]
+    drawn = hashlib.sha256(str(settings).encode())
     for i, style in enumerate([*NAMED, *map(unnamed_style, range(32)), *(BRANDS.values() if name == "judge" else ())]):
         for j in range(3):
             drawn.update(render_collectible(world.random_traits(np.random.default_rng([i, j])), style, j).tobytes())
