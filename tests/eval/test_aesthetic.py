@@ -144,6 +144,29 @@ def test_a_brands_own_labels_make_a_head(run, judged: Path, tmp_path: Path, caps
     assert run("score", *words, "score.aesthetic_head=laion-v2")[0] == 2
 
 
+def test_labelled_pictures_are_laid_on_the_brands_background(tmp_path: Path) -> None:
+    """As the lot's are: the head is that of the same pictures without alpha, laid on that colour."""
+    rows, heads = ["file,label"], {}
+    for i in range(12):
+        sheet = Image.new("RGBA", (64, 64))
+        sheet.paste(Image.new("RGBA", (40, 20 + 3 * i), (20 * i, 90, 200, 255)), (10, 5))
+        for name in ("clear", "red"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        sheet.save(tmp_path / "clear" / f"{i}.png")
+        laid = Image.new("RGB", (64, 64), "#cc0000")
+        laid.paste(sheet.convert("RGB"), mask=sheet.getchannel("A"))
+        laid.save(tmp_path / "red" / f"{i}.png")
+        rows.append(f"{i}.png,{'good' if i % 2 else 'bad'}")
+    encoder = load_encoder("miniature", torch.device("cpu"))
+    for name, background in (("clear", "#cc0000"), ("clear", "#ffffff"), ("red", "#ffffff")):
+        (tmp_path / name / "labels.csv").write_text("\n".join(rows))
+        config = Config(score=ScoreConfig(labels=str(tmp_path / name / "labels.csv")))
+        head, _ = aesthetic_head_and_notes(config, encoder, 0, background, quiet=True)
+        heads[name, background] = head[0]
+    assert np.array_equal(heads["clear", "#cc0000"], heads["red", "#ffffff"])
+    assert not np.allclose(heads["clear", "#cc0000"], heads["clear", "#ffffff"])
+
+
 def test_problems_of_labels_are_told_together(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     (tmp_path / "l.csv").write_text("file,label\na.png,good\na.png,fine\nb.png,bad\n")

@@ -115,6 +115,21 @@ def accepts(verdict: dict, t: float) -> bool:
     return verdict["verdict"] != "error" and by_scores and verdict["margin"] >= t
 
 
+def test_a_run_without_stats_has_its_samples_and_no_curve(tmp_path: Path) -> None:
+    run = files.RUNS / "without-stats"
+    (run / "samples").mkdir(parents=True, exist_ok=True)
+    record = lots.batch_record(1)
+    record = record.model_copy(update={"words": record.words.model_copy(update={"run": run.name})})
+    lot = Lot(tmp_path, tmp_path, [], {}, None, record)
+    assert report.training_samples_and_loss_curve_data(lot, tmp_path) is None
+    (run / "samples" / "grid.png").write_bytes(b"a grid")
+    assert report.training_samples_and_loss_curve_data(lot, tmp_path) == {"grid": "samples.png", "curve": None}
+    assert (tmp_path / "samples.png").read_bytes() == b"a grid"
+    files.write_jsonl(run / "stats.jsonl", [{"step": step, "loss": 1 / step} for step in range(1, 4)])
+    found = report.training_samples_and_loss_curve_data(lot, tmp_path)
+    assert found and "<svg" in found["curve"]
+
+
 def test_the_slider_says_what_other_lines_would_accept(plain: Path) -> None:
     data, verdicts = data_of(plain), verdicts_of(plain)
     positions = data["positions"]

@@ -352,6 +352,24 @@ def test_what_another_policy_judged_is_left_out(copied: Path) -> None:
     assert "step 2 was drawn or judged with other settings (generate, policy, encoder)" in text and "0.123" not in text
 
 
+def test_a_calibrated_policy_leaves_rates_open_and_shows_the_rest(copied: Path) -> None:
+    """Its check was not asked: no picture passed or failed, and no pass rate is stated."""
+    for step in STEPS:
+        path = copied / "samples" / f"step-{step:06d}" / "result.json"
+        open_ = {"passed": None, "undecided": [True] * 3, "verdicts": ["review"] * 3}
+        files.write_json(path, result_of(copied, step) | open_)
+    selection = json.loads((copied / "selection.json").read_text())
+    files.write_json(copied / "selection.json", selection | {"pass_rate": None, "interval": None, "scale": 1.0})
+    shutil.rmtree(copied / "samples" / "handed-out", ignore_errors=True)
+    text = page.write_run_page(copied).read_text()
+    assert "pass the gate" not in text and ">Pass rate<" not in text
+    rows = re.findall(r"<tr[^>]*><td>(\d+)(.*?)</tr>", text[text.index("held back by") :])[: len(STEPS)]
+    assert [int(step) for step, _ in rows] == list(STEPS)
+    for step, row in rows:
+        assert re.search("</td><td>–</td>", row) and f"<td>{result_of(copied, int(step))['style']:.3f}</td>" in row
+    assert "style, base to LoRA at strength 1" in text and 'class="review"' in text
+
+
 def test_each_verdict_has_its_colour(copied: Path) -> None:
     path = copied / "samples" / "step-000002" / "result.json"
     files.write_json(path, result_of(copied, 2) | {"verdicts": ["review", "reject", "error"]})
