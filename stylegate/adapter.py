@@ -14,8 +14,8 @@ from stylegate.lycoris import LycorisLayer
 
 
 class LoraOrDoraLayer(NamedTuple):
-    """A plain LoRA layer: the tensors of one adapted module, whose weight changes by alpha / rank * up @ down (arXiv
-    2106.09685).
+    """A LoRA layer: the tensors of one adapted module, whose weight changes by alpha / rank * up @ down (arXiv
+    2106.09685). With magnitudes it is a DoRA: the changed weight is then scaled to these lengths.
     """
 
     down: Tensor  # [rank, in], or [rank, in, kh, kw] of a convolution
@@ -42,7 +42,7 @@ def weight_change(layer: AnyLayer, device: Any = "cpu", dtype: torch.dtype = tor
 
 
 def lora_and_dora_layers_by_name(layers: Mapping[str, AnyLayer]) -> dict[str, LoraOrDoraLayer]:
-    """Those of `layers` that are plain LoRA (a pair of matrices), by the same names; the others are left out."""
+    """Those of `layers` that are LoRA or DoRA (a pair of matrices), by the same names; the others are left out."""
     return {name: layer for name, layer in layers.items() if isinstance(layer, LoraOrDoraLayer)}
 
 

@@ -3,8 +3,9 @@
     stylegate convert FILE to=diffusers|kohya|comfyui base=BASE [rank=N] [out=FILE]
 
 The layers' names and shapes are those of `base`, of which only the configs are read; of a DoRA, and of a file with
-layers of a text encoder, its weights too. Plain LoRA layers stay as they are. Every other layer becomes the pair of
-matrices of rank N that is nearest to its change (by singular values), and how far that is from it is said.
+layers of a text encoder, its weights too. Plain LoRA layers of rank N or less stay as they are. Every other layer
+becomes the pair of matrices of rank N that is nearest to its change (by singular values), and how far that is from it
+is said.
 """
 
 import json

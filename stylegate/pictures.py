@@ -198,7 +198,7 @@ def to_srgb(image: Image.Image, content: bytes, background: str | None) -> Decod
     """Convert an opened picture to upright 8-bit sRGB: orientation, bit depth, palette, colour profile and alpha, in
     this order. Returns it as RGB, or as RGBA where alpha is kept, with a note for each conversion that was made.
 
-    `content` is its file. Alpha is laid on `background`, or kept with None. Each conversion that was made is noted.
+    `content` is its file. Alpha is laid on `background`, or kept with None.
     """
     notes, icc = [], image.info.get("icc_profile")
     if (turn := TURNS.get(exif_orientation(image))) is not None:

@@ -26,11 +26,11 @@ class Watermark(Protocol):
     sha256: str  # of the weights
 
     def embed_bits(self, image: Image.Image, bits: str) -> Image.Image:
-        """The picture (RGB) with BITS bits, a text of 0 and 1, in its pixels."""
+        """The picture, RGB or RGBA, with BITS bits, a text of 0 and 1, in its colours; alpha stays as it is."""
         ...
 
     def read_bits(self, image: Image.Image) -> str:
-        """The bits in a picture (RGB); "" where none are found."""
+        """The bits in a picture, RGB or RGBA; "" where none are found."""
         ...
 
 

@@ -29,9 +29,10 @@ def compare_checkpoints_on_both_bases(
 ) -> dict[str, Any] | None:
     """Draw the checkpoints of `steps` on the training base and compare with the previews of the base that draws.
 
-    Every process calls this. The weights of the step `chosen` are loaded at the end, as they were before. Returns None
-    where nothing can be compared; else by name: the steps, pass rates and mean styles of both bases, the difference of
-    the pass rate at `chosen` with its interval, and the rank correlation of the steps' styles with its interval.
+    Every process calls this. The weights of the step `chosen` are loaded at the end, as they were before. Returns
+    None where nothing can be compared; else by name: the number of prompts, the steps, the pass rates on both bases,
+    `chosen` and the difference of the pass rate there with its interval, and the rank correlation of the steps'
+    styles with its interval.
     """
     on_training_base = evaluator_on_training_base(run)
     for step in steps:

@@ -61,7 +61,7 @@ class EarlyStopRound(Record):
     round: int
     """From 0."""
     verdicts_sha256: str
-    """sha256 of verdicts.jsonl when the round began; of nothing where there was none."""
+    """sha256 of verdicts.jsonl when the round began; of the empty text where there was none."""
     attempts: int
     """Attempts that it draws at most."""
     scored: str

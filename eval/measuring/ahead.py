@@ -27,7 +27,7 @@ def fill_feature_cache_by_engine_workers(
     does not hold; the features go into the cache.
 
     What workers finished for an earlier start that was stopped is taken first. A picture that kills its workers is
-    stored as one that cannot be read. Raises what `Work` raises.
+    stored as one that cannot be read. Raises what `EngineWork` raises.
     """
     first = encodername.split_encoder_names(encodername.encoder_name(config))[0]
     settings = {

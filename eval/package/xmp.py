@@ -33,7 +33,9 @@ PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 
 class UnmarkableError(ValueError):
-    """A picture that XMP cannot be written into; the text says why."""
+    """A picture that cannot get its marks (XMP, content credentials, the name of its source), or whose marks say
+    something else than is known of it; the text says why.
+    """
 
 
 def picture_file_with_source_type(content: bytes, code: str, drawn_here: bool) -> bytes:

@@ -56,10 +56,11 @@ def resolve_check_lines(
     """A policy's lines as numbers for one lot; a sentence for each check that is left out; and the scores that have too
     few references.
 
-    `columns` are the scores that were computed of the lot's pictures, `references` the references' own scores by score,
-    `num_references` the number of references that were asked for, `foreign` and `copies` percentiles by score, as in
-    Threshold.value. Only optional checks are left out. Raises DataError for a check that cannot be computed and is not
-    optional, and if no check is left that can hold a picture back: such a policy would accept every picture.
+    `columns` are the scores that were computed of the lot's pictures, `references` the references' own scores by
+    score, `num_references` the number of references that were asked for, `foreign` and `copies` percentiles by score,
+    as in Threshold.numeric_threshold_given_references. Only optional checks are left out. Raises DataError for a
+    check that cannot be computed and is not optional, and if no check is left that can hold a picture back: such a
+    policy would accept every picture.
     """
     bounds, left_out, lacking, impossible = [], [], [], []
     for score, check in policy.checks.items():

@@ -248,9 +248,8 @@ class PolicyCheck(ImmutablePolicyPart):
     @model_validator(mode="before")
     @classmethod
     def calibrated_word_as_mapping(cls, found: Any) -> Any:
-        """The check as a mapping: the word `calibrated` stands for lines that come from labels.
-
-        Raises ValueError for any other word.
+        """The check as a mapping: the word `calibrated` stands for lines that come from labels. Any other word becomes
+        an empty mapping, which the next validator refuses. Raises ValueError for a mapping with the key `calibrated`.
         """
         if found == CALIBRATED:
             return {"calibrated": True}
