@@ -162,6 +162,7 @@ def test_labelled_pictures_are_laid_on_the_brands_background(tmp_path: Path) -> 
         (tmp_path / name / "labels.csv").write_text("\n".join(rows))
         config = Config(score=ScoreConfig(labels=str(tmp_path / name / "labels.csv")))
         head, _ = aesthetic_head_and_notes(config, encoder, 0, background, quiet=True)
+        assert head is not None
         heads[name, background] = head[0]
     assert np.array_equal(heads["clear", "#cc0000"], heads["red", "#ffffff"])
     assert not np.allclose(heads["clear", "#cc0000"], heads["clear", "#ffffff"])
