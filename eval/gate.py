@@ -35,6 +35,7 @@ from eval.report.summaries import (
     check_and_numbers,
     escaped_on_one_line,
     left_out_checks_in_words,
+    lot_state_in_words,
     sort_key_worst_picture_first,
 )
 from stylegate import files
@@ -94,6 +95,8 @@ def print_gate_summary_and_next_step(judged: JudgedLot, with_next_step: bool = T
         print(line)
     counts = judged.outcome.counts
     total = " + ".join(f"{getattr(counts, verdict)} {verdict}" for verdict in VERDICTS)
+    if not judged.outcome.observe:
+        print(f"lot: {lot_state_in_words(judged.outcome)} (exit code {judged.outcome.exit_code:d})")
     print(f"gate: {counts.judged} in = {total}   report: {files.display_path(out / 'report' / 'index.html')}")
     if with_next_step:
         advice = next_step_in_words(judged.outcome, judged.verdicts, files.display_path(out))

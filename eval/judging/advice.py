@@ -82,14 +82,39 @@ def advice_on_open_slots(outcome: GateRecord) -> list[str]:
     return ["Run generate and then gate with the same arguments: the open slots are drawn and judged again.", *reason]
 
 
-def remedies_for_failed_pictures(outcome: GateRecord) -> list[str]:
-    """What a person can do about the pictures of a folder that were rejected and those in error, a sentence each."""
+def remedies_for_failed_pictures(outcome: GateRecord, verdicts: Sequence[Verdict]) -> list[str]:
+    """What a person can do about the pictures of a folder that were rejected and those in error, a sentence each. What
+    people rejected needs nothing more.
+    """
     counts, steps = outcome.counts, []
-    if counts.reject or not counts.error:
-        steps.append("Give other pictures, or waive a check in the policy.")
+    by_people = sum(is_rejected_by_people_alone(verdict) for verdict in verdicts)
+    if counts.reject > by_people or not (counts.reject or counts.error):
+        steps.append(
+            "Give other pictures in place of the rejected ones, or, where a rejected picture is right, waive its check "
+            "for it in a policy file (docs/policies.md)."
+        )
     if counts.error:
         steps.append(f"Repair or remove {counted(counts.error, 'picture')} in error: no waiver can let them pass.")
     return steps
+
+
+def is_rejected_by_people_alone(verdict: Verdict) -> bool:
+    """Whether a picture is rejected because a person said so, and for no other reason."""
+    rejecting = {reason.check for reason in verdict.reasons if reason.verdict == "reject"}
+    return verdict.verdict == "reject" and rejecting == {PERSON}
+
+
+def advice_to_pack_accepted_pictures(outcome: GateRecord) -> list[str]:
+    """A list of one or two sentences: how the accepted pictures of a rejected folder leave; empty where there are none,
+    for a planned batch and where the lot as a whole fails.
+    """
+    counts = outcome.counts
+    if outcome.exit_code != ExitCode.REJECTED or outcome.slots or outcome.fails_batch or not counts.accept:
+        return []
+    return [
+        f"The lot counts as rejected because of {counted(counts.reject + counts.error, 'picture')} alone. To pack the "
+        f"{counted(counts.accept, 'accepted one')}, run stylegate export with the same images= and out=."
+    ]
 
 
 def advice_to_learn_from_decisions(verdicts: Sequence[Verdict]) -> list[str]:
@@ -140,7 +165,7 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
         steps += advice_on_open_slots(outcome)
     elif code == ExitCode.REJECTED:
         steps += [f"Open {out}/report/index.html, which shows why."] if out else []
-        steps += remedies_for_failed_pictures(outcome)
+        steps += remedies_for_failed_pictures(outcome, verdicts)
     if code == ExitCode.STALE:
         steps.append("Run stylegate calibrate with the same arguments, or stylegate certify for this lot alone.")
     uncalibrated = outcome.calibration and not outcome.evidence.get(outcome.calibration)
@@ -174,6 +199,7 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
     if code == ExitCode.REVIEW and outcome.slots and outcome.slots.exhausted:
         steps.append("Some slots have no attempt left: choose one of the ways that are listed above (docs/plan.md).")
     if not outcome.observe and code in (ExitCode.PASS, ExitCode.REJECTED) and not outcome.counts.review:
+        steps += advice_to_pack_accepted_pictures(outcome)
         steps += advice_to_look_at_rejected_pictures(outcome, verdicts)
     if not outcome.observe:
         steps += advice_to_learn_from_decisions(verdicts)

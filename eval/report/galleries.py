@@ -33,7 +33,7 @@ SECTIONS = {
     ),
     "reject": ("Rejected", "These pictures are not exported."),
     "error": ("Errors", "These files could not be judged. Therefore they are not exported."),
-    "accept": ("Accepted", "These pictures passed every check. An export packs them."),
+    "accept": ("Accepted", "No check holds these pictures back, or a person accepted them. An export packs them."),
 }
 ORDERS = {
     "review": "Pictures that nearly pass come first.",

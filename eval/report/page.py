@@ -34,7 +34,7 @@ from eval.report.galleries import (
     reference_strip_data,
     verdict_gallery_data,
 )
-from eval.report.summaries import junit_xml, left_out_checks_in_words, markdown_summary
+from eval.report.summaries import junit_xml, left_out_checks_in_words, lot_state_in_words, markdown_summary
 from eval.report.thumbnails import SIDE, ReportThumbnails
 from stylegate import files
 from stylegate.charts import loss_chart, page_template
@@ -121,9 +121,10 @@ def review_command(config: Config, lot: Lot) -> str:
 
 
 def report_subtitle(outcome: GateRecord) -> str:
-    """A sentence on how many pictures may be exported, and how many slots of a plan they fill of those wanted."""
+    """The state of the lot, how many pictures may be exported, how many slots of a plan they fill, of those wanted."""
     counts, slots = outcome.counts, outcome.slots
-    text = f"{counts.accept} of {counted(counts.judged, 'picture')} passed" + (
+    text = f"State of the lot: {lot_state_in_words(outcome)}. " if not outcome.observe else ""
+    text += f"{counts.accept} of {counted(counts.judged, 'picture')} passed" + (
         "." if outcome.observe else " and may be exported."
     )
     text += f" The verdicts are {observed}." if (observed := observe_only_note_in_words(outcome)) else ""

@@ -25,7 +25,10 @@ NARROWEST = 0.01  # the least range of the slider, in units of the threshold
 LOW_SHARE = 0.05  # of the pictures: where none is accepted now, what lies below this quantile is not shown
 MAX_SPREADS = 4.0  # below the thresholds in force: nobody means to accept what lies further below
 NEVER, ALWAYS = -math.inf, math.inf
-NO_LABELS = "How many of these are bad is not known: nobody has looked. stylegate calibrate or certify asks people."
+NO_LABELS = (
+    "How many of these are bad is not known: nobody has labelled a random sample. stylegate calibrate or certify asks "
+    "people."
+)
 ELSEWHERE = "The certificate is about the limits in force. Of this one nothing is known."
 STALE = "How many of these are bad is not known: the calibration is stale. stylegate calibrate or certify asks people."
 

@@ -155,6 +155,11 @@ def escaped_on_one_line(text: str, longest: int = MAX_NAME) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
+def lot_state_in_words(outcome: GateRecord) -> str:
+    """What the exit code of a gate says of the lot: "pass", "rejected", "review pending" and others."""
+    return OUTCOMES.get(ExitCode(outcome.exit_code), f"exit code {outcome.exit_code:d}")
+
+
 def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict], out: str = "") -> str:
     """The summary of a gate in Markdown, for the page of a pipeline's job: counts, promise, rules, reasons, what people
     decided, checks left out, the worst pictures. `out` is the gate's out= folder as a person types it; by default the
@@ -162,9 +167,8 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     """
     counts, code = outcome.counts, outcome.exit_code
     observed = f" (observed only: exit code 0 instead of {code:d})" if outcome.observe else ""
-    ended = OUTCOMES.get(ExitCode(code), f"exit code {code:d}")
     lines = [
-        f"## stylegate: {escape_markdown_on_one_line(name)}: {ended}{observed}",
+        f"## stylegate: {escape_markdown_on_one_line(name)}: {lot_state_in_words(outcome)}{observed}",
         "",
     ]
     lines += [warning, ""] if (warning := warning_without_references(outcome)) else []

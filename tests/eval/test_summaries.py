@@ -360,7 +360,7 @@ def test_what_helps_most_and_what_a_copy_is_like_are_said() -> None:
     both = [copy, BROKEN]
     folder = outcome_of(both)
     assert "novelty (-6.9 < -3.6, like 0001.png)" in markdown_summary("lot", folder, [copy])
-    mend = "waive a check in the policy. Repair or remove 1 picture in error"
+    mend = "for it in a policy file (docs/policies.md). Repair or remove 1 picture in error"
     assert mend in next_step_in_words(folder, both, "out")
     planned = folder.model_copy(update={"slots": SlotCounts(wanted=2, accepted=0)})
     assert f"reason to reject is novelty; what helps: {SCORES['novelty'].remedies_in_words()}." in next_step_in_words(
@@ -398,6 +398,22 @@ def test_a_look_at_what_was_rejected_is_offered_where_nothing_else_waits() -> No
         for out in ("out", ""):
             advice = next_step_in_words(outcome, lot, out)
             assert ("stylegate review queue=rejected with the same arguments" in advice) == offered, (lot, advice)
+
+
+def test_a_rejected_folder_says_how_the_accepted_pictures_leave() -> None:
+    by_person = verdict("p.png", make_reason("person", "reject", detail="a"))
+    pack = "because of {} alone. To pack the {}, run stylegate export with the same images= and out=."
+    for lot, parts, waive, packed in (
+        ([FINE, FINE, REJECTED, by_person], {}, True, pack.format("2 pictures", "2 accepted ones")),
+        ([FINE, by_person], {}, False, pack.format("1 picture", "1 accepted one")),  # no waiver lifts what people said
+        ([REJECTED, by_person], {}, True, ""),
+        ([FINE, REJECTED, IN_REVIEW], {}, True, ""),  # more may be accepted once people have decided
+        ([FINE, REJECTED], {"slots": {"wanted": 2, "accepted": 1}}, False, ""),
+        ([FINE], {}, False, ""),
+    ):
+        advice = next_step_in_words(outcome_of(lot, **parts), lot, "out")
+        assert ("waive its check" in advice) == waive, advice
+        assert packed in advice and ("stylegate export" in advice) == bool(packed), advice
 
 
 def test_what_people_decided_is_offered_to_learn_from_once_it_is_enough() -> None:
