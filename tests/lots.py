@@ -67,3 +67,12 @@ def policy(share: float = 0.0, **more: Any) -> Policy:
         "checks": {"contrast": PolicyCheck(reject_below=Threshold.model_validate(6))},
     } | more
     return Policy(version=1, max_failed_share=share, **given)
+
+
+def forget_what_was_learned() -> None:
+    """As a process begins that has judged nothing yet (eval/measuring/remembered.py)."""
+    from eval.measuring import foreign  # torch: most who make verdicts here have no use for it
+    from eval.scorers import brand, coherence, duplicates
+
+    for remembered in (foreign._SETS, brand._LEARNED, coherence._LEARNED, duplicates._APART, duplicates._TO_COPIES):
+        remembered.by_digest.clear()

@@ -31,12 +31,15 @@ from eval.measuring.redrawn import (
     encode_at_size_of_foreign_pictures,
     encode_copies_degraded_like_drawings,
 )
+from eval.measuring.remembered import RememberedResults
 from stylegate import files, similarity
 from stylegate.cache import ArrayCache
 
 TOGETHER = 64  # pictures that are encoded at once
 SMALL, ALIKE = 16, 4.0  # side of what is compared; levels of 255
 COPIES = 2  # pictures of a set that are references; of the half that is not redrawn
+
+_SETS: RememberedResults[list[ForeignSet]] = RememberedResults(2)  # of `shipped_foreign_sets`, of about 25 MB each
 
 
 class ForeignPictureOnBackground(NamedTuple):
@@ -82,6 +85,18 @@ def shipped_foreign_sets(references: PictureFeatures, encoder: LoadedEncoder, ba
     """The shipped foreign sets with their features. Each picture is encoded once for each ground, and kept in the
     cache.
     """
+    pixels = pixel_features_key(encoder.preprocessing, background)
+    grounds = border_colours(references.signatures)
+    return _SETS.result_for(
+        [files.sha256_of_file(files.FOREIGN), pixels, encoder.sha256, background, grounds],
+        lambda: shipped_foreign_sets_from_cache(references, encoder, background),
+    )
+
+
+def shipped_foreign_sets_from_cache(
+    references: PictureFeatures, encoder: LoadedEncoder, background: str
+) -> list[ForeignSet]:
+    """What `shipped_foreign_sets` remembers, from the cache, or computed."""
     shown = list(shipped_pictures_on_backgrounds(references, background))
     rows = features_of_foreign_pictures(shown, encoder, background)
     names = dict.fromkeys(one.of for one in shown)

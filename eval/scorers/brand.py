@@ -33,6 +33,7 @@ from scipy.optimize import brentq
 
 from eval.measuring.measured import EncodedPictures, ForeignSet, MeasuredLot, percentiles_0_to_100
 from eval.measuring.record import OF_BASE, SeparationFromForeignSet, StyleReadability
+from eval.measuring.remembered import RememberedResults
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers.brandfeatures import PIXEL_BLOCKS, brand_feature_blocks
 from eval.scorers.prompt import fit_platt_scaling
@@ -43,6 +44,8 @@ READABLE = 0.8  # lower bound of the area against the nearest foreign set; below
 ONE_SIDED = 1.645  # standard deviations: a lower bound with 95 % confidence
 FLOOR = 0.05  # of a block's mean variance: features that hardly vary are not blown up
 BLOCK = 4096  # pictures of a lot at once
+
+_LEARNED: "RememberedResults[BrandClassifier]" = RememberedResults(4)  # a few MB each
 
 
 class FeatureBlockScaling(NamedTuple):
@@ -131,6 +134,20 @@ def learn_brand_classifier(
 
     It learns from all sets but the base's own pictures, and from these too where it does not tell them SURELY unseen.
     """
+    return _LEARNED.result_for(
+        [references, redrawn, sets, pixels, decided],
+        lambda: learn_brand_classifier_anew(references, redrawn, sets, pixels, decided),
+    )
+
+
+def learn_brand_classifier_anew(
+    references: EncodedPictures,
+    redrawn: EncodedPictures,
+    sets: list[ForeignSet],
+    pixels: bool,
+    decided: tuple[EncodedPictures, NDArray[np.float64]] | None,
+) -> BrandClassifier:
+    """What `learn_brand_classifier` remembers."""
     learned, of_base = ([one for one in sets if (one.name == OF_BASE) == base] for base in (False, True))
     found = fit_brand_classifier(references, redrawn, learned, of_base, pixels, decided)
     told = all(one.area >= SURELY for one in found.separations if one.name == OF_BASE)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from eval.measuring.remembered import RememberedResults
 from stylegate.pictures import CORES
 
 SIDE = 64  # pixels of a signature's side
@@ -34,6 +35,8 @@ PRIOR = 1.0  # pixels, added to each pattern's count
 LEAST = 0.1  # nats between references and melted copies; of brands that look melted, smaller steps mean nothing
 MOST = 256  # references that are learned from; of more, an even spread
 TOGETHER = 64  # pictures that are looked at at once, so that they stay in a core's cache
+
+_LEARNED: "RememberedResults[CoherenceModel]" = RememberedResults(4)  # the lot and the references ask for it in turn
 
 
 def smoothed_luma(signatures: NDArray[np.uint8]) -> NDArray[np.int16]:
@@ -132,6 +135,11 @@ class CoherenceModel(NamedTuple):
 
 def learn_coherence_model(references: NDArray[np.uint8]) -> CoherenceModel:
     """Learn the log ratios and the scale from signatures [r, 64, 64, 3] of references, r > 0."""
+    return _LEARNED.result_for([references, MOST], lambda: learn_coherence_model_anew(references))
+
+
+def learn_coherence_model_anew(references: NDArray[np.uint8]) -> CoherenceModel:
+    """What `learn_coherence_model` remembers."""
     chosen = np.unique(np.linspace(0, len(references) - 1, min(len(references), MOST)).astype(int))
     some = references[chosen]
     copies = melted_copies(some)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from eval.lot.batch import attempt_and_slot
 from eval.measuring.measured import MeasuredLot, percentiles_0_to_100
+from eval.measuring.remembered import RememberedResults
 from eval.policy.lines import MIN_REFERENCES
 from eval.scorers import SCORES
 from stylegate import nearest, similarity
@@ -27,6 +28,9 @@ from stylegate.words import counted
 COPY_SHIFT, COPY_QUALITY = 2, 30  # of 64 pixels; of JPEG
 NEAREST = 1e-3  # distances below it are the same picture's
 COPIED = np.log(0.005)  # a score below it is of a copy that nothing was done to
+
+_APART: RememberedResults[NDArray[np.float32]] = RememberedResults(4)  # of `leave_one_out`
+_TO_COPIES: RememberedResults[NDArray[np.float32]] = RememberedResults(4)  # of `log_distances_to_altered_copies`
 
 
 class NearestPictures(NamedTuple):
@@ -78,7 +82,9 @@ def duplicate_priority_ranks(quality: NDArray | None, attempts: NDArray | None, 
 
 def leave_one_out(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[n] log distance, -6.9 to 0.7, of each signature [n, 64, 64, 3] to the nearest other one of them."""
-    return log_distance_from_likeness(nearest.largest_likeness_to_others(signatures))
+    return _APART.result_for(
+        [signatures], lambda: log_distance_from_likeness(nearest.largest_likeness_to_others(signatures))
+    )
 
 
 def nearest_training_picture(signatures: NDArray[np.uint8], training: NDArray[np.uint8]) -> NearestPictures:
@@ -108,6 +114,11 @@ def log_distances_to_altered_copies(signatures: NDArray[np.uint8]) -> NDArray[np
 
     A copy is moved by two pixels, down or to the right, and compressed as a JPEG of quality 30.
     """
+    return _TO_COPIES.result_for([signatures], lambda: log_distances_to_copies_altered_anew(signatures))
+
+
+def log_distances_to_copies_altered_anew(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What `log_distances_to_altered_copies` remembers."""
     found = []
     for one in signatures:
         for axis in (0, 1):

@@ -366,6 +366,7 @@ def test_reports_are_the_same_bytes_for_the_same_input(run, judged: Path, tmp_pa
     pages = []
     for name in ("a", "b"):
         out = tmp_path / name / "same"
+        lots.forget_what_was_learned()
         run("gate", f"images={judged}", "brand=neon", f"out={out}")
         pages.append({p.relative_to(out): p.read_bytes() for p in sorted((out / "report").rglob("*")) if p.is_file()})
     assert pages[0] == pages[1] and len(pages[0]) > 20
