@@ -126,7 +126,7 @@ def test_a_passing_folder_whose_name_would_be_a_command(tmp_path: Path) -> None:
     (tmp_path / "pictures").rename(tmp_path / HOSTILE)
     for name in ("pixel.png", "0039.png"):
         (tmp_path / HOSTILE / name).unlink()
-    code, outputs, summary, log = gate_and_summary(tmp_path, images=HOSTILE, references="neon")
+    code, outputs, summary, log = gate_and_summary(tmp_path, images=HOSTILE, references="./brand")
     assert code == 0, log
     assert [outputs[name] for name in ("accepted", "review", "rejected", "errors")] == ["3", "0", "0", "0"]
     assert "| 3 | 3 | 0 | 0 | 0 |" in summary and "pass" in summary.splitlines()[0]

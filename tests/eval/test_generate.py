@@ -173,6 +173,7 @@ def test_the_bases_own_pictures_of_the_prompts_are_foreign_and_drawn_once(
 ) -> None:
     (tmp_path / "prompts.txt").write_text("".join(f"a {colour} cat\n" for colour in ("red", "green", "blue", "grey")))
     words = [*trained, f"prompts={tmp_path / 'prompts.txt'}", "plan.num_images=16", "references=neon", "batch=paired"]
+    words.insert(-1, "generate.num_inference_steps=1")
     assert run("plan", *words)[0] == 0 and run("generate", *words)[0] == 0
     slots = read_plan(files.BATCHES / "paired")
     folder = files.BATCHES / "paired" / "base"

@@ -324,7 +324,7 @@ def test_killed_and_resumed_it_is_one_run_offline(tmp_path: Path) -> None:
 
 
 EVALUATED = merged(*FAST, "brand=small", "train.max_steps=4", "train.evaluate_every=2", "train.num_samples=1")
-EVALUATED.append("train.scales=[1]")
+EVALUATED = merged(*EVALUATED, "train.scales=[1]", "generate.num_inference_steps=1")
 
 
 @pytest.fixture(scope="module")

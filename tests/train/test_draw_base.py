@@ -44,6 +44,7 @@ def on_tuned(tuned: Path) -> Path:
     words = [f"draw_base={tuned}", "name=pair", "train.max_steps=1", "train.evaluate_every=1", "train.num_samples=2"]
     words += ["train.evaluation_share=1", "train.keep_newest=9", "train.scales=[1]", f"policy={lenient(tuned.parent)}"]
     words += ["train.learning_rate=1e-2", "train.warmup_steps=1", "accept_licence=unknown"]
+    words.append("generate.num_inference_steps=1")
     assert main(["train", *merged("brand=neon", *FAST, *words)]) == 0
     (found,) = files.RUNS.glob("pair-sd-*")
     return found

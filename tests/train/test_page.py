@@ -51,7 +51,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     policy = tmp_path_factory.mktemp("policy") / "some.yaml"
     policy.write_text("version: 1\nchecks: {contrast: {reject_below: 1}}\n")
     words = ["brand=neon", "name=paged", *FAST, "train.num_samples=3", "train.evaluate_every=2", "train.max_steps=4"]
-    words += ["train.evaluation_share=1", "train.scales=[0.8,1]"]
+    words += ["train.evaluation_share=1", "train.scales=[0.8,1]", "generate.num_inference_steps=1"]
     assert main(["train", *merged(*words, f"policy={policy}")]) == 0
     return directory("paged")
 
