@@ -56,6 +56,7 @@ SDXL_LEVELS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 SDXL_UNET: dict[str, Any] = {
     "sample_size": 8,
     "block_out_channels": (32, 64, 64),
+    "layers_per_block": 1,  # of 2: half as many layers to adapt
     "down_block_types": SDXL_LEVELS,
     "up_block_types": tuple(name.replace("Down", "Up") for name in reversed(SDXL_LEVELS)),
     "transformer_layers_per_block": (1, 1, 2),

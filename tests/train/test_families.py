@@ -35,41 +35,49 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return request.param, BASES[request.param](tmp_path_factory.mktemp(request.param) / "base")
 
 
-def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_brand: Path) -> None:
+@pytest.fixture(scope="module")
+def untouched(base: tuple[str, Path]) -> LoadedBaseModel:
+    """That base, loaded in fp32; to be read only."""
+    name, folder = base
+    return FAMILIES[name].load(str(folder), CPU, torch.float32)
+
+
+def test_the_chain_from_training_to_scores(
+    run, base: tuple[str, Path], untouched: LoadedBaseModel, small_brand: Path
+) -> None:
     family, folder = base
     words = [f"family={family}", f"base={folder}", "brand=small", f"name={family}", *FAST_ALL_LAYERS, *SMALL]
     words.append("train.checkpoint_every=1")
     code, text = run("train", *words, "dry_run=true")
     assert code == 0 and "dry run: no problems" in text
-    assert run("train", *words, "train.max_steps=1")[0] == 0
+    assert run("train", *words, "train.max_steps=2")[0] == 0
+    (adapter_of_two_steps,) = files.RUNS.glob(f"{family}-{family}-*/state/step-000002/adapter.safetensors")
+    whole = adapter_of_two_steps.read_bytes()
+    shutil.rmtree(adapter_of_two_steps.parent)  # as if the run had been killed after its first step
+    shutil.rmtree(adapter_of_two_steps.parents[2] / "lora")
     code, text = run("train", *words, "train.max_steps=2")
     assert code == 0 and "resumed at step 1" in text
-    whole = [word.replace(f"name={family}", f"name={family}-whole") for word in words]
-    assert run("train", *whole, "train.max_steps=2")[0] == 0
-    (one,), (other,) = (
-        list(files.RUNS.glob(f"{name}-{family}-*/state/step-000002/adapter.safetensors"))
-        for name in (family, f"{family}-whole")
-    )
-    assert one.read_bytes() == other.read_bytes()
+    assert adapter_of_two_steps.read_bytes() == whole
 
     (released,) = files.RUNS.glob(f"{family}-{family}-*/lora/{family}.safetensors")
     code, text = run("inspect", str(released))
-    models = FAMILIES[family].load(str(folder), CPU, torch.float32)
-    assert code == 0 and FAMILIES[family].lora_header_entries_about_base(models)["modelspec.architecture"] in text
+    described = FAMILIES[family].lora_header_entries_about_base(untouched)
+    assert code == 0 and described["modelspec.architecture"] in text
+    before = untouched.denoiser.state_dict()
     both = sorted(released.parent.glob("*.safetensors"))
     assert len(both) == 2
     for path in both:
         layers, problems = adapter.lora_layers_and_problems(
-            *lorafile.load_tensors_and_metadata(path), lorafile.adaptable_modules_of_pipeline(models.pipeline)
+            *lorafile.load_tensors_and_metadata(path), lorafile.adaptable_modules_of_pipeline(untouched.pipeline)
         )
         assert not problems and len(layers) > 10
-        ours, theirs = (FAMILIES[family].load(str(folder), CPU, torch.float32) for _ in range(2))
+        ours = FAMILIES[family].load(str(folder), CPU, torch.float32)
         lorafile.merge_lora_file_into_pipeline(ours, path)
-        before = models.denoiser.state_dict()
         moved = {k: v for k, v in ours.denoiser.state_dict().items() if not v.equal(before[k])}
         assert len(moved) == len(layers), "each has been trained"
         if path.stem.endswith(".comfyui"):
             continue  # diffusers refuses alpha among its own names
+        theirs = FAMILIES[family].load(str(folder), CPU, torch.float32)
         theirs.pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
         theirs.pipeline.fuse_lora()
         theirs.pipeline.unload_lora_weights()
@@ -85,11 +93,12 @@ def test_the_chain_from_training_to_scores(run, base: tuple[str, Path], small_br
     assert [(image.mode, image.size) for image in drawn] == [("RGB", (64, 64))] * 2
 
 
-def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, Path]) -> None:
+def test_what_the_trainer_predicts_is_what_the_pipeline_would(
+    base: tuple[str, Path], untouched: LoadedBaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One denoising step of the pipeline's own, against `predict` on the same latents, level and prompt."""
-    name, folder = base
+    name, models = base[0], untouched
     family = FAMILIES[name]
-    models = family.load(str(folder), CPU, torch.float32)
     seen: dict[str, torch.Tensor] = {}
     forward = models.denoiser.forward
 
@@ -99,10 +108,10 @@ def test_what_the_trainer_predicts_is_what_the_pipeline_would(base: tuple[str, P
         seen["given"], seen["made"] = (t[0][:, 0][None] if isinstance(t, list) else t for t in (latents, result[0]))
         return result
 
-    models.denoiser.forward = watched
+    monkeypatch.setattr(models.denoiser, "forward", watched)
     told: dict[str, Any] = {"num_inference_steps": 1, models.guidance: models.no_guidance, "output_type": "latent"}
     models.pipeline(prompt="a red cat", height=64, width=64, **told)
-    models.denoiser.forward = forward
+    monkeypatch.undo()
     with torch.no_grad():
         shape = family.encode_to_latent_mean_and_deviation(models, plain_pixels(models))[0].shape
         given, made = (t if t.ndim == 4 else unpacked(name, t, shape) for t in (seen["given"], seen["made"]))
@@ -156,10 +165,11 @@ def test_prompts_that_are_read_one_by_one_are_read_alike(base: tuple[str, Path])
     assert all(torch.allclose(values, apart[key], atol=1e-5) for key, values in together.items())
 
 
-def test_latents_decode_to_the_picture_that_they_were_made_of(base: tuple[str, Path]) -> None:
+def test_latents_decode_to_the_picture_that_they_were_made_of(
+    base: tuple[str, Path], untouched: LoadedBaseModel
+) -> None:
     """Through the pipeline's own way out, from the mean of the latents; compared with the autoencoder alone."""
-    name, folder = base
-    models = FAMILIES[name].load(str(folder), CPU, torch.float32)
+    name, models = base[0], untouched
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(plain_pixels(models).shape, generator=generator) * 2 - 1
     with torch.no_grad():
@@ -209,13 +219,13 @@ def test_a_picture_goes_on_from_its_preview_and_the_preview_after_all_steps_is_t
     assert firststeps.finish_pictures_after_previews(models, first, [], draw) == []
 
 
-def test_another_familys_base_is_refused_by_name(run, base: tuple[str, Path]) -> None:
+def test_another_familys_base_is_refused_by_name(run, base: tuple[str, Path], small_brand: Path) -> None:
     family, folder = base
-    code, text = run("train", "family=sd", f"base={folder}", "brand=neon")
+    code, text = run("train", "family=sd", f"base={folder}", "brand=small")
     assert code == 2 and "family=sd takes a StableDiffusionPipeline" in text and "give the family of this base" in text
     index = json.loads((folder / "model_index.json").read_text())
     assert index["_class_name"] in text
-    code, text = run("train", f"family={family}", "base=miniature", "brand=neon")
+    code, text = run("train", f"family={family}", "base=miniature", "brand=small")
     assert code == 2 and "miniature" in text
 
 
@@ -322,12 +332,12 @@ ORIGINAL: dict[str, dict[str, tuple[str, ...]]] = {  # layers of the original mo
 @pytest.mark.parametrize("base", ORIGINAL, indirect=True)
 @pytest.mark.parametrize("kind", ["comfyui", "kohya"])
 def test_files_of_other_trainers_are_merged_at_their_strength(
-    base: tuple[str, Path], tmp_path: Path, kind: str
+    base: tuple[str, Path], untouched: LoadedBaseModel, tmp_path: Path, kind: str
 ) -> None:
     """The original models' names, ComfyUI's and kohya's, fused as they are there, alpha half the rank."""
     name, folder = base
-    models, before = (FAMILIES[name].load(str(folder), CPU, torch.float32) for _ in range(2))
-    weights, unmoved = models.denoiser.state_dict(), before.denoiser.state_dict()
+    models = FAMILIES[name].load(str(folder), CPU, torch.float32)
+    weights, unmoved = models.denoiser.state_dict(), untouched.denoiser.state_dict()
     tensors, wanted = {}, {}
     generator = torch.Generator().manual_seed(0)
     for original, parts in ORIGINAL[name].items():
@@ -355,8 +365,8 @@ def test_files_of_other_trainers_are_merged_at_their_strength(
 
     given, out = tmp_path / "other.safetensors", tmp_path / "converted.safetensors"
     assert convert.convert([str(given), "to=comfyui", f"base={folder}", f"out={out}"]) == 0
-    modules = lorafile.adaptable_modules_of_pipeline(before.pipeline)
-    first, second = (lorafile.read_lora_layers(path, modules, before.pipeline) for path in (given, out))
+    modules = lorafile.adaptable_modules_of_pipeline(untouched.pipeline)
+    first, second = (lorafile.read_lora_layers(path, modules, untouched.pipeline) for path in (given, out))
     assert adapter.largest_relative_difference_of_loras(first, second) <= 1e-6
 
     down = f"{key}.{halves[0]}.weight"
@@ -393,16 +403,16 @@ def test_text_encoders_of_sdxl_leave_in_files_that_diffusers_draws_the_same_with
         assert len(own) == 4 * layers and all(bool(value.any()) for value in own.values())
 
 
-def test_text_encoders_that_are_language_models_are_not_trained(run, base: tuple[str, Path]) -> None:
+def test_text_encoders_that_are_language_models_are_not_trained(run, base: tuple[str, Path], small_brand: Path) -> None:
     name, folder = base
     if name != "sdxl":
-        words = [f"family={name}", f"base={folder}", "brand=neon", *FAST_ALL_LAYERS, *SMALL]
+        words = [f"family={name}", f"base={folder}", "brand=small", *FAST_ALL_LAYERS, *SMALL]
         code, text = run("train", *words, "lora.text_encoder=true", "train.max_steps=1")
         assert code == 2 and f"family={name} does not train its text encoders" in text
 
 
 def test_a_base_in_four_bits_is_trained_handed_out_and_drawn_with(
-    run, base: tuple[str, Path], small_brand: Path
+    run, base: tuple[str, Path], untouched: LoadedBaseModel, small_brand: Path
 ) -> None:
     """QLoRA (arXiv 2305.14314): only the LoRA is trained, its file is like any other, and `generate` uses it."""
     name, folder = base
@@ -418,13 +428,12 @@ def test_a_base_in_four_bits_is_trained_handed_out_and_drawn_with(
     words += ["train.max_steps=2", "train.checkpoint_every=1", "train.warmup_steps=0", "plan.num_images=1"]
     assert run("train", *words)[0] == 0
     (path,) = files.RUNS.glob(f"{name}-nf4-{name}-*/lora/{name}-nf4.safetensors")
-    whole, small = (FAMILIES[name].load(str(folder), CPU, torch.float32) for _ in range(2))
-    small = pipelines.quantise_to_four_bits(small, CPU)
-    assert small.sha256 != whole.sha256
+    small = pipelines.quantise_to_four_bits(FAMILIES[name].load(str(folder), CPU, torch.float32), CPU)
+    assert small.sha256 != untouched.sha256
     packed = {n for n, p in small.denoiser.named_parameters() if p.dtype == torch.uint8}
     assert len(packed) > 8 and all("block" in n or "layers" in n or "refiner" in n for n in packed)
     layers, problems = adapter.lora_layers_and_problems(
-        *lorafile.load_tensors_and_metadata(path), lorafile.adaptable_modules_of_pipeline(whole.pipeline)
+        *lorafile.load_tensors_and_metadata(path), lorafile.adaptable_modules_of_pipeline(untouched.pipeline)
     )
     assert not problems and any(bool(layer.up.any()) for layer in adapter.lora_and_dora_layers_by_name(layers).values())
     assert (
