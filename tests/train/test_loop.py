@@ -56,20 +56,20 @@ def test_loss_falls_and_the_samples_change(run, small_brand: Path) -> None:
         "brand=small",
         "name=learns",
         *FAST_ALL_LAYERS,
-        "train.max_steps=24",
+        "train.max_steps=12",
         "train.num_samples=1",
-        "train.evaluate_every=24",
+        "train.evaluate_every=12",
         "train.scales=[1]",
         "train.warmup_steps=1",
     ]
     code, text = run("train", *words, "train.learning_rate=5e-3")
     assert code == 0 and "LoRA: " in text.splitlines()[-1]
     rows = files.read_jsonl(directory("learns") / "stats.jsonl")
-    assert [row["step"] for row in rows] == list(range(1, 25))
+    assert [row["step"] for row in rows] == list(range(1, 13))
     samples = directory("learns") / "samples"
-    losses = [json.loads((samples / f"step-{s:06d}" / "result.json").read_text())["eval_loss"] for s in (0, 24)]
+    losses = [json.loads((samples / f"step-{s:06d}" / "result.json").read_text())["eval_loss"] for s in (0, 12)]
     assert losses[1] < 0.75 * losses[0], "of the same pictures, noise and levels"
-    before, after = (np.asarray(Image.open(samples / f"step-{s:06d}" / "with" / "0.png"), int) for s in (0, 24))
+    before, after = (np.asarray(Image.open(samples / f"step-{s:06d}" / "with" / "0.png"), int) for s in (0, 12))
     assert np.abs(before - after).mean() > 3
     assert Image.open(samples / "grid.png").width > 2 * 128
 
@@ -88,17 +88,17 @@ def test_run_record_is_whole(trained: list[str]) -> None:
 
 
 def test_training_on_resumes_exactly(run, small_brand: Path) -> None:
-    """2 steps and then 5 are the bytes of 5 at once: adapter, optimizer, stats. Strays beside the states stay there."""
+    """2 steps and then 4 are the bytes of 4 at once: adapter, optimizer, stats. Strays beside the states stay there."""
     base = ["brand=small", *FAST, "train.checkpoint_every=1"]
-    assert run("train", *base, "name=whole", "train.max_steps=5")[0] == 0
+    assert run("train", *base, "name=whole", "train.max_steps=4")[0] == 0
     assert run("train", *base, "name=parts", "train.max_steps=2")[0] == 0
     strays = [directory("parts") / "state" / name for name in ("step-000009.bak", "step-000003 (copy)", "a.bak")]
     for path in strays:
         path.write_bytes(b"x")
-    code, text = run("train", *base, "name=parts", "train.max_steps=5")
+    code, text = run("train", *base, "name=parts", "train.max_steps=4")
     assert code == 0 and "resumed at step 2" in text
     assert lora_bytes("whole") == lora_bytes("parts") and all(path.exists() for path in strays)
-    one, two = state_tensors("whole", 5), state_tensors("parts", 5)
+    one, two = state_tensors("whole", 4), state_tensors("parts", 4)
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
     assert files.read_jsonl(directory("whole") / "stats.jsonl") == files.read_jsonl(directory("parts") / "stats.jsonl")
 
@@ -122,8 +122,9 @@ def test_sigkill_at_a_random_step_costs_nothing(run, small_brand: Path, processe
     first. They are forks of this process, which has imported everything: one of its own imports for eight seconds.
     Processes of accelerate's own launcher are killed in tests/prove/test_resume.py.
     """
-    words = ["brand=small", *FAST, "train.max_steps=6", "train.checkpoint_every=1", "train.accumulation=2"]
+    words = ["brand=small", *FAST, "train.max_steps=4", "train.checkpoint_every=1", "train.accumulation=2"]
     words += ["train.ema_decay=0.9", "train.schedule=cosine", "train.shuffle_captions=true", "train.num_samples=1"]
+    words += ["train.scales=[1]", "generate.num_inference_steps=1"]
     whole, killed = f"whole{processes}", f"killed{processes}"
 
     def finish(name: str) -> None:
@@ -134,7 +135,7 @@ def test_sigkill_at_a_random_step_costs_nothing(run, small_brand: Path, processe
             assert [exit_code(pid) for pid in both] == [0, 0]
 
     finish(whole)
-    at = random.randint(1, 4)
+    at = random.randint(1, 3)
     begun = forks("train", *merged(*words, f"name={killed}"), count=processes)
     await_step(killed, at, lambda: all(os.waitpid(pid, os.WNOHANG) == (0, 0) for pid in begun))
     random.shuffle(begun)
@@ -244,9 +245,9 @@ def test_pictures_of_other_shapes_keep_them(run, tmp_path: Path, pictures_of_neo
 def test_other_optimizers_resume_exactly(run, small_brand: Path, optimizer: str) -> None:
     words = ["brand=small", *FAST, "train.checkpoint_every=1", f"train.optimizer={optimizer}"]
     words.append(f"train.learning_rate={1 if optimizer == 'prodigy' else 1e-3}")
-    assert run("train", *words, f"name=whole-{optimizer}", "train.max_steps=4")[0] == 0
-    assert run("train", *words, f"name=parts-{optimizer}", "train.max_steps=2")[0] == 0
-    assert run("train", *words, f"name=parts-{optimizer}", "train.max_steps=4")[0] == 0
+    assert run("train", *words, f"name=whole-{optimizer}", "train.max_steps=3")[0] == 0
+    assert run("train", *words, f"name=parts-{optimizer}", "train.max_steps=1")[0] == 0
+    assert run("train", *words, f"name=parts-{optimizer}", "train.max_steps=3")[0] == 0
     assert lora_bytes(f"whole-{optimizer}") == lora_bytes(f"parts-{optimizer}")
 
 
@@ -431,9 +432,9 @@ def test_base_that_is_no_pipeline(run, tmp_path: Path) -> None:
 def test_text_encoders_are_trained_resumed_and_handed_out(run, small_brand: Path) -> None:
     """SDXL's chain is in test_families.py; the cached words are not what the base is told here."""
     words = ["brand=small", *FAST, "train.checkpoint_every=1", "lora.text_encoder=true", "train.warmup_steps=0"]
-    assert run("train", *words, "name=reads", "train.max_steps=3")[0] == 0
+    assert run("train", *words, "name=reads", "train.max_steps=2")[0] == 0
     assert run("train", *words, "name=reads-on", "train.max_steps=1")[0] == 0
-    assert run("train", *words, "name=reads-on", "train.max_steps=3")[0] == 0
+    assert run("train", *words, "name=reads-on", "train.max_steps=2")[0] == 0
     assert lora_bytes("reads") == lora_bytes("reads-on")
     keys = load_file(directory("reads") / "lora" / "reads.safetensors")
     trained = {
@@ -445,7 +446,7 @@ def test_text_encoders_are_trained_resumed_and_handed_out(run, small_brand: Path
     assert workflow["2"]["inputs"]["lora_name"] == "reads.kohya.safetensors"
     assert workflow["9"]["inputs"]["sampling"] == "v_prediction", "as the miniature's base predicts"
     assert "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight" in other
-    assert run("train", *words, "name=mute", "lora.text_encoder=false", "train.max_steps=3")[0] == 0
+    assert run("train", *words, "name=mute", "lora.text_encoder=false", "train.max_steps=2")[0] == 0
     assert lora_bytes("mute") != lora_bytes("reads")
 
 
