@@ -6,6 +6,7 @@ from eval.measuring.columns import rough_thresholds_in_words
 from eval.measuring.encodername import encoder_name
 from eval.policy.model import UNREADABLE
 from stylegate import files
+from stylegate.words import counted
 from train import select, state
 from train.basegap import base_gap_in_words, compare_checkpoints_on_both_bases
 from train.evaluate import Evaluator
@@ -125,7 +126,14 @@ def selection_remarks(
         counts = select.counts_of_failing_checks(evaluation.finished_results())
         why = select.check_counts_in_words(counts) or "nothing was evaluated"
         how = selection_rule_in_words(results) or "the last checkpoint is handed out"
-        found.append(f"no picture of an evaluation passed ({why}); {how}. {select.remedies_in_words(counts)}".rstrip())
+        unread = (
+            f"By the {counted(len(evaluation.references), 'reference')} of an evaluation the style cannot be told "
+            "surely from others; `gate` compares with test/, and may read it (docs/scores.md)."
+            if UNREADABLE in counts
+            else ""
+        )
+        said = [f"no picture of an evaluation passed ({why}); {how}.", select.remedies_in_words(counts), unread]
+        found.append(" ".join(filter(None, said)))
     every = run.config.train.evaluate_every
     missing = [
         n

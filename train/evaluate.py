@@ -232,7 +232,7 @@ class Evaluator:
             "judged_by": self.judged_by,
             "verdicts": None,  # of each prompt's picture, where there are enough references to judge by
             "passed": None,  # a bool for each prompt; None where a calibrated check was not asked
-            "undecided": None,  # in its place: whether every other check accepts the picture
+            "undecided": None,  # then, and where the style cannot be read: whether every other check accepts it
             "why": {"review": {policy.TOO_FEW: len(self.items)}},
             "style": None,  # mean over the prompts
             "styles": None,  # of each prompt's picture
@@ -269,14 +269,17 @@ class Evaluator:
         return judged
 
     def verdicts_as_result_json_fields(self, judged: JudgedLot) -> dict[str, Any]:
-        """The fields of result.json with one value a prompt: `verdicts`, and `passed` or, with a calibrated policy,
-        `undecided`; and `why`, the gate's reason.
+        """The fields of result.json with one value a prompt: `verdicts`, `passed` (not with a calibrated policy) and,
+        with a calibrated policy or where the style cannot be read, `undecided`; and `why`, the gate's reason.
         """
         by_file = {row.file: row for row in judged.verdicts}
         each = [by_file[f"{i}.png"] for i in range(len(self.items))]
         found = {"verdicts": [row.verdict for row in each], "why": judged.outcome.why}
         if not self.policy.calibrated_score_name:
-            return found | {"passed": [row.verdict == "accept" for row in each]}
+            found["passed"] = [row.verdict == "accept" for row in each]
+            held_back_by = [{reason.check for reason in row.reasons if reason.verdict != "warn"} for row in each]
+            unread = any(policy.UNREADABLE in checks for checks in held_back_by)
+            return found | ({"undecided": [checks <= {policy.UNREADABLE} for checks in held_back_by]} if unread else {})
         return found | {"undecided": [any(reason.check == NOT_ASKED for reason in row.reasons) for row in each]}
 
     @cached_property

@@ -155,8 +155,8 @@ def headline_numbers(run: RunDirectoryContents) -> list[tuple[str, str]]:
         found.append(
             (f"{rate:.0%}{between}", f"pass the gate at the chosen step {step}, strength {run.selection['scale']:g}")
         )
-    elif result.get("passed"):
-        found.append((f"{select.pass_rate(result):.0%}", f"pass the gate at step {step}"))
+    elif passed := result.get("passed"):
+        found.append((f"{sum(passed) / len(passed):.0%}", f"pass the gate at step {step}"))
     base, style = run.results.get(0, {}).get("style"), (run.chosen if run.selection else result).get("style")
     if step and base is not None and style is not None:
         at = f"strength {run.selection['scale']:g}" if run.selection else f"step {step}"

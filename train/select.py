@@ -6,8 +6,9 @@ count as equal. A pass rate says little once nearly all pass, so among equals th
 are, with the same confidence, no more than one spread of the references below the highest mean, the earliest is handed
 out (it has seen the brand's pictures least often). The LoRA's strength is chosen in the same way, the one nearest to 1;
 others are not even drawn where none of them could be measurably better.
-selection.json records what was compared. Where a calibrated check was not asked, the share of pictures that every other
-check accepts takes the place of the pass rate (train/evaluate.py: `undecided`).
+selection.json records what was compared. Where a calibrated check was not asked, or the style cannot be read and every
+picture waits for a person, the share of pictures that every other check accepts takes the place of the pass rate
+(train/evaluate.py: `undecided`).
 """
 
 from collections.abc import Sequence
@@ -54,8 +55,8 @@ def style_difference_lower_bound(styles: Sequence[float], best: Sequence[float],
 def pass_flag_of_each_prompt(result: dict[str, Any]) -> list[bool] | None:
     """[prompts] whether each prompt's picture passed every check that was asked; None if nothing was judged.
 
-    With a calibrated policy, whether it failed no check, and only the calibrated check is undecided. `result` is the
-    content of an evaluation's result.json.
+    With a calibrated policy, and where the style cannot be read, whether only that check is undecided and no other one
+    failed. `result` is the content of an evaluation's result.json.
     """
     return result["passed"] if result.get("undecided") is None else result["undecided"]
 
@@ -81,7 +82,7 @@ def choose_and_compare_evaluations(results: Sequence[dict[str, Any]], margin: fl
         {
             "step": r["step"],
             "scale": r["scale"],
-            "pass_rate" if r["passed"] else "undecided_rate": rates[i],
+            "pass_rate" if r.get("undecided") is None else "undecided_rate": rates[i],
             "interval": [round(v, 4) for v in wilson_interval(each[i])],
             "pass_rate_below_best_at_most": round(-bounds[i], 4),
             "style": r["style"],

@@ -77,7 +77,8 @@ def advice_on_open_slots(outcome: GateRecord) -> list[str]:
     counts, reason = outcome.counts, most_frequent_reject_in_words(outcome)
     decided = counts.accept + counts.reject
     if counts.reject and counts.accept <= HARDLY_ANY * decided:
-        again = f"Only then draw the open slots again: of {counted(decided, 'picture')} {counts.accept} were accepted"
+        of = f"of {counted(decided, 'picture')} that the gate decided {counts.accept} were accepted"
+        again = f"Only then draw the open slots again: {of}"
         return [*reason, f"{again}, and other seeds seldom change that."]
     return ["Run generate and then gate with the same arguments: the open slots are drawn and judged again.", *reason]
 

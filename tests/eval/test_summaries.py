@@ -377,7 +377,9 @@ def test_a_batch_of_which_hardly_any_picture_passes_is_not_drawn_again_first() -
         advice = next_step_in_words(outcome, lot, "out")
         assert advice.startswith("The most frequent reason to reject is style") == hopeless, advice
         assert advice.startswith(again) != hopeless
-        assert (f"of {accepted + rejected} pictures {accepted} were accepted" in advice) == hopeless
+        assert (
+            f"of {accepted + rejected} pictures that the gate decided {accepted} were accepted" in advice
+        ) == hopeless
 
 
 def test_a_look_at_what_was_rejected_is_offered_where_nothing_else_waits() -> None:

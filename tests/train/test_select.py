@@ -112,6 +112,18 @@ def test_states_worth_keeping_hold_the_one_that_would_be_chosen() -> None:
     assert select.steps_of_states_to_keep(results[:1], 0.2, 2) == set()
 
 
+def test_where_the_style_cannot_be_read_the_pictures_that_nothing_else_holds_back_count() -> None:
+    """Early pictures melt, which is seen without the style; by style alone the early step would count as equal."""
+    styles, none = [0.96] * 8, [0] * 8
+    results = [
+        result(step, none, styles) | {"undecided": [bool(fine)] * 8} for step, fine in ((100, 0), (200, 1), (300, 1))
+    ]
+    found = select.choose_and_compare_evaluations(results, 0.2)
+    assert results[found["chosen"]]["step"] == 200
+    assert [row["undecided_rate"] for row in found["compared"]] == [0, 1, 1] and "pass_rate" not in found["compared"][0]
+    assert select.steps_of_states_to_keep(results, 0.2, 1) == {200}
+
+
 def test_where_few_pass_it_is_said_what_helps() -> None:
     few = {"passed": [True, False, False, False], "why": {"reject": {"style": 2}, "review": {"novelty": 1}}}
     said = select.advice_if_few_pass(few, None)
