@@ -26,7 +26,7 @@ from stylegate.errors import ExitCode, StylegateError, SurroundingsError
 from stylegate.families import FAMILIES, pairing, pipelines
 from stylegate.rundirectory import run_directory_name
 from stylegate.words import counted, duration_in_words
-from train import encoded, optimizers
+from train import encoded, optimizers, state
 from train.evaluate import APART, LEVELS
 from train.preferences import RunTrainingPictures, training_pictures_of_run
 
@@ -49,6 +49,8 @@ def print_dry_run_report(config: Config) -> int:
     """
     family = FAMILIES[config.family.name]
     brand_set, findings, folder, terms, learned = read_checked_run_inputs(config)
+    data = {"data": brand_set.sha256_of_training_content()}
+    state.require_unchanged_run_facts(files.RUNS / run_directory_name(config), data)
     remarks = findings.all_remarks() + brandcheck.remarks_on_long_captions(brand_set, config) + learned.remarks
 
     sketch = family.weightless_model(folder)

@@ -20,6 +20,12 @@ from torch import Tensor, nn
 from stylegate import files, lorafile
 from stylegate.errors import ConfigError, ModelError
 
+DIGESTS = {  # facts that are digests, and of what
+    "data": "data (pictures, captions, traits, trigger or background of the brand set)",
+    "base": "base (the base model's files)",
+    "draw_base": "draw_base (the files of the base that draws)",
+}
+
 
 def require_unchanged_run_facts(directory: Path, facts: dict[str, Any]) -> None:
     """Compare `facts` with those that the directory was begun with, if it was.
@@ -30,12 +36,13 @@ def require_unchanged_run_facts(directory: Path, facts: dict[str, Any]) -> None:
     if not record.exists():
         return
     before = files.read_json(record, "the run's record", "facts")["facts"]
-    changed = [f"{k}: was {before.get(k)}, is {v}" for k, v in facts.items() if before.get(k) != v]
+    changed = [f"{DIGESTS.get(k, k)}: was {before.get(k)}, is {v}" for k, v in facts.items() if before.get(k) != v]
     if changed:
         raise ConfigError(
             f"{files.display_path(directory)} was begun with other facts:",
             changed,
-            "restore what has changed, or begin a new run: remove the directory, or give another name=.",
+            "restore what has changed, or begin a new run: remove the directory, or give this and the next commands "
+            "another name=.",
         )
 
 

@@ -325,7 +325,9 @@ def test_another_data_set_or_number_of_processes_is_refused(run, trained: list[s
     try:
         record.write_text(before.replace('"processes": 1', '"processes": 2').replace('"data": "', '"data": "0'))
         code, text = run("train", *trained)
-        assert code == 2 and "data: was 0" in text and "processes: was 2, is 1" in text
+        assert code == 2 and "of the brand set): was 0" in text and "processes: was 2, is 1" in text
+        code, text = run("train", *trained, "dry_run=true")
+        assert code == 2 and "of the brand set): was 0" in text, "found before a GPU is paid for"
     finally:
         record.write_text(before)
 
