@@ -5,7 +5,7 @@
 The first brand is neon; right of its pictures are those of the foreign set that it is told from least surely. The
 second is one shipped foreign set, split in two at random: one half is the brand, the other half, right of it, is given
 by foreign= as if another brand had drawn it. Of SPLITS splits the one of the median area is shown. The headings say
-what the gate measured (eval/scorers/brand.py).
+what the gate measured (eval/scorers/brand.py), in the words of its console.
 """
 
 import io
@@ -20,7 +20,7 @@ from eval.measuring.scores import read_score_record
 from stylegate import files, pictures, sheets
 from stylegate.cli import main as stylegate
 
-SPLIT, OTHERS, SHOWN, SPLITS = "noto-v1", "the other half", 6, 11
+SPLIT, KIND, OTHERS, SHOWN, SPLITS = "noto-v1", "emoji", "the other half", 6, 11
 
 
 def foreign_pictures(name: str) -> list[Image.Image]:
@@ -47,7 +47,7 @@ def row_of(
     foreign = OTHERS if others else found.nearest
     told = found.separations[foreign]
     state = "can be read" if found.readable else "can NOT be read"
-    title = f"{name}: {state}. Told from {foreign}: area {told.area:.2f} (by chance .5), at least {told.low:.2f}"
+    title = f"{name}: the style {state}. Compared with {foreign} (after the gap): {told.separation_in_words()}"
     shown = [*brand[:SHOWN], Image.new("RGB", (64, 64), sheets.PAPER)]
     return told.area, title, [*shown, *(others or foreign_pictures(found.nearest))[:SHOWN]]
 
@@ -59,7 +59,7 @@ def row_of_a_split(seed: int, place: Path) -> tuple[float, str, list[Image.Image
     half, rest = ([drawn[i] for i in part] for part in np.array_split(order, 2))
     here, there = written(place / "brand", half), written(place / "foreign" / OTHERS, rest)
     words = [f"images={there}", f"references={here}", f"foreign={place / 'foreign'}"]
-    return row_of(f"half of {SPLIT}", half, rest, place / "out", *words)
+    return row_of(f"half of the {KIND} {SPLIT}", half, rest, place / "out", *words)
 
 
 def main() -> int:
