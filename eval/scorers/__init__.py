@@ -56,7 +56,7 @@ SCORES: dict[str, ScoreEntry] = {
         training="train longer",
         remedy="ask for less in one prompt",
         kind="encoder",
-        lowest=-2,
+        lowest=-10,
         highest=0,
         resolution=0.02,
         compute=LazilyImportedFeatureScorer("drawing", "patches"),
@@ -67,7 +67,7 @@ SCORES: dict[str, ScoreEntry] = {
         description="How usual the colours of its flat areas are among the references.",
         training="train longer; until then colours of the base show",
         kind="pixels",
-        lowest=-12,
+        lowest=-11.5,
         highest=0,
         resolution=0.05,
         compute=LazilyImportedFeatureScorer("palette", "signatures"),
@@ -79,8 +79,8 @@ SCORES: dict[str, ScoreEntry] = {
         training="train longer: early in training pictures melt",
         remedy="ask for less in one prompt",
         kind="pixels",
-        lowest=-2,
-        highest=0.3,
+        lowest=-4,
+        highest=4,
         resolution=0.05,
         compute=LazilyImportedFeatureScorer("coherence", "signatures"),
         leave_one_out=LazilyImportedFeatureScorer("coherence", "signatures", alone=True),
@@ -109,8 +109,8 @@ SCORES: dict[str, ScoreEntry] = {
     "aesthetic": ScoreEntry(
         description="What a small model of people's taste thinks of the picture.",
         kind="encoder",
-        lowest=-10,
-        highest=10,
+        lowest=-40,
+        highest=40,
         resolution=0.01,
         compute=LazilyImportedFunction("aesthetic", "column"),
         needs=frozenset({HEAD}),
@@ -170,14 +170,14 @@ def register_technical_score(
 
 register_technical_score("contrast", "How much light and dark differ: low in blank pictures.", 0, 127.5, 1.0)
 register_technical_score(
-    "sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.3, 0.05, BETTER_BASE
+    "sharpness", "How strong the edges are: low in blurred pictures.", -2.3, 6.2, 0.05, BETTER_BASE
 )
-register_technical_score("cleanness", "How free of noise the picture is.", -7, -2, 0.15, BETTER_BASE)
+register_technical_score("cleanness", "How free of noise the picture is.", -7.6, -2.1, 0.15, BETTER_BASE)
 register_technical_score(
     "uncompressed",
     "How free the picture is of what strong JPEG compression, or a slight blur, leaves.",
     0,
-    6,
+    7.5,
     0.1,
 )
 register_technical_score("completeness", "How much is drawn in the emptiest half of the picture.", 0, 127.5, 1.0)

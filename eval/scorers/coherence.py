@@ -4,11 +4,12 @@ Each of the eight neighbours of a pixel is brighter, darker, or as bright: one o
 occurs is counted twice on signatures (64 x 64 pixels): in the references, as they are and a little softened, since a
 model's decoder softens; and in melted copies of them, in which two references flow into each other, lines bend, and
 some places blur. The score is the mean log ratio of the two frequencies over the pixels that differ from a neighbour,
-on a scale on which the references' median is 0 and the melted copies' median is -1. Range about [-2, 0.3], higher is
-better. It sees washed-out shapes, smears, and slopes where the brand has edges or flat areas. All pictures are smoothed
-first: else crisp brands would take every decoded picture for melted. It knows nothing of what is shown: a clear drawing
-of the wrong thing scores high, and so does what melts below the size of a signature's pixel. Two pictures that shine
-through each other are often taken for one. Fails for brands that look melted by intent, such as watercolour.
+on a scale on which the references' median is 0 and the melted copies' median is -1. Range about [-4, 4], higher is
+better: crisper drawing than the references' lies above 0. It sees washed-out shapes, smears, and slopes where the brand
+has edges or flat areas. All pictures are smoothed first: else crisp brands would take every decoded picture for melted.
+It knows nothing of what is shown: a clear drawing of the wrong thing scores high, and so does what melts below the size
+of a signature's pixel. Two pictures that shine through each other are often taken for one. Fails for brands that look
+melted by intent, such as watercolour.
 """
 
 from concurrent.futures import ThreadPoolExecutor

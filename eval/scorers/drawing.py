@@ -1,10 +1,10 @@
 """Drawing: how much of what the encoder sees, place by place, can be put together from the references.
 
 A picture's patches (eval/measuring/encoder.py) are approximated by a combination of the references' patches, with a
-ridge penalty; the score is minus what is left over, in lengths of a reference about the mean. Range about [-2, 0],
-higher is better. It sees crops, covered and missing parts, blur, and drawing that is muddled; it is blind to anything
-that one of the references could lend, such as another trait. Fails for brands whose pictures share no template: then
-every picture is far from what the others could lend, and the line says little.
+ridge penalty; the score is minus what is left over, in lengths of a reference about the mean. Range about [-10, 0],
+most above -2, higher is better. It sees crops, covered and missing parts, blur, and drawing that is muddled; it is
+blind to anything that one of the references could lend, such as another trait. Fails for brands whose pictures share no
+template: then every picture is far from what the others could lend, and the line says little.
 """
 
 import numpy as np

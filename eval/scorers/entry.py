@@ -70,7 +70,9 @@ class ScoreEntry:
 
     description: str  # one plain sentence for people
     kind: str  # "encoder": worth nothing outside the encoder's domain; "pixels": holds everywhere
-    lowest: float  # of the range that its values lie in, or lie in nearly always
+    lowest: (
+        float  # of the range that its values lie in, to a decimal; or lie in nearly always ("about" in docs/scores.md)
+    )
     highest: float
     resolution: float  # smallest difference that means anything; no spread of references is taken to be smaller
     compute: Callable[[MeasuredLot], NDArray | None]  # [n] float32 of the lot's pictures; None: not computed after all

@@ -4,7 +4,7 @@ Of a picture's signature (64 x 64 pixels) those count whose 3 x 3 neighbourhood 
 colours between two others, and a model's pictures more of them than a brand's own. The references' flat colours are
 counted in 16 x 16 x 16 cells of sRGB and smoothed; the score is the mean of the logarithm of that density, in nats,
 over the less usual half of the flat pixels: a patch of a strange colour is not made good by a usual ground.
-Range about [-12, 0], higher is nearer. It sees tints, foreign inks and patches. It knows nothing of where a colour
+Range [-11.5, 0], higher is nearer. It sees tints, foreign inks and patches. It knows nothing of where a colour
 stands; a picture without flat areas scores 0, which says nothing. Fails where the references show few of the colours
 that a brand allows: then a rare trait looks strange; and on a tint of what is nearly black.
 """

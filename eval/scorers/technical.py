@@ -150,7 +150,7 @@ def uncompressed(luma: NDArray[np.float32]) -> NDArray[np.float64]:
     """[n] log of 1 + the mean squared distance of 8 x 8 cosine coefficients from multiples of the steps of a JPEG
     table.
 
-    The table is the nearest one of those of QUALITIES. 0 (strongly compressed) to about 6.
+    The table is the nearest one of those of QUALITIES. 0 (strongly compressed) to 7.5 (halfway between all steps).
 
     Strong compression (quality 40 or less) leaves them at multiples of its steps, and storing the picture otherwise
     does not take them away (after Farid, "Exposing digital forgeries from JPEG ghosts", 2009). Moving or scaling by

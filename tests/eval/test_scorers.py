@@ -1,6 +1,8 @@
 """Scores against slow obvious references; each one moves the way that its name says."""
 
+import io
 import itertools
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from sklearn.covariance import LedoitWolf
@@ -396,6 +399,56 @@ def test_references_that_are_all_the_same_crash_nothing() -> None:
             np.isfinite(style.mean_score_with_interval(cloud(9, 1), same)).all()
             and np.isfinite(drawing.leave_one_out(same)).all()
         )
+
+
+def test_the_documented_ranges_are_those_of_the_table() -> None:
+    rows = re.findall(
+        r"^\| (\w+) \| [^|]+ \| (?:about )?(-?[\d.]+) to (-?[\d.]+)",
+        (files.ROOT / "docs" / "scores.md").read_text(),
+        re.M,
+    )
+    assert {name: (float(low), float(high)) for name, low, high in rows} == {
+        name: (score.lowest, score.highest) for name, score in SCORES.items()
+    }
+
+
+def test_scores_with_bounds_reach_them() -> None:
+    """One colour, noise, and what changes at each pixel: the ends of the technical scores, to a decimal."""
+    lines, columns = np.indices((64, 64))
+    blank = np.zeros((64, 64), np.uint8)
+    board = np.uint8(255) * ((lines + columns) % 2).astype(np.uint8)
+    halves = np.uint8(255) * (columns % 2).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    frame = np.full((64, 64), 255, np.uint8)
+    frame[8:-8, 8:-8] = 0
+    views = [
+        technical.reduced_and_middle_pixels(Image.fromarray(one).convert("RGB"))
+        for one in (blank, board, halves, noise, frame)
+    ]
+    found = technical.technical_scores(views)
+    for i, name in enumerate(technical.MEASURES):
+        low, high = SCORES[name].lowest, SCORES[name].highest
+        assert ((low - 0.05 <= found[:, i]) & (found[:, i] <= high + 0.05)).all(), name
+    reached = dict(zip(technical.MEASURES, zip(found.min(0), found.max(0), strict=True), strict=True))
+    for name in ("contrast", "sharpness", "cleanness", "completeness", "openness", "unframed"):
+        assert reached[name] == pytest.approx((SCORES[name].lowest, SCORES[name].highest), abs=0.05), name
+    table = technical.jpeg_quantisation_tables_by_quality()
+    assert np.log1p(np.square(table / 2).mean(1).min()) == pytest.approx(SCORES["uncompressed"].highest, abs=0.05)
+    assert np.log(palette.UNSEEN) == pytest.approx(SCORES["palette"].lowest, abs=0.05)
+
+
+def test_coherence_is_above_0_where_drawing_is_crisper_than_the_references() -> None:
+    """The table's range is for charts and policies: values of .5 and 1.1 occurred where it said .3."""
+    sets: dict[str, list[np.ndarray]] = {"miniature-collectibles": [], "devicon": []}
+    for row in pq.read_table(files.FOREIGN).to_pylist():
+        if row["set"] in sets:
+            drawn = Image.open(io.BytesIO(row["png"])).convert("RGBA")
+            on_white = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
+            sets[row["set"]].append(similarity.signature_of_picture(on_white))
+    references, crisp = (np.stack(pictures[:48]) for pictures in sets.values())
+    found = coherence.score(crisp, references)
+    low, high = SCORES["coherence"].lowest, SCORES["coherence"].highest
+    assert found.max() > 0.3 and (found >= low).all() and (found <= high).all()
 
 
 def test_every_score_is_described() -> None:
