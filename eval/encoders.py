@@ -2,6 +2,7 @@
 
     stylegate encoders brand=acme encoders=miniature,ViT-L-14-quickgelu:openai,timm:vit_small_patch14_dinov2.lvd142m
     stylegate encoders brand=acme encoders=... choose=true      brand.yaml names the best one, and the gate uses it
+    stylegate encoders references=./brand encoders=...          of a folder that shows the style; prints the table
 
 For each encoder a reader of the brand is learned and measured as the gate does it (eval/scorers/brand.py): every
 reference is read by a reader that has not seen it. Encoders whose names are joined by + are measured together. The
@@ -18,7 +19,14 @@ from typing import NamedTuple
 import yaml
 from PIL import Image
 
-from eval.lot.comparison import ComparisonPictures, given_foreign_pictures_by_style, pictures_and_traits_of_split
+from eval.lot.comparison import (
+    DEFAULT_ALPHA,
+    DEFAULT_BACKGROUND,
+    ComparisonPictures,
+    given_foreign_pictures_by_style,
+    given_references,
+    pictures_and_traits_of_split,
+)
 from eval.lot.lot import Lot, sha256_by_name
 from eval.measuring.columns import measure_lot_and_comparison
 from eval.measuring.encoder import LoadedEncoder, encode_pictures, load_encoder
@@ -46,27 +54,22 @@ class EncoderMeasurement(NamedTuple):
 def encoders(config: Config) -> int:
     """Measure each encoder, print the table; with choose=true write the choice into brand.yaml. Returns 0.
 
-    Raises ConfigError without a brand, DataError for a brand of too few references, ModelError naming every encoder
+    Raises ConfigError without a brand or references, DataError for too few references, ModelError naming every encoder
     that cannot be used, and DataError where none is sure enough to be chosen; nothing is written then.
     """
-    if not config.brand:
-        raise ConfigError("encoders needs a brand", next_step="stylegate encoders brand=acme encoders=NAME,NAME")
-    folder = brandset.brand_folder(config.brand)
-    brand = brandset.read_brand_file(folder)
-    names = list(dict.fromkeys(config.encoders.split(",") if config.encoders else [DEFAULT, brand.encoder or DEFAULT]))
-    references, training = (
-        pictures_and_traits_of_split(folder, "test")[0],
-        pictures_and_traits_of_split(folder, "train")[0],
-    )
-    if len(references) < MIN_REFERENCES:
-        raise DataError(
-            f"{files.display_path(folder)} has {len(references)} references in test/; {MIN_REFERENCES} are needed",
-            next_step="put more pictures into test/, or make the brand set again with test=N.",
+    if not config.brand and not config.references:
+        raise ConfigError(
+            "encoders needs a brand, or a folder of references",
+            next_step="stylegate encoders brand=acme encoders=NAME,NAME; or references=./FOLDER in place of the brand.",
         )
-    foreign = given_foreign_pictures_by_style(config, references, training) if config.foreign else {}
-    compared = ComparisonPictures(
-        references, [], [], brand.background, brand.alpha, "", brand.name, {}, {}, brand=brand.name, foreign=foreign
-    )
+    if config.choose and not config.brand:
+        raise ConfigError(
+            "choose=true writes into the brand.yaml of a brand, and no brand is given",
+            next_step="leave choose out and give the gate encoder=NAME; or give brand=NAME.",
+        )
+    folder, brand, compared = brand_folder_and_comparison_pictures(config)
+    known = brand.encoder if brand else None
+    names = list(dict.fromkeys(config.encoders.split(",") if config.encoders else [DEFAULT, known or DEFAULT]))
     found: list[EncoderMeasurement] = []
     problems: list[str] = []
     for name in names:
@@ -82,6 +85,42 @@ def encoders(config: Config) -> int:
     if config.choose:
         write_encoder_into_brand_file(folder, chosen)
     return 0
+
+
+def brand_folder_and_comparison_pictures(config: Config) -> tuple[Path, brandset.Brand | None, ComparisonPictures]:
+    """The folder and brand.yaml of the brand, or of references=, and the pictures that show the style: those of
+    references=, else the brand's test/. Of a folder without a brand.yaml the second is None.
+
+    Raises DataError for fewer than MIN_REFERENCES, and for what is named and cannot be read.
+    """
+    training: list[tuple[str, Path]] = []
+    brand = given = None
+    folder = Path()
+    if config.brand:
+        folder = brandset.brand_folder(config.brand)
+        brand = brandset.read_brand_file(folder)
+        training = pictures_and_traits_of_split(folder, "train")[0]
+    if config.references:
+        given = given_references(config.references)
+        brand = given.brand or brand
+        folder = folder if config.brand else given.folder
+    references = given.pictures if given else pictures_and_traits_of_split(folder, "test")[0]
+    if len(references) < MIN_REFERENCES:
+        place = f"references={config.references}" if given else files.display_path(folder)
+        raise DataError(
+            f"{place} has {len(references)} references{'' if given else ' in test/'}; {MIN_REFERENCES} are needed",
+            next_step="give more pictures of this style."
+            if given
+            else "put more pictures into test/, or make the brand set again with test=N.",
+        )
+    foreign = given_foreign_pictures_by_style(config, references, training) if config.foreign else {}
+    background, alpha = (brand.background, brand.alpha) if brand else (DEFAULT_BACKGROUND, DEFAULT_ALPHA)
+    name = brand.name if brand else ""
+    called = given.called if given else name
+    compared = ComparisonPictures(
+        references, [], [], background, alpha, "", called, {}, {}, brand=name, foreign=foreign
+    )
+    return folder, brand, compared
 
 
 def measure_encoder(config: Config, name: str, folder: Path, compared: ComparisonPictures) -> EncoderMeasurement:
@@ -101,8 +140,8 @@ def measure_encoder(config: Config, name: str, folder: Path, compared: Compariso
     alone = (
         reader.learn_brand_classifier(seen, measured.redrawn, measured.foreign_sets, pixels=False).separations[0].low
     )
-    read = {Path(file).name for file in measured.references.names}
-    timed = [path for _, path in compared.references if path.name in read][:TIMED]
+    read = set(measured.references.names)
+    timed = [path for name, path in compared.references if name in read][:TIMED]
     images = [pictures.decode_picture(path.read_bytes(), compared.background).image for path in timed]
     passes = 1 if seen.embeddings is measured.references.embeddings else 2
     seconds = passes * encoding_seconds_per_picture(encoder, images) + sum(

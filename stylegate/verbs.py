@@ -80,9 +80,9 @@ VERBS = {
     ),
     "score": VerbHelp("measure any folder of pictures, or a batch", "images=DIR references=neon", SCORE, BATCH),
     "encoders": VerbHelp(
-        "compare encoders: how surely each recognises a brand, at what cost",
+        "compare encoders: how surely each recognises a brand or a folder's style, at what cost",
         "brand=acme encoders=miniature,ViT-L-14-quickgelu:openai",
-        "brand foreign encoders choose score.batch_size hardware.device hardware.threads",
+        "brand references foreign encoders choose score.batch_size hardware.device hardware.threads",
     ),
     "gate": VerbHelp(
         "accept, review or reject each picture",

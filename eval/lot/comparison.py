@@ -14,6 +14,7 @@ from stylegate.errors import DataError
 from stylegate.listing import list_folder, mask_files
 from stylegate.words import name_without_case_and_accents
 
+DEFAULT_BACKGROUND, DEFAULT_ALPHA = "#ffffff", "keep"  # where no brand.yaml says otherwise
 FEWEST_FOREIGN = 8  # pictures that show a style
 BASE, FEWEST_OF_BASE = "base", 16  # folder of the base's own pictures in a batch's; of fewer, too little is known
 
@@ -55,7 +56,7 @@ def comparison_pictures_without_decided_ones(config: Config, lot: Lot) -> Compar
     brand_name = config.brand or (lot.record.words.brand if lot.record else None)
     references: list[tuple[str, Path]] = []
     training: list[tuple[str, Path]] = []
-    background, alpha, trigger, called, name = "#ffffff", "keep", "", "", ""
+    background, alpha, trigger, called, name = DEFAULT_BACKGROUND, DEFAULT_ALPHA, "", "", ""
     notes: tuple[str, ...] = ()
     traits: dict[str, dict[str, str]] = {}
     learned: dict[str, dict[str, str]] = {}
@@ -70,21 +71,10 @@ def comparison_pictures_without_decided_ones(config: Config, lot: Lot) -> Compar
         )
     if config.references:
         learned = {}
-        folder = files.resolve_name_or_path(config.references, files.BRANDS, "references")
-        if (folder / "brand.yaml").is_file():
-            brand = brandset.read_brand_file(folder)
-            background, alpha, called = brand.background, brand.alpha, f"{folder.name}'s test/"
-            name = name or brand.name
-            references, traits = pictures_and_traits_of_split(folder, "test")
-        else:
-            traits = {}
-            listing = list_folder(folder)
-            aside = mask_files(listing.pictures)
-            references = [(relative_name(folder, p), p) for p in listing.pictures if p not in set(aside)]
-            notes = notes_on_skipped_files(folder, "no references", listing, aside)
-            called = config.references
-        if not references:
-            raise DataError(f"references={config.references} holds no pictures")
+        given = given_references(config.references)
+        references, traits, notes, called = given.pictures, given.traits, given.notes, given.called
+        if brand := given.brand:
+            background, alpha, name = brand.background, brand.alpha, name or brand.name
     earlier, left_aside = pictures_of_earlier_packages(lot, name)
     notes = (*notes, *left_aside)
     foreign = given_foreign_pictures_by_style(config, references, training) if config.foreign else {}
@@ -94,6 +84,35 @@ def comparison_pictures_without_decided_ones(config: Config, lot: Lot) -> Compar
     return ComparisonPictures(
         references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name, foreign
     )
+
+
+class GivenReferences(NamedTuple):
+    """What references= names: the pictures of a folder, or test/ of a brand set."""
+
+    pictures: list[tuple[str, Path]]  # (name, path), one at least
+    traits: dict[str, dict[str, str]]  # what is known of them, by name
+    notes: tuple[str, ...]  # on files of the folder that are no references
+    called: str  # for people
+    folder: Path
+    brand: brandset.Brand | None  # brand.yaml, where it is a brand set
+
+
+def given_references(name_or_path: str) -> GivenReferences:
+    """The pictures of references=, the name of a brand or the path of a folder. Raises DataError if there are none."""
+    folder = files.resolve_name_or_path(name_or_path, files.BRANDS, "references")
+    if (folder / "brand.yaml").is_file():
+        pictures, traits = pictures_and_traits_of_split(folder, "test")
+        brand, called = brandset.read_brand_file(folder), f"{folder.name}'s test/"
+        found = GivenReferences(pictures, traits, (), called, folder, brand)
+    else:
+        listing = list_folder(folder)
+        aside = mask_files(listing.pictures)
+        pictures = [(relative_name(folder, path), path) for path in listing.pictures if path not in set(aside)]
+        notes = notes_on_skipped_files(folder, "no references", listing, aside)
+        found = GivenReferences(pictures, {}, notes, name_or_path, folder, None)
+    if not found.pictures:
+        raise DataError(f"references={name_or_path} holds no pictures")
+    return found
 
 
 def base_pictures_as_foreign_set(folder: Path) -> dict[str, list[tuple[str, Path]]]:

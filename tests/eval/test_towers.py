@@ -303,11 +303,31 @@ def test_the_cost_is_measured_on_references_that_can_be_read(run_exactly, tmp_pa
 
 def test_what_encoders_needs_is_said(run_exactly, tmp_path: Path) -> None:
     code, text = run_exactly("encoders", "encoders=miniature")
-    assert code == 2 and "encoders needs a brand" in text
+    assert code == 2 and "encoders needs a brand, or a folder of references" in text
+    code, text = run_exactly("encoders", "references=neon", "encoders=miniature", "choose=true")
+    assert code == 2 and "no brand is given" in text
     shutil.copytree(files.ROOT / "data" / "brands" / "neon", tmp_path / "few")
     rows = (tmp_path / "few" / "test" / "metadata.jsonl").read_text().splitlines()
     (tmp_path / "few" / "test" / "metadata.jsonl").write_text("\n".join(rows[:7]) + "\n")
     for path in sorted((tmp_path / "few" / "test").glob("*.png"))[7:]:
         path.unlink()
     code, text = run_exactly("encoders", f"brand={tmp_path / 'few'}")
-    assert code == 2 and "7 references" in text
+    assert code == 2 and "7 references in test/" in text
+    (tmp_path / "few" / "test" / "metadata.jsonl").unlink()
+    code, text = run_exactly("encoders", f"references={tmp_path / 'few' / 'test'}")
+    assert code == 2 and "7 references;" in text
+
+
+def test_encoders_are_compared_on_a_folder_of_references(run_exactly, tmp_path: Path) -> None:
+    """As the gate takes it: pictures in subfolders too, some of one name, one of them damaged. Nothing is written."""
+    place = tmp_path / "style"
+    for part in ("a", "b"):
+        shutil.copytree(
+            files.ROOT / "data" / "brands" / "neon" / "test", place / part, ignore=shutil.ignore_patterns("*.jsonl")
+        )
+    first = sorted((place / "a").glob("*.png"))[0]
+    first.write_bytes(b"damaged")
+    before = sorted(place.rglob("*"))
+    code, text = run_exactly("encoders", f"references={place}", "encoders=miniature", "hardware.device=cpu")
+    assert code == 0 and "best: miniature" in text, text
+    assert sorted(place.rglob("*")) == before
