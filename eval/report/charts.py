@@ -23,24 +23,32 @@ def score_histograms(
         values = scores.computed_values_of_score(name)
         if len(values):
             lines = thresholds[name].model_dump() if name in thresholds else {}
-            svg = score_histogram_svg(values, scores.references.get(name, np.zeros(0)), lines)
+            ends = (SCORES[name].lowest, SCORES[name].highest)
+            svg = score_histogram_svg(values, scores.references.get(name, np.zeros(0)), lines, ends)
             drawn.append({"name": name, "does": SCORES[name].description, "svg": svg})
     return drawn
 
 
 def score_histogram_svg(
-    values: np.ndarray, references: np.ndarray, lines: dict[str, float | None], bins: int = 32
+    values: np.ndarray,
+    references: np.ndarray,
+    lines: dict[str, float | None],
+    ends: tuple[float, float],
+    bins: int = 32,
 ) -> Markup:
     """A histogram as SVG: pictures as filled bars, references as an outline, the reject and review thresholds as lines.
 
-    The heights are relative to the highest bar of each set. Values beyond the axis are counted in the outermost bars.
+    `ends` are the ends of the score's range: the axis stops there, and a threshold beyond them, which no score can
+    reach, has no line. The heights are relative to the highest bar of each set. Values beyond the axis are counted in
+    the outermost bars.
     """
+    lines = {name: x for name, x in lines.items() if x is not None and ends[0] <= x <= ends[1]}
     marks = [x for x in lines.values() if x is not None]
     every = np.concatenate([values, references])
     low, high = np.quantile(every, [0.01, 0.99])
     low, high = min(low, *marks, high) if marks else low, max(high, *marks, low) if marks else high
     pad = (high - low) * 0.05 or max(abs(high), 1.0) * 0.05
-    edges = np.linspace(low - pad, high + pad, bins + 1)
+    edges = np.linspace(max(low - pad, min(low, ends[0])), min(high + pad, max(high, ends[1])), bins + 1)
     width, height, foot = 240, 96, 14
 
     def bar_heights_in_svg_units(data: np.ndarray) -> np.ndarray:
