@@ -16,6 +16,7 @@ nothing.
 from pathlib import Path
 
 from eval.judging.advice import (
+    are_margins_believed,
     failed_share_in_words,
     next_step_in_words,
     observe_only_note_in_words,
@@ -36,14 +37,14 @@ from eval.report.summaries import (
     escaped_on_one_line,
     left_out_checks_in_words,
     lot_state_in_words,
-    sort_key_worst_picture_first,
+    sort_key_nearest_to_passing_first,
 )
 from stylegate import files
 from stylegate.config import Config
 from stylegate.errors import ExitCode, keeping_exit_code_of_verdict
 from stylegate.words import counted
 
-NAMED = 5  # pictures that the console names; the report shows all
+NAMED = 5  # pictures of each verdict that the console names; the report shows all
 
 
 def gate(config: Config) -> int:
@@ -108,7 +109,9 @@ def print_gate_summary_and_next_step(judged: JudgedLot, with_next_step: bool = T
 
 
 def console_summary_lines(judged: JudgedLot) -> list[str]:
-    """The lines that the console shows before its last ones: scores, notes, reasons, rules, promise, worst pictures."""
+    """The lines that the console shows before its last ones: scores, notes, reasons, rules, promise, pictures that did
+    not pass.
+    """
     outcome = judged.outcome
     lines = [warning] if (warning := warning_without_references(outcome)) else []
     lines += [*outcome.summary, *(f"note: {line}" for line in outcome.notes)]
@@ -121,7 +124,7 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
     lines += [f"{rule.state}: {rule.says}" for rule in outcome.batch if rule.state != "pass"]
     if outcome.promise.state != "none":
         lines.append(f"promise: {outcome.promise.promise_state_in_words()}")
-    lines += [f"  {line}" for line in worst_pictures_in_words(judged)]
+    lines += [f"  {line}" for line in pictures_that_did_not_pass_in_words(judged)]
     if slots := outcome.slots:
         have, are = counted(slots.accepted, "has", "have"), counted(slots.wanted, "is", "are")
         lines.append(f"slots: {have} an accepted picture, {are} wanted")
@@ -137,12 +140,20 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
     return lines
 
 
-def worst_pictures_in_words(judged: JudgedLot) -> list[str]:
-    """A line for each of the worst NAMED pictures in error or rejected: its worst reason, and how many others."""
-    failed = [verdict for verdict in judged.verdicts if verdict.verdict in ("error", "reject")]
-    lines = []
-    for verdict in sorted(failed, key=sort_key_worst_picture_first)[:NAMED]:
-        first, *others = verdict.reasons
-        more = f", and {counted(len(others), 'more reason')}" if others else ""
-        lines.append(f"{verdict.verdict}: {escaped_on_one_line(verdict.file)}: {check_and_numbers(first)}{more}")
-    return [*lines, *([f"and {len(failed) - NAMED} more"] if len(failed) > NAMED else [])]
+def pictures_that_did_not_pass_in_words(judged: JudgedLot) -> list[str]:
+    """A line for each of NAMED pictures in review, rejected and in error each, those nearest to passing first (by name
+    where the style cannot be read): its worst reason, and how many others. After those of each verdict, how many more
+    there are.
+    """
+    ranked, lines = are_margins_believed(judged.outcome), []
+    for kind in ("review", "reject", "error"):
+        found = [verdict for verdict in judged.verdicts if verdict.verdict == kind]
+        found.sort(key=sort_key_nearest_to_passing_first if ranked else (lambda verdict: verdict.file))
+        for verdict in found[:NAMED]:
+            first, *others = verdict.reasons
+            more = f", and {counted(len(others), 'more reason')}" if others else ""
+            lines.append(f"{kind}: {escaped_on_one_line(verdict.file)}: {check_and_numbers(first)}{more}")
+        if len(found) > NAMED:
+            further = ", further from passing" if ranked and kind != "error" else ""
+            lines.append(f"{kind}: and {len(found) - NAMED} more{further}")
+    return lines

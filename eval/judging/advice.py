@@ -38,6 +38,13 @@ def scores_not_believed(outcome: GateRecord) -> list[str]:
     return [name for name, score in SCORES.items() if score.needs_readable_style]
 
 
+def are_margins_believed(outcome: GateRecord) -> bool:
+    """Whether it is known which pictures are nearer to passing: no check of the lot rests on a style that cannot be
+    read.
+    """
+    return not outcome.thresholds.keys() & set(scores_not_believed(outcome))
+
+
 def failed_share_in_words(outcome: GateRecord) -> str:
     """A sentence that compares the share of failed pictures of a folder with the share that the policy allows; "" if
     none failed, or none may.

@@ -14,6 +14,7 @@ from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, UNSURE, Re
 from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, TOO_FEW, UNKNOWN_VALUE, UNREADABLE
+from eval.report.summaries import sort_key_nearest_to_passing_first
 from eval.report.thumbnails import ReportThumbnails
 from eval.scorers import SCORES
 from stylegate.digests import sha256_of_files
@@ -21,7 +22,7 @@ from stylegate.digests import sha256_of_files
 PICTURES_SHOWN = 120  # in one gallery: a page of thousands helps nobody
 COPIES_SHOWN = 48
 REFERENCES_SHOWN = 24
-REASONS_SHOWN = 4  # below one picture
+REASONS_SHOWN = 4  # below one picture; the others open by a click
 WORDS = {"accept": "accepted", "review": "for review", "reject": "rejected", "error": "not judged", "warn": "warned of"}
 SECTIONS = {
     "review": (
@@ -37,7 +38,7 @@ SECTIONS = {
 }
 ORDERS = {
     "review": "Pictures that nearly pass come first.",
-    "reject": "Those furthest from passing come first.",
+    "reject": "Those nearest to passing come first, so that near misses are found easily; the furthest stand last.",
 }
 NOT_RANKED = "They stand in the order of their names: the style cannot be read, so it is not known which are better."
 OTHER_CHECKS = {  # what checks say that are no scores
@@ -94,7 +95,7 @@ def verdict_gallery_data(
     ranked: bool = True,
 ) -> dict[str, Any]:
     """The page's gallery of one verdict, whose thumbnails are written: pictures with their reasons, those for review
-    from the best down, rejects from the worst up; all by name where they cannot be `ranked`, since their margins are of
+    and rejects from the nearest to passing down; all by name where they cannot be `ranked`, since their margins are of
     a style that cannot be read.
 
     `last_positions` gives, by file, the last position of the slider that accepts the picture.
@@ -102,10 +103,7 @@ def verdict_gallery_data(
     chosen = [verdict for verdict in verdicts if verdict.verdict == verdict_kind]
     title, text = SECTIONS[verdict_kind]
     if order := ORDERS.get(verdict_kind):
-        chosen.sort(
-            key=(lambda v: (v.margin or 0.0, v.file)) if ranked else (lambda v: v.file),
-            reverse=ranked and verdict_kind == "review",
-        )
+        chosen.sort(key=sort_key_nearest_to_passing_first if ranked else (lambda v: v.file))
         text += f" {order if ranked else NOT_RANKED}"
     paths = dict(lot.files)
     shown, figures = chosen[:PICTURES_SHOWN], []
@@ -118,6 +116,7 @@ def verdict_gallery_data(
                 "src": address,
                 "prompt": slot.prompt if slot else "",
                 "lines": verdict_caption_lines(verdict),
+                "more": [reason_caption_line(reason) for reason in verdict.reasons[REASONS_SHOWN:]],
                 "last_position": last_positions.get(verdict.file) if verdict_kind != "error" else None,
             }
         )
@@ -128,12 +127,9 @@ def verdict_caption_lines(verdict: Verdict) -> list[tuple[str, str, str]]:
     """(consequence, heading, text) of each line below a picture of the report: reasons, what was waived, what a person
     decided. The consequence gives the heading its colour: what a reason leads to by itself, else the verdict.
 
-    Reasons beyond REASONS_SHOWN are only counted; a verdict has its worst reasons first.
+    Reasons beyond REASONS_SHOWN are not among them; a verdict has its worst reasons first.
     """
-    shown, others = verdict.reasons[:REASONS_SHOWN], verdict.reasons[REASONS_SHOWN:]
-    lines = [(reason.verdict, reason.check, reason_in_words(reason)) for reason in shown]
-    if others:
-        lines.append((others[0].verdict, f"and {len(others)} more", ""))
+    lines = [reason_caption_line(reason) for reason in verdict.reasons[:REASONS_SHOWN]]
     for reason in verdict.waived:
         text = f"{reason.owner}, until {reason.expires}: {reason.why}"
         lines.append((verdict.verdict, f"waived: {reason.check}", text))
@@ -142,6 +138,11 @@ def verdict_caption_lines(verdict: Verdict) -> list[tuple[str, str, str]]:
         text = f"{decision.who}{': ' if decision.why else ''}{decision.why}"
         lines.append((verdict.verdict, f"settled: {checks}", text))
     return lines
+
+
+def reason_caption_line(reason: Reason) -> tuple[str, str, str]:
+    """(consequence, check, text) of a reason, a line below a picture of the report."""
+    return reason.verdict, reason.check, reason_in_words(reason)
 
 
 def reason_in_words(reason: Reason) -> str:

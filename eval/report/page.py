@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.judging.advice import (
+    are_margins_believed,
     next_step_in_words,
     observe_only_note_in_words,
     scores_not_believed,
@@ -55,7 +56,8 @@ def write_reports(judged: JudgedLot, config: Config) -> Path:
     shown = files.display_path(lot.out)
     typed_out = "" if Path(shown).is_absolute() else shown  # no path of the machine
     files.write_atomically(lot.out / "junit.xml", junit_xml(lot.out.name, outcome, verdicts))
-    files.write_atomically(lot.out / "summary.md", markdown_summary(lot.out.name, outcome, verdicts, typed_out))
+    text = markdown_summary(name_of_judged_lot(config, lot), outcome, verdicts, typed_out or lot.out.name)
+    files.write_atomically(lot.out / "summary.md", text)
     return write_report_page(judged, config)
 
 
@@ -79,12 +81,11 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
     """The page as HTML; the pictures that it shows are written to `folder`."""
     lot, outcome, verdicts, compared = judged.lot, judged.outcome, judged.verdicts, judged.comparison
     not_believed = scores_not_believed(outcome)
-    ranked = not outcome.thresholds.keys() & set(not_believed)
-    left_out = left_out_checks_in_words(outcome)
+    left_out, ranked = left_out_checks_in_words(outcome), are_margins_believed(outcome)
     slider_part = slider_section_data(judged, slider_threshold_pool_and_calibration(judged))
     last_positions = slider_part["last_positions"] if slider_part else {}
     return page_template(Path(__file__).parent, "report.html.j2").render(
-        title=lot.out.name,
+        title=name_of_judged_lot(config, lot),
         subtitle=report_subtitle(outcome),
         counts=outcome.counts.model_dump(by_alias=True),
         verdicts=VERDICTS,
@@ -111,6 +112,16 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
         rendering="pixelated" if lot.record and (lot.record.size or SIDE) < SIDE else "auto",
         facts=names_and_digests_behind_verdicts(lot, outcome),
     )
+
+
+def name_of_judged_lot(config: Config, lot: Lot) -> str:
+    """What was judged, for headings: the batch's name, or the folder images= as it was typed; of a path of this machine
+    its last part.
+    """
+    typed = config.images or ""
+    if lot.record or not typed or typed.startswith(("/", "~")) or not Path(typed).name:
+        return lot.out.name if lot.record else lot.images.name
+    return typed
 
 
 def review_command(config: Config, lot: Lot) -> str:

@@ -191,7 +191,9 @@ def slider_position_texts(
 
 
 def threshold_text_at_position(slider: ThresholdSlider, i: int, t: float) -> str:
-    """Words for where the slider stands at its position `i`, at the threshold `t`: "All limits 0.5 spreads higher"."""
+    """Words for where the slider stands at its position `i`, at the threshold `t`: "Stricter: all limits higher by
+    0.5".
+    """
     if slider.calibrated:
         text = f"Limit of {slider.score}: {t:.4g}"
         if i == slider.start:
@@ -199,4 +201,5 @@ def threshold_text_at_position(slider: ThresholdSlider, i: int, t: float) -> str
         return text
     if i == slider.start:
         return "The limits of the policy"
-    return f"All limits {abs(t):.3g} spreads {'higher' if t > 0 else 'lower'}"
+    stricter, higher = ("Stricter", "higher") if t > 0 else ("Less strict", "lower")
+    return f"{stricter}: all limits {higher} by {abs(t):.3g}"

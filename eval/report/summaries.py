@@ -133,6 +133,15 @@ def sort_key_worst_picture_first(verdict: Verdict) -> tuple[int, float, str]:
     return ORDER.index(verdict.verdict), verdict.margin or 0.0, verdict.file
 
 
+def sort_key_nearest_to_passing_first(verdict: Verdict) -> tuple[int, float, str]:
+    """Sort key of pictures that did not pass: those for review, then rejects, the nearest to a line first; then errors.
+
+    A picture whose distance is not known comes last of its verdict.
+    """
+    place = {"review": 0, "reject": 1}.get(verdict.verdict, 2)
+    return place, math.inf if verdict.margin is None else -verdict.margin, verdict.file
+
+
 def score_and_threshold_in_brackets(reason: Reason) -> str:
     """Score and threshold of a reason, or its fault in words, and its detail, in brackets; "" if it has neither."""
     known = reason.score is not None and reason.threshold is not None
@@ -163,7 +172,7 @@ def lot_state_in_words(outcome: GateRecord) -> str:
 def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict], out: str = "") -> str:
     """The summary of a gate in Markdown, for the page of a pipeline's job: counts, promise, rules, reasons, what people
     decided, checks left out, the worst pictures. `out` is the gate's out= folder as a person types it; by default the
-    lot's `name`.
+    `name` in the heading, which is that of the batch or of the folder that was judged.
     """
     counts, code = outcome.counts, outcome.exit_code
     observed = f" (observed only: exit code 0 instead of {code:d})" if outcome.observe else ""

@@ -4,14 +4,17 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from eval import gate
 from eval.judging.advice import NOBODY_LOOKED
 from eval.judging.byscores import verdict_and_reasons, verdicts_of_rows
 from eval.judging.rules import folder_exit_code
+from eval.judging.verdicts import Verdict, make_reason
 from eval.measuring import features
 from eval.package import signature
 from eval.policy.lines import ResolvedCheckLines
@@ -318,8 +321,6 @@ def test_files_that_cannot_be_read_are_errors(run, judged: Path, tmp_path: Path)
 
 
 def test_a_bug_after_a_failed_verdict_does_not_hide_it(run, judged: Path, tmp_path: Path, monkeypatch) -> None:
-    from eval import gate
-
     def bug(*arguments):
         raise ZeroDivisionError
 
@@ -350,6 +351,36 @@ def test_observe_judges_and_never_exports(run, judged: Path, tmp_path: Path) -> 
     assert verdicts_of(tmp_path / "out")["blank.png"]["verdict"] == "reject"
     code, text = run("export", *words)
     assert code == 2 and "observe=true" in text
+
+
+def test_the_console_names_pictures_in_review_and_near_misses_first() -> None:
+    """Five of each verdict; where the style cannot be read nobody knows which are nearer, and names order them."""
+
+    def found(kind: str, margin: float) -> Verdict:
+        return verdict(make_reason("style", kind, 0.4, 0.5), file=f"{kind}{-margin:g}.png", margin=margin)
+
+    given = [found("reject", -float(i)) for i in range(7, 0, -1)] + [found("review", -0.5), found("review", -0.25)]
+    given.append(verdict(make_reason("decode", "error", detail="torn"), file="torn.png", margin=None))
+    thresholds = {"style": {"reject_below": 0.5, "review_below": None, "fail_batch_below": None}}
+    readable = {
+        "readable": True,
+        "different_references": 9,
+        "needed": 0.8,
+        "nearest": "x",
+        "separations": {},
+        "reads": [],
+    }
+    for can_be_read in (True, False):
+        readability = readable | {"readable": can_be_read}
+        outcome = lots.gate_record(given, thresholds=thresholds, readability=readability)
+        lines = gate.pictures_that_did_not_pass_in_words(SimpleNamespace(outcome=outcome, verdicts=given))  # type: ignore[arg-type]
+        assert [line.split()[1].rstrip(":") for line in lines] == [
+            *(["review0.25.png", "review0.5.png"]),
+            *(f"reject{i}.png" for i in range(1, 6)),
+            "and",
+            "torn.png",
+        ]
+        assert lines[-2] == "reject: and 2 more" + ", further from passing" * can_be_read
 
 
 def test_explain_prints_the_policy(run) -> None:

@@ -26,7 +26,9 @@ from eval.promise.calibration import Calibration, ScoredLabel
 from eval.promise.labels import LabelName
 from eval.report import galleries, slider
 from eval.report import page as report
+from eval.report.charts import score_histogram_svg
 from eval.report.thumbnails import DIGITS, ReportThumbnails
+from eval.scorers import SCORES
 from stylegate import files
 from stylegate.cli import main
 from stylegate.config import Config
@@ -139,7 +141,9 @@ def test_the_slider_says_what_other_lines_would_accept(plain: Path) -> None:
     assert data["accepted"][data["start"]] == sum(v["verdict"] == "accept" for v in verdicts)
     assert data["accepted"][-1] == 0 < data["accepted"][data["start"]] < data["accepted"][0]
     where, count, says = data["texts"][-1]
-    assert where == f"All limits {positions[-1]:.3g} spreads higher" and count == "0 of 36 pictures accepted (0.0%)"
+    assert (
+        where == f"Stricter: all limits higher by {positions[-1]:.3g}" and count == "0 of 36 pictures accepted (0.0%)"
+    )
     assert {row[2] for row in data["texts"]} == {slider.NO_LABELS}
     assert data["texts"][data["start"]][0] == "The limits of the policy" and says
 
@@ -555,10 +559,86 @@ def test_who_answers_is_said_below_the_picture() -> None:
 
 def test_a_reason_has_the_colour_of_what_it_leads_to() -> None:
     """Not that of the picture's verdict: a rejected picture has reasons that lead only to review."""
-    kinds = ["reject", "review", "review", "review", "warn"]
+    kinds = ["reject", "review", "review", "review"]
     reasons = [make_reason("style", kind, 0.4, 0.5) for kind in kinds]
     lines = galleries.verdict_caption_lines(lots.verdict(*reasons))
-    assert [line[0] for line in lines] == kinds and lines[-1][1] == "and 1 more"
+    assert [line[0] for line in lines] == kinds
+
+
+def gallery_of(kind: str, verdicts: list[Verdict], tmp_path: Path, ranked: bool = True) -> dict[str, Any]:
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    lot = Lot(tmp_path, tmp_path, [(v.file, tmp_path / "one.png") for v in verdicts], {}, None, None)
+    thumbnails = ReportThumbnails(tmp_path / f"{ranked}", tmp_path / "old", "#ffffff")
+    return galleries.verdict_gallery_data(kind, verdicts, lot, thumbnails, {}, ranked)
+
+
+def test_every_reason_of_a_picture_can_be_read(tmp_path: Path) -> None:
+    """The first few stand below it, the others open by a click, without a script."""
+    checks = ["style", "brand", "palette", "coherence", "sharpness", "drawing"]
+    reasons = [make_reason(check, "reject", 0.4, 0.5) for check in checks]
+    (figure,) = gallery_of("reject", [lots.verdict(*reasons)], tmp_path)["pictures"]
+    assert [line[1] for line in figure["lines"]] == checks[:4]
+    assert figure["more"] == [
+        ("reject", "sharpness", "0.4\u00a0<\u00a00.5"),
+        ("reject", "drawing", "0.4\u00a0<\u00a00.5"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["review", "reject"])
+def test_near_misses_stand_first_and_the_heading_says_it(kind: str, tmp_path: Path) -> None:
+    far, near, unknown = (
+        lots.verdict(make_reason("style", kind, 0.4, 0.5), file=f"{name}.png", margin=margin)
+        for name, margin in (("a", -9.0), ("b", -0.1), ("0", None))
+    )
+    gallery = gallery_of(kind, [unknown, far, near], tmp_path)
+    assert [figure["file"] for figure in gallery["pictures"]] == ["b.png", "a.png", "0.png"]
+    assert "come first" in gallery["text"] and "near" in gallery["text"]
+    unranked = gallery_of(kind, [near, far, unknown], tmp_path, ranked=False)
+    assert [figure["file"] for figure in unranked["pictures"]] == ["0.png", "a.png", "b.png"]
+    assert galleries.NOT_RANKED in unranked["text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "lines", "ends"),
+    [
+        ("openness", [0.0, 0.0, 0.9, 1.0], {"reject_below": -0.508}, ("0", "1")),
+        ("completeness", [0.0, 50.0, 100.0], {"reject_below": -70.3}, ("0", "104")),
+        ("size", [1.0, 1.0], {"review_below": 1.0}, ("0.95", "1")),
+        ("coherence", [-5.0, 0.0, 0.5], {"reject_below": -0.8}, ("-4.9", "0.76")),  # beyond what is usual: shown
+    ],
+)
+def test_a_chart_ends_where_the_score_ends(
+    name: str, values: list[float], lines: dict[str, float | None], ends: tuple[str, str]
+) -> None:
+    lowest, highest = SCORES[name].lowest, SCORES[name].highest
+    svg = score_histogram_svg(np.array(values), np.zeros(0), lines, (lowest, highest))
+    assert tuple(re.findall(r"<text[^>]*>([^<]+)</text>", svg)) == ends
+    within = sum(x is not None and x >= lowest for x in lines.values())
+    assert svg.count("stroke=") == within, "a limit that no score can reach has no line"
+
+
+def test_the_page_and_the_summary_name_the_judged_folder(run, lot: Path, tmp_path: Path, monkeypatch) -> None:
+    """As it was typed, not the folder of the results; of a path of this machine the last part."""
+    monkeypatch.chdir(lot.parent)
+    out = tmp_path / "out"
+    for typed, shown in ((f"./{lot.name}", f"./{lot.name}"), (str(lot), lot.name)):
+        run("gate", f"images={typed}", f"out={out}", "references=neon")
+        assert f"<h1>{shown}</h1>" in page_of(out)
+        assert (out / "summary.md").read_text().startswith(f"## stylegate: {shown}: ")
+
+
+def test_the_page_has_a_details_for_reasons_beyond_the_first(run, tmp_path: Path) -> None:
+    place = tmp_path / "pictures"
+    place.mkdir()
+    for number in range(3):
+        shutil.copy(NEON / "validation" / f"004{number}.png", place)
+    shutil.copy(files.ROOT / "data" / "brands" / "pixel" / "validation" / "0040.png", place / "pixel.png")
+    run("gate", f"images={place}", f"out={tmp_path / 'out'}", "references=neon")
+    (given,) = [v for v in verdicts_of(tmp_path / "out") if v["file"] == "pixel.png"]
+    section = page_of(tmp_path / "out").partition('<div class="sheet reject">')[2].partition("</figure>")[0]
+    shown, _, hidden = section.partition(f"<details><summary>and {len(given['reasons']) - 4} more</summary>")
+    named = [re.findall(r'<b class="\w+">([\w-]+)</b>', part) for part in (shown, hidden)]
+    assert len(given["reasons"]) > 4 and [*named[0], *named[1]] == [r["check"] for r in given["reasons"]]
 
 
 def test_the_page_colours_reasons_by_what_they_lead_to(plain: Path) -> None:
