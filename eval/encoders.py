@@ -129,8 +129,8 @@ def measure_encoder(config: Config, name: str, folder: Path, compared: Compariso
     Raises ModelError if the encoder cannot be loaded, DataError where references cannot be read.
     """
     encoder = load_encoder(name, hardware.set_threads_and_choose_device(config.hardware))
-    one = compared.references[:1]
-    lot = Lot(folder, folder, one, sha256_by_name(one), None, None)
+    named = compared.references  # judged by themselves: a lot needs a picture that can be read
+    lot = Lot(folder, folder, named, sha256_by_name(named), None, None)
     measured, _ = measure_lot_and_comparison(config, lot, compared, encoder, quiet=True)
     if not measured.enough_references:
         raise DataError(f"fewer than {MIN_REFERENCES} references of {compared.references_name} can be read")
