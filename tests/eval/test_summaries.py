@@ -404,14 +404,21 @@ def test_a_look_at_what_was_rejected_is_offered_where_nothing_else_waits() -> No
 
 def test_a_rejected_folder_says_how_the_accepted_pictures_leave() -> None:
     by_person = verdict("p.png", make_reason("person", "reject", detail="a"))
+    slots: dict[str, Any] = {"slots": {"wanted": 2, "accepted": 1}}
+    none: dict[str, Any] = {}
     pack = "because of {} alone. To pack the {}, run stylegate export with the same images= and out=."
     for lot, parts, waive, packed in (
-        ([FINE, FINE, REJECTED, by_person], {}, True, pack.format("2 pictures", "2 accepted ones")),
-        ([FINE, by_person], {}, False, pack.format("1 picture", "1 accepted one")),  # no waiver lifts what people said
-        ([REJECTED, by_person], {}, True, ""),
-        ([FINE, REJECTED, IN_REVIEW], {}, True, ""),  # more may be accepted once people have decided
-        ([FINE, REJECTED], {"slots": {"wanted": 2, "accepted": 1}}, False, ""),
-        ([FINE], {}, False, ""),
+        ([FINE, FINE, REJECTED, by_person], none, True, pack.format("2 pictures", "2 accepted ones")),
+        (
+            [FINE, by_person],
+            none,
+            False,
+            pack.format("1 picture", "1 accepted one"),
+        ),  # no waiver lifts what people said
+        ([REJECTED, by_person], none, True, ""),
+        ([FINE, REJECTED, IN_REVIEW], none, True, ""),  # more may be accepted once people have decided
+        ([FINE, REJECTED], slots, False, ""),
+        ([FINE], none, False, ""),
     ):
         advice = next_step_in_words(outcome_of(lot, **parts), lot, "out")
         assert ("waive its check" in advice) == waive, advice

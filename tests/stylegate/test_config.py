@@ -1,6 +1,9 @@
 """The configuration: every problem at once, keys named, odd paths ordinary."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from stylegate import config, configcheck, rundirectory
+from stylegate import config, configcheck, files, rundirectory
 from stylegate.cli import quote_text_value, valid_overrides_and_problems
 from stylegate.errors import ConfigError
 from stylegate.verbs import VERBS
@@ -215,3 +218,12 @@ def test_run_name_covers_what_changes_weights(tmp_path: Path) -> None:
     other.append({"hardware__precision": "bf16"})
     assert len({name(**c) for c in same}) == 1
     assert len({name(**c) for c in same[:1] + other}) == 7
+
+
+def test_waiting_threads_spin_little_unless_the_user_says_otherwise() -> None:
+    """Set before torch is loaded, which reads it then."""
+    code = "import os, sys; from stylegate import cli; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | {"PYTHONPATH": str(files.ROOT)}
+    for given, spins in (({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7")):
+        done = subprocess.run([sys.executable, "-c", code], env=environment | given, capture_output=True, text=True)
+        assert done.stdout.split() == [spins, "False"], done.stderr
