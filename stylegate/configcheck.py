@@ -54,7 +54,10 @@ def config_value_problems(config: Config) -> list[str]:
             if getattr(config.hardware, name)
         ]
     if config.plan.num_wanted and config.plan.num_wanted > config.plan.num_images:
-        problems.append(f"plan.num_wanted={config.plan.num_wanted}: more than plan.num_images={config.plan.num_images}")
+        problems.append(
+            f"plan.num_wanted={config.plan.num_wanted}: more than plan.num_images={config.plan.num_images}; give both, "
+            "since a file of experiment= sets both"
+        )
     return problems
 
 
@@ -121,6 +124,9 @@ def unknown_key_problems(cfg, path: str = "") -> list[str]:
     return found
 
 
+VERBS_OF_ONE_LOT = ("score", "gate", "review", "learn", "calibrate", "certify", "export")
+
+
 def checked_config(cfg, problems: list[str], verb: str = "COMMAND") -> Config:
     """The composed config of a verb as dataclasses. Raises ConfigError with every problem at once, `problems`
     included.
@@ -133,6 +139,11 @@ def checked_config(cfg, problems: list[str], verb: str = "COMMAND") -> Config:
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, Config)
         problems = config_value_problems(config)
+        if verb in VERBS_OF_ONE_LOT and config.out and (config.batch or not config.images):
+            problems.append(
+                f"out={config.out}: {verb} reads it with images= alone. The results of a batch lie in the batch's "
+                "folder, and its package in data/exports/"
+            )
         if not problems:
             return config
     else:  # ranges are still worth reporting where the known part can be read

@@ -145,7 +145,8 @@ def batch_folder_and_facts(
             raise ConfigError(
                 f"{files.display_path(folder)} was made from something else:",
                 changed,
-                "give the arguments that it was made with, or another batch= name.",
+                "give the arguments that it was made with, or another batch= name. Where a file has changed (traits, "
+                "prompts, a LoRA), plan a batch of another name.",
             )
     return folder, facts
 
@@ -158,6 +159,9 @@ def changed_fact_in_words(name: str, was: Any, now: Any) -> str:
         return "base: it was in 4 bits, and hardware.nf4=true is not given"
     if name == "base" and now == digest_of_base_in_4_bits(was):
         return "base: it was not in 4 bits, and hardware.nf4=true is given"
+    if isinstance(was, dict) and isinstance(now, dict):
+        changed = [f"{key} was {was.get(key)}, is {value}" for key, value in now.items() if was.get(key) != value]
+        return f"{name}: {'; '.join(changed)}"
     return f"{name}: was {was}, is {now}"
 
 
@@ -233,7 +237,8 @@ def read_batch_record_or_name_others(folder: Path) -> BatchRecord:
         step = f"name one: batch={' or batch='.join(names)}{more}; or " if names else ""
         raise DataError(
             f"there is no batch {folder.name} in {files.display_path(folder.parent)}",
-            next_step=f"{step}give the arguments of stylegate plan again (brand, traits, prompts, lora_file ...).",
+            next_step=f"{step}run stylegate plan first; if you did, give its arguments again (brand, traits, prompts, "
+            "lora_file ...).",
         )
     return read_existing_batch_record(folder)
 

@@ -65,7 +65,9 @@ def test_bad_words_are_named(run_exactly, word: str, says: str) -> None:
         (["gate", "images=a", "import=x.csv"], "- import: gate does not read it; it is read by plan\n"),
         (["plan", "import=import_file.csv", "+import=b"], "import: given twice, import='import_file.csv' and +imp"),
         (["plan", "imprt=x.csv"], "imprt: unknown key; did you mean import?"),
-        (["plan", "brand=neon", "plan.num_wanted=65"], "more than plan.num_images=64"),
+        (["plan", "brand=neon", "plan.num_wanted=65"], "more than plan.num_images=64; give both"),
+        (["export", "batch=a", "out=pkg"], "out=pkg: export reads it with images= alone. The results of a batch lie"),
+        (["gate", "brand=neon", "out=b"], "out=b: gate reads it with images= alone"),
         (["train", "brand=neon", "lora.rank=4,8"], "lora.rank=4,8: several values need --multirun"),
     ],
 )  # fmt: skip
