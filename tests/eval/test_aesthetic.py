@@ -147,9 +147,9 @@ def test_a_brands_own_labels_make_a_head(run, judged: Path, tmp_path: Path, caps
 def test_labelled_pictures_are_laid_on_the_brands_background(tmp_path: Path) -> None:
     """As the lot's are: the head is that of the same pictures without alpha, laid on that colour."""
     rows, heads = ["file,label"], {}
-    for i in range(12):
+    for i in range(20):
         sheet = Image.new("RGBA", (64, 64))
-        sheet.paste(Image.new("RGBA", (40, 20 + 3 * i), (20 * i, 90, 200, 255)), (10, 5))
+        sheet.paste(Image.new("RGBA", (40, 15 + 2 * i), (12 * i, 90, 200, 255)), (10, 5))
         for name in ("clear", "red"):
             (tmp_path / name).mkdir(exist_ok=True)
         sheet.save(tmp_path / "clear" / f"{i}.png")

@@ -273,9 +273,10 @@ def test_a_search_that_was_cut_short_proves_nothing(tmp_path: Path, monkeypatch:
     """Of the nearest counts: the conflict is proven, and that no counts help is not. Of the conflict: nothing is
     refused.
     """
+    numbers = ", ".join(f"n{i}: 1" for i in range(100))  # so that all slots can differ
     file = file_of(
         "prompt: x\nnumbers: counts\n"
-        "traits:\n  hat: {none: 40, crown: 60}\n  kind: {robot: 50, cat: 50}\n  n: {a: 50, b: 50}\n"
+        f"traits:\n  hat: {{none: 40, crown: 60}}\n  kind: {{robot: 50, cat: 50}}\n  n: {{{numbers}}}\n"
         "rules: {forbid: [{hat: crown, kind: robot}]}\n",
         tmp_path,
     )
@@ -293,8 +294,7 @@ def test_a_search_that_was_cut_short_proves_nothing(tmp_path: Path, monkeypatch:
     assert "is not known" in str(error.value) and "no counts of this many slots" not in str(error.value)
     limited.append(False)
     assert not feasible.fewest_count_changes(problem, problem.forbidden).conflicts
-    with pytest.raises(DataError, match="their traits hold"):  # 8 combinations: another proof than the programme's
-        require_feasible_and_return_spare_bits(problem)
+    assert require_feasible_and_return_spare_bits(problem) > 0
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,9 @@ def made(name: str, passed: list[bool] | None, windows: list[tuple[int, float]],
     rate = float(np.mean(passed)) if passed and any(passed) else None
     chosen = {"step": steps, "scale": 1.0, "pass_rate": rate, "scales": tried, "num_prompts": len(passed or [])}
     files.write_json(place / "selection.json", chosen)
-    files.write_json(place / "samples" / f"step-{steps:06d}" / "result.json", judged)
+    files.write_json(
+        place / "samples" / f"step-{steps:06d}" / "result.json", judged | {"prompts": len(passed or []) or 3}
+    )
     files.write_atomically(place / "index.html", "")
     return place
 
