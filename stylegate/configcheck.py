@@ -139,7 +139,7 @@ def checked_config(cfg, problems: list[str], verb: str = "COMMAND") -> Config:
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, Config)
         problems = config_value_problems(config)
-        if verb in VERBS_OF_ONE_LOT and config.out and (config.batch or not config.images):
+        if verb in VERBS_OF_ONE_LOT and config.out and not config.watch and (config.batch or not config.images):
             problems.append(
                 f"out={config.out}: {verb} reads it with images= alone. The results of a batch lie in the batch's "
                 "folder, and its package in data/exports/"
