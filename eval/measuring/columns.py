@@ -131,7 +131,7 @@ def measure_lot_and_comparison(
         sha256_by_name(compared.exported),
         compared.background,
         config.score.batch_size,
-        "" if quiet or not compared.exported else "exported",
+        "" if quiet or not compared.exported else "packages",
     )
     if lost + gone:
         listing = [f"{b.name}: {b.reason}" for b in lost + gone]
