@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 # Pydantic would look through all installed packages for plugins: a fiftieth of the time of a gate that finds scores.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 # libgomp, which torch on Linux computes with, lets a thread that waits for another one spin 300,000 times. On cores
-# that other programs use too, training then nearly stands still (tests/bench/busycores.py). It is read as torch loads.
+# that other programs use too, training then takes twice as long and more (tests/bench/busycores.py). It is read as
+# torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # peft imports bitsandbytes, which warns on some processors that it lacks a faster kernel for 4 bits. Errors stay.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
