@@ -17,12 +17,8 @@ from statistics import median
 from stylegate import cli, files  # cli sets the number of spins
 
 OURS, LIBGOMP = os.environ["GOMP_SPINCOUNT"], "300000"
-STEPS, TURNS, QUIET, BUSY = (
-    12,
-    3,
-    0.9,
-    2.0,
-)  # wanted: at least this share of libgomp's steps alone; this many times busy
+STEPS = 12  # of a turn
+QUIET, BUSY = 0.9, 1.5  # wanted, of the steps a second with libgomp's number: alone, and beside busy programs
 
 
 def steps_per_second(spins: str, home: str) -> float:
