@@ -6,7 +6,7 @@
 stylegate/brandcheck.py finds what is wrong with files, pictures and rows; a set with such problems is refused by every
 verb. The rest is remarks. Whether captions fit their pictures is asked of the brand's encoder: for each word a reader
 is fitted on all pictures but one. A caption is named that fits its picture worse than a tenth of all captions do, and
-worse than it fits any picture. Of several captions of a picture the first is asked about.
+much worse than it fits any picture. Of several captions of a picture the first is asked about.
 """
 
 from collections import Counter
@@ -34,6 +34,7 @@ RIDGE = 0.1  # penalty of readers, as a share of the mean squared length of rows
 UNSURE = 0.01  # no reader is surer than this of a word or of its absence
 READABLE = 0.75  # mean area under the ROC curve of the words' readers from which on captions are compared
 BETTER = 0.1  # share of all captions that fit a picture better than its own, from which on its own is named
+WORSE = 5  # log-likelihood by which a named caption fits its own picture worse than any picture (docs/log.md)
 
 
 class MisplacedCaption(NamedTuple):
@@ -121,7 +122,7 @@ def misplaced_captions(config: Config, brand_set: BrandSet) -> list[MisplacedCap
         encoder,
         brand_set.brand.background,
         config.score.batch_size,
-        "",
+        "encode",
     )
     captions = [items[name].text for name in found.names]
     words = word_presence_matrix(captions)
@@ -138,7 +139,7 @@ def misplaced_captions(config: Config, brand_set: BrandSet) -> list[MisplacedCap
     better = (fits > own[:, None]).sum(1)
     return [
         MisplacedCaption(found.names[i], captions[i], int(better[i]))
-        for i in np.flatnonzero((better > BETTER * len(captions)) & (own < unseen)).tolist()
+        for i in np.flatnonzero((better > BETTER * len(captions)) & (own < unseen - WORSE)).tolist()
     ]
 
 

@@ -11,7 +11,7 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,7 @@ CELL = 256  # pixels a side at most, kept of each
 MIN_PICTURES = 3  # one for each split
 TABLE = "a CSV or JSON Lines table with the columns file_name and text"
 FEW_NAMED = 8  # pictures without a caption; of more there is one line for all
+NAMED = 20  # pictures, or groups of near-duplicates, that one line names
 REGULAR = {"reg", "regularization", "regularisation"}  # folders of pictures that show what the brand is not
 REPEATS = re.compile(r"[0-9]+_")  # kohya's folders: how often a picture counts, and a word
 NOUNS = {"train": "learned from", "validation": "chooses", "test": "the gate's references"}
@@ -96,7 +97,7 @@ def make_brand_set(config: Config) -> int:
     findings.remarks += problems_of_captions(every, brand.trigger)
     if config.crop and FRAMED in findings.noted and not findings.problems:
         findings.noted[CUT_OFF] = findings.noted.pop(FRAMED)
-    for remark in findings.all_remarks():
+    for remark in [*findings.all_remarks(), *remarks_on_near_duplicates(digests)]:
         print(f"note: {remark}")
     raise_if_problems(source, findings)
 
@@ -109,7 +110,6 @@ def make_brand_set(config: Config) -> int:
         print(f"note: {why}, not used: {', '.join(left_out)}")
     texts = {name: ", ".join(every[name]) for name in digests}
     splits = assign_splits(digests, texts, config.test, config.validation)
-    near = sum(len(group) for group in near_duplicate_groups(digests))
     listed = [path.relative_to(source).as_posix() for paths in listing for path in paths]
 
     def write_brand_set_and_source_table(partial: Path) -> None:
@@ -118,9 +118,6 @@ def make_brand_set(config: Config) -> int:
 
     with files.exclusive_lock(target):
         files.write_folder_atomically(target, write_brand_set_and_source_table)
-    if near:
-        where = "in train/ together, so that none is held out beside its like"
-        print(f"note: {near} pictures are nearly the same as others, and are {where}: stylegate check names them")
     learned, held_out = ([texts[n] for part in parts for n in splits[part]] for parts in (SPLITS[:1], SPLITS[1:]))
     for remark in [
         *remarks_on_splits(len(splits["validation"]), len(splits["test"])),
@@ -176,13 +173,35 @@ def check_source_pictures_into_report(
     if len(lacking) > FEW_NAMED:
         findings.problems.append(
             f"{len(lacking)} pictures have no caption (NAME.txt beside each, {TABLE}, or stylegate caption, which "
-            f"writes them by a model): {', '.join(lacking)}"
+            f"writes them by a model): {joined_with_rest_counted(lacking, ', ')}"
         )
     else:
         findings.problems += [f"{name}: no caption ({Path(name).stem}.txt beside it, or {TABLE})" for name in lacking]
     if len(found) < MIN_PICTURES:
         findings.problems.append(f"{counted(len(found), 'picture')}; at least {MIN_PICTURES} (30 to 60 work well)")
     return digests
+
+
+def remarks_on_near_duplicates(digests: Mapping[str, PixelHashAndPictureSignature]) -> list[str]:
+    """A sentence that names the groups of pictures that are nearly the same, by their names in the source; an empty
+    list if there are none. Exact copies count once, since they are problems of their own.
+    """
+    by_content = {one.content: name for name, one in [*digests.items()][::-1]}  # the first name of each
+    groups = near_duplicate_groups({name: one for name, one in digests.items() if by_content[one.content] == name})
+    if not groups:
+        return []
+    named = joined_with_rest_counted([" = ".join(group) for group in groups], "; ")
+    return [
+        f"{sum(map(len, groups))} pictures are nearly the same as others. They go into train/ together, so that none "
+        "is held out beside its like, and are learned more than the rest. Where this is not meant, remove all but the "
+        f"best of each group: {named}"
+    ]
+
+
+def joined_with_rest_counted(texts: Sequence[str], separator: str) -> str:
+    """The first NAMED texts, joined, and how many more there are: "a.png, b.png, and 3 more"."""
+    more = [f"and {len(texts) - NAMED} more"] * (len(texts) > NAMED)
+    return separator.join([*texts[:NAMED], *more])
 
 
 def write_brand_set_files(
@@ -320,11 +339,13 @@ def contact_sheet_heading(count: int) -> str:
 
 
 def names_of_most_varied_pictures(digests: dict[str, PixelHashAndPictureSignature], count: int) -> set[str]:
-    """The names of the `count` pictures that differ most; of near-duplicates the larger ones are taken."""
+    """The names of the `count` pictures that differ most; of near-duplicates those are taken that were the
+    largest before enlarging.
+    """
     names = list(digests)
     kept = {names[i] for i in most_varied_indices(np.stack([one.signature for one in digests.values()]), count)}
     for group in near_duplicate_groups(digests):
-        largest_first = sorted(group, key=lambda name: (-digests[name].shorter_side, name not in kept))
+        largest_first = sorted(group, key=lambda name: (-digests[name].shorter_side_before_enlarging, name not in kept))
         kept = kept - set(group) | set(largest_first[: len(kept & set(group))])
     return kept
 

@@ -30,7 +30,7 @@ from stylegate.brandset import (
 from stylegate.captionfaults import picture_count_and_names
 from stylegate.config import Config
 from stylegate.errors import DataError
-from stylegate.picturefaults import find_box_inside_frame, is_blurred_or_smoothly_enlarged
+from stylegate.picturefaults import find_box_inside_frame, is_blurred_or_smoothly_enlarged, whole_block_side
 from stylegate.textmarks import has_text_near_edge
 
 
@@ -40,6 +40,7 @@ class PixelHashAndPictureSignature(NamedTuple):
     content: str  # sha256 of its pixels, upright and in sRGB
     signature: NDArray[np.uint8]  # stylegate/pictures.py
     shorter_side: int  # pixels
+    shorter_side_before_enlarging: int  # the same, where enlarging cannot be seen
 
 
 class CheckedPicture(NamedTuple):
@@ -154,9 +155,8 @@ def checked_picture_or_problem(path: Path, background: str) -> CheckedPicture | 
         *[ENLARGED] * is_blurred_or_smoothly_enlarged(picture.image),
         *[TEXT] * has_text_near_edge(picture.image),
     )
-    digest = PixelHashAndPictureSignature(
-        content, similarity.signature_of_picture(picture.image), min(picture.image.size)
-    )
+    side, times = min(picture.image.size), 2 if ENLARGED in notes else whole_block_side(picture.image)
+    digest = PixelHashAndPictureSignature(content, similarity.signature_of_picture(picture.image), side, side // times)
     return CheckedPicture(digest, picture.image.size, notes)
 
 

@@ -52,7 +52,8 @@ def problems_of_captions(captions: Mapping[str, Sequence[str]], trigger: str, st
     """
     found = [
         f'"{word}" stands in {share:.0%} of the captions: it is learned with the style, and prompts without it hold '
-        "less of the style. Leave it out of the captions, or make it part of trigger="
+        "less of the style. Leave it out of the captions, and put no other word in its place, or make it part of "
+        "trigger="
         for word, share in words_in_most_captions([*captions.values()], trigger).items()
     ]
     for written, names in picture_names_by_misspelt_trigger(captions, trigger).items():

@@ -108,13 +108,26 @@ def is_blurred_or_smoothly_enlarged(image: Image.Image) -> bool:
     out of focus.
 
     Of such a picture a half loses little of what a quarter loses (or a quarter of what an eighth loses) when it is
-    scaled back. Enlarging by whole blocks (pixel art) keeps hard edges and is not found; nor is a small picture.
+    scaled back. Enlarging by whole blocks (pixel art) keeps hard edges and is not found (`whole_block_side` finds it).
+    Nor is a small picture.
     """
     if min(image.size) < FEWEST_PIXELS:
         return False
     grey = image.convert("L")
     half, quarter, eighth = (rms_loss_of_shrinking_and_enlarging(grey, factor) for factor in (2, 4, 8))
     return (quarter > FLAT and half < ENLARGED * quarter) or (eighth > FLAT and quarter < ENLARGED * eighth)
+
+
+def whole_block_side(image: Image.Image) -> int:
+    """The side in pixels of the squares of one colour that the picture consists of: how many times a small picture was
+    enlarged with hard edges, as pixel art is. 1 for any other picture, and for one of a single colour.
+    """
+    pixels = np.asarray(image.convert("RGB"))
+    changes = [
+        np.flatnonzero((lines[1:] != lines[:-1]).any((1, 2))) + 1  # where a line differs from the one before
+        for lines in (pixels, pixels.swapaxes(0, 1))
+    ]
+    return int(np.gcd.reduce(np.concatenate([*changes, image.size]))) if any(map(len, changes)) else 1
 
 
 def rms_loss_of_shrinking_and_enlarging(grey: Image.Image, factor: int) -> float:

@@ -120,7 +120,8 @@ def print_dry_run_report(config: Config) -> int:
         f"{duration_in_words((total + drawing) / 1e12 / rate + gates * GATE_S)} on {what}"
         for what, rate in RATES.items()
     )
-    work = f"{total / 1e12:,.1f} TFLOP of steps, {drawing / 1e12:,.1f} of {counted(gates, 'evaluation')}"
+    steps = counted(config.train.max_steps, "step")
+    work = f"{total / 1e12:,.1f} TFLOP of {steps}, {drawing / 1e12:,.1f} of {counted(gates, 'evaluation')}"
     print(f"time      {work}: of the order of {times}")
     print("dry run: no problems; nothing was written")
     return ExitCode.PASS

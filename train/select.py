@@ -18,7 +18,9 @@ import numpy as np
 from scipy.stats import norm, t
 
 from eval.lot.paired import paired_difference_interval
+from eval.policy.model import UNREADABLE
 from eval.scorers import SCORES
+from stylegate.words import counted
 
 CONFIDENCE = 0.95
 STYLE_MARGIN = 1.0  # spreads of the references
@@ -175,12 +177,18 @@ def advice_if_few_pass(result: dict[str, Any] | None, checkpoints: dict[str, Any
     """What to do next, in sentences, where fewer than half of the pictures of an evaluation pass; else "".
 
     `checkpoints` is how the step was chosen, the answer of `choose_and_compare_evaluations`. Where later steps passed
-    less, nobody is told to train longer.
+    less, or only the style that cannot be read holds pictures back, nobody is told to train longer.
     """
     passed = (result or {}).get("passed") or []
     if not result or 2 * sum(passed) >= len(passed):
         return ""
     counts, falling = counts_of_failing_checks([result]), falling_pass_rates_in_words(checkpoints)
+    if set(counts) == {UNREADABLE}:
+        return (
+            f"{len(passed) - sum(passed)} of {counted(len(passed), 'picture')} wait for a person, since the style "
+            "cannot be read here; no other check holds them back. Plan a batch with the same arguments and draw it: "
+            "the gate has more references."
+        )
     sentences = [
         f"{len(passed) - sum(passed)} of {len(passed)} pictures were not accepted ({check_counts_in_words(counts)}).",
         f"Later steps passed less ({falling}): look at samples/grid.png; training longer is not likely to help. More "

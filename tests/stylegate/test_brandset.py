@@ -106,7 +106,7 @@ def test_splits_follow_the_advice_of_the_gate(total: int, sizes: tuple[int, int]
     """16 references draw a usable line and 8 pictures choose a checkpoint; both come before a large train/."""
     noise = np.random.default_rng(0).integers(0, 256, (total, 64, 64, 3), np.uint8)
     splits = assign_splits(
-        {f"{i}.png": brandcheck.PixelHashAndPictureSignature(f"{i}", one, 64) for i, one in enumerate(noise)}, {}
+        {f"{i}.png": brandcheck.PixelHashAndPictureSignature(f"{i}", one, 64, 64) for i, one in enumerate(noise)}, {}
     )
     assert (len(splits["test"]), len(splits["validation"])) == sizes
     assert sum(map(len, splits.values())) == total == len({name for names in splits.values() for name in names})
@@ -140,7 +140,8 @@ def test_near_duplicates_stay_in_one_split(run, folder: Path) -> None:
         Image.fromarray(np.roll(np.asarray(image), 1, 0)).save(folder / f"near-{i}.jpg", quality=70)
         (folder / f"near-{i}.txt").write_text("a near one")
     code, text, place = made(run, folder, "near")
-    assert code == 0 and "6 pictures are nearly the same as others, and are in train/" in text
+    assert code == 0 and "6 pictures are nearly the same as others. They go into train/" in text
+    assert "of each group: 00.png = near-0.jpg; 01.png = near-1.jpg; 02.png = near-2.jpg\n" in text, text
     assert run("check", "brand=near")[0] == 0
     rows = files.read_jsonl(place / "train" / "metadata.jsonl")
     moved = next(row for row in rows if row["original"] == "near-0.jpg")
@@ -272,6 +273,13 @@ def test_empty_folder_and_folder_without_captions(run, tmp_path: Path, folder: P
     code, text = run("brand", "name=e", f"images={folder}")
     assert code == 2 and "14 pictures have no caption" in text and f"): {names}\n" in text, text
     assert "broken.jpg: " in text and "stylegate caption" in text and "the columns file_name and text" in text
+    copies = [folder / f"again-{n:02d}.png" for n in range(12)]
+    for path in copies:
+        shutil.copy(folder / "00.png", path)
+    text = run("brand", "name=e", f"images={folder}")[1]
+    assert "26 pictures have no caption" in text and "and 6 more\n" in text and "the same picture 13 times" in text, (
+        text
+    )
 
 
 def test_conversions_are_said(run, folder: Path) -> None:

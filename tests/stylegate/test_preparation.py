@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from stylegate import brandcheck, brandset, files, pictures, textmarks
 from stylegate.brand import names_of_most_varied_pictures
 from stylegate.captionfaults import problems_of_captions, words_in_most_captions
-from stylegate.picturefaults import find_box_inside_frame, is_blurred_or_smoothly_enlarged
+from stylegate.picturefaults import find_box_inside_frame, is_blurred_or_smoothly_enlarged, whole_block_side
 from stylegate.similarity import most_varied_indices, signature_of_picture
 from stylegate.textmarks import has_text_near_edge, is_next_letter
 
@@ -196,12 +196,34 @@ def test_brand_keeps_the_most_varied_crops_frames_and_says_what_it_saw(run, fold
             assert image.size == ((24, 24) if row["original"] == names[1] else (64, 64))
 
 
+def test_an_enlarged_picture_is_as_large_as_it_was(tmp_path: Path) -> None:
+    """Squares of one colour, or soft edges: of near-duplicates the original is kept, also where its file is smaller."""
+    small = drawn(64, 1)
+    assert whole_block_side(small) == 1 and whole_block_side(Image.new("RGB", (64, 64), "red")) == 1
+    assert whole_block_side(small.resize((192, 192), Image.Resampling.NEAREST)) == 3
+    sides = {
+        "original": drawn(128, 1),
+        "blocks": small.resize((512, 512), Image.Resampling.NEAREST),
+        "soft": drawn(128, 1).resize((250, 250), Image.Resampling.BICUBIC),
+    }
+    for name, image in sides.items():
+        image.save(tmp_path / f"{name}.png")
+    named = {path.stem: path for path in sorted(tmp_path.glob("*.png"))}
+    digests = brandcheck.check_picture_files_into_report(named, "#ffffff", brandset.CheckReport())
+    assert [(n, one.shorter_side_before_enlarging) for n, one in digests.items()] == [
+        ("blocks", 64),
+        ("original", 128),
+        ("soft", 125),
+    ]
+    assert names_of_most_varied_pictures(digests, 1) == {"original"}
+
+
 def test_of_near_duplicates_the_larger_one_is_kept() -> None:
     digests = {}
     for i in range(6):
         signature = signature_of_picture(drawn(64, i))
         for size in (64, 512):
-            digests[f"{i}-{size}.png"] = brandcheck.PixelHashAndPictureSignature(f"{i}", signature, size)
+            digests[f"{i}-{size}.png"] = brandcheck.PixelHashAndPictureSignature(f"{i}", signature, size, size)
     for count in range(1, 7):
         kept = names_of_most_varied_pictures(digests, count)
         assert len(kept) == count and all(name.endswith("-512.png") for name in kept)

@@ -5,6 +5,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from eval.policy.model import UNREADABLE
 from train import select
 
 
@@ -134,6 +135,14 @@ def test_where_few_pass_it_is_said_what_helps() -> None:
     assert not select.advice_if_few_pass(few | {"passed": [True, True, False, False]}, None)
     assert not select.advice_if_few_pass(None, None)
     assert not select.advice_if_few_pass({"passed": None, "why": {}}, None)
+
+
+def test_who_waits_for_people_alone_is_not_told_to_train_longer() -> None:
+    waiting = {"passed": [False] * 8, "why": {"review": {UNREADABLE: 8}}}
+    said = select.advice_if_few_pass(waiting, None)
+    assert said.startswith("8 of 8 pictures wait for a person") and "Plan a batch" in said and "max_steps" not in said
+    melted = waiting | {"why": {"review": {UNREADABLE: 8}, "reject": {"coherence": 3}}}
+    assert "max_steps" in select.advice_if_few_pass(melted, None), "what melts early is better later"
 
 
 def test_nobody_is_told_to_train_longer_where_later_steps_passed_less() -> None:
