@@ -5,12 +5,12 @@
     stylegate export batch=NAME key=acme.pem             signed by a key of your own; key=none does not sign
     stylegate export batch=NAME burn=3 merge=5+9         a new version without item 3; 9 goes into 5
 
-Reads verdicts.jsonl and gate.json; hashes every picture again, and one that changed since its verdict stays here
-(exit 10). Files that came after the gate are named (exit 10). The same content is not exported twice: N grows only when
-something differs. Nothing leaves while the policy asks for a promise that is not proven (exit 12 or 13), where the lot
-as a whole broke a rule (exit 10), or under a licence that is unknown or forbids commercial use, unless accept_licence=
-names it (exit 2). Rejected pictures hold nobody else back: what was accepted leaves, also where they made the gate end
-with 10.
+Reads verdicts.jsonl and gate.json, and hashes every picture again. Files that came after the gate are named (exit 10).
+The same content is not exported twice: N grows only when something differs. Nothing leaves where an accepted picture
+was changed or is gone since its verdict (exit 10), while the policy asks for a promise that is not proven (exit 12 or
+13), where the lot as a whole broke a rule (exit 10), or under a licence that is unknown or forbids commercial use,
+unless accept_licence= names it (exit 2). Rejected pictures hold nobody else back: what was accepted leaves, also where
+they made the gate end with 10.
 """
 
 import datetime
@@ -73,13 +73,11 @@ def export(config: Config) -> int:
             key, marks = signing_key_and_requested_marks(config)  # it may make a key: not for an export that is refused
             marks = replace(marks, watermark=watermark_of_batch(config, lot))
             price = config.hardware.price_per_hour
-            target, changed = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
+            target = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
         sha256 = files.sha256_of_file(target / TAGMANIFEST)
         lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
     if stay := accepted_attempts_not_exported(lot, verdicts):
         print(f"note: accepted, but a better attempt at the same slot is exported: {count_and_first_names(stay)}")
-    for name in changed:
-        print(f"note: {name} is not the picture that was judged; it is left out")
     if new := files_without_verdict(lot, verdicts):
         print(f"note: {count_and_first_names(new)} came after the gate and was not judged")
     if (lot.out / TRAIT_CERTIFICATE).exists() and not (target / "data" / TRAIT_CERTIFICATE).exists():
@@ -97,7 +95,7 @@ def export(config: Config) -> int:
         print(f"key: the fingerprint is {fingerprint}; tell it to the receiver in another way than")
         print("     with the package: it is the sha256 of signer.pub.pem")
     print(f"export: {files.display_path(target)} ({exported_and_left_in_words(report.pictures, outcome, planned)})")
-    if changed or new:
+    if new:
         print(f"Next: {GATE_AGAIN}")
         return ExitCode.REJECTED
     return ExitCode.PASS
@@ -152,14 +150,13 @@ def write_package(
     marks: ExportMarks = NO_MARKS,
     told: living.ItemsToBurnAndMergesOfItems = living.NOTHING,
     price: float | None = None,
-) -> tuple[Path, list[str]]:
-    """Write the next version of the package. Returns its folder, and the names of accepted pictures that changed since
-    the gate and are left out.
+) -> Path:
+    """Write the next version of the package, of pictures that are as they were judged. Returns its folder.
 
     If the newest version holds the same already, its folder is returned and nothing is written. The package is signed
     by `key`, if there is one. Raises DataError if nothing can be exported.
     """
-    accepted, changed = pictures_to_export(lot, verdicts)
+    accepted = pictures_to_export(lot, verdicts)
     versions = living.numbered_versions(collection)
     newest, number = versions[-1] if versions else (None, 0)
     accepted = living.verdicts_without_burned(lot, accepted, newest, told)
@@ -181,9 +178,9 @@ def write_package(
             raise DataError("the package would not verify:", problems, "stylegate gate again, then export.")
         same = newest and manifest_lines_to_compare(newest) == manifest_lines_to_compare(partial)
         if newest and same and not check_bytes(newest, is_file_signed_by_key)[2]:
-            return newest, changed
+            return newest
         os.sync()  # all of it is on the disk before it has its name
-        return partial.rename(collection.with_name(f"{collection.name}-v{number + 1}")), changed
+        return partial.rename(collection.with_name(f"{collection.name}-v{number + 1}"))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -211,12 +208,12 @@ def exit_code_and_reason_against_export(
         return ExitCode.STALE if state == "stale" else ExitCode.EVIDENCE, says, advice
     broken = [rule.says for rule in outcome.batch if rule.state == "fail"]
     broken += ["a picture lies below a line that fails the batch"] if outcome.fails_batch else []
-    _, changed = exportable_and_changed_pictures(lot, verdicts)
-    if changed and state in ("certified", "valid"):
-        broken.append(f"the promise is of a whole lot, of which {len(changed)} pictures changed or are gone")
+    if changed := accepted_pictures_not_as_judged(lot, verdicts):
+        broken.append(f"accepted pictures are not what the gate judged: {count_and_first_names(changed)}")
     rules = outcome.batch or any(lines.fail_batch_below is not None for lines in outcome.thresholds.values())
-    if rules and (apart := len(changed) + len(files_without_verdict(lot, verdicts))):
-        broken.append(f"the policy judges the lot as a whole, of which {apart} pictures changed or are new")
+    if rules and (new := files_without_verdict(lot, verdicts)):
+        late = count_and_first_names(new)
+        broken.append(f"the policy judges the lot as a whole, and some pictures came after the gate: {late}")
     return (ExitCode.REJECTED, "; ".join(broken), GATE_AGAIN) if broken else None
 
 
@@ -252,20 +249,23 @@ def read_gate_record_and_verdicts(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
     return outcome, verdicts
 
 
-def exportable_and_changed_pictures(lot: Lot, verdicts: list[Verdict]) -> tuple[list[Verdict], list[str]]:
-    """The verdicts on the pictures that may be exported, and the names of accepted ones whose file is not the one that
-    was judged.
+def accepted_pictures_not_as_judged(lot: Lot, verdicts: list[Verdict]) -> list[str]:
+    """For each picture that would leave and whose file is not the one that was judged, its name and what became of it,
+    as text: "a.png was changed".
+    """
+    became = {None: "is gone", "": "cannot be read"}
+    return [
+        f"{v.file} {became.get(now, 'was changed')}"
+        for v in exportable_verdicts(verdicts, bool(lot.slots))
+        if (now := lot.sha256.get(v.file)) != v.sha256
+    ]
+
+
+def pictures_to_export(lot: Lot, verdicts: list[Verdict]) -> list[Verdict]:
+    """The verdicts on the pictures that leave. Raises DataError if there is none, or if a manifest cannot hold the name
+    of one.
     """
     accepted = exportable_verdicts(verdicts, bool(lot.slots))
-    whole = [v for v in accepted if lot.sha256.get(v.file) == v.sha256]
-    return whole, [v.file for v in accepted if lot.sha256.get(v.file) != v.sha256]
-
-
-def pictures_to_export(lot: Lot, verdicts: list[Verdict]) -> tuple[list[Verdict], list[str]]:
-    """`exportable_and_changed_pictures`. Raises DataError if no picture may be exported, or if a manifest cannot hold
-    the name of one.
-    """
-    accepted, changed = exportable_and_changed_pictures(lot, verdicts)
     if not accepted:
         raise DataError(
             f"nothing to export: no picture of {files.display_path(lot.out)} was accepted",
@@ -274,7 +274,7 @@ def pictures_to_export(lot: Lot, verdicts: list[Verdict]) -> tuple[list[Verdict]
     odd = [repr(v.file) for v in accepted if not v.file.isprintable() or "%" in v.file]
     if odd:
         raise DataError("file names that a manifest cannot hold:", odd, "rename them and run the gate again.")
-    return accepted, changed
+    return accepted
 
 
 def accepted_attempts_not_exported(lot: Lot, verdicts: list[Verdict]) -> list[str]:

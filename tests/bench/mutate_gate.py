@@ -75,7 +75,7 @@ def checked_then_locked() -> Patches:
         if held := exporting.exit_code_and_reason_against_export(lot, *exporting.read_gate_record_and_verdicts(lot)):
             return held[0]
         with files.exclusive_lock(lot.out):
-            target, _ = exporting.write_package(
+            target = exporting.write_package(
                 lot, files.EXPORTS / config.name, *exporting.read_gate_record_and_verdicts(lot)
             )
         print(f"export: {files.display_path(target)}")
