@@ -18,19 +18,19 @@ def config_with_arguments_of_batch(config: Config, typed: Collection[str] = ()) 
     """The config of `batch=NAME` alone, with brand, base, LoRA and drawing settings of the batch of that name.
 
     Keys that are typed, and those that have another than their usual value, stay as they are: what is not of the batch
-    is refused where the batch is read. It is unchanged if no such batch is there, if brand= or lora_file= is given
-    (then all arguments are), and for what needs none of them: audit= and import=. Raises ConfigError for a batch that
-    was planned with a file of which it knows no more than the digest.
+    is refused where the batch is read. It is unchanged if no such batch is there, if brand= is given (then all
+    arguments are), and for what needs none of them: audit= and import=. Raises ConfigError for a batch that was planned
+    with a file of which it knows no more than the digest, and which is not given.
     """
     folder = files.BATCHES / (config.batch or "")
     if not config.batch or config.audit or config.import_file or not (folder / RECORD).exists():
         return config
-    if config.brand or config.lora_file:
+    if config.brand:
         return config
     record = read_existing_batch_record(folder)
     facts, words, lora = record.facts, record.words, lora_of_batch(record)
     problems = []
-    if facts.lora and not lora:
+    if facts.lora and not lora and not config.lora_file:
         problems.append(f"lora_file=: the LoRA with sha256 {facts.lora}")
     if facts.watermark and not config.watermark:
         problems.append(f"watermark=: the weights with sha256 {facts.watermark}")
@@ -38,7 +38,7 @@ def config_with_arguments_of_batch(config: Config, typed: Collection[str] = ()) 
         raise ConfigError(
             f"batch={config.batch} alone does not say where these files lie:",
             problems,
-            "give them, with brand= and the other arguments of stylegate plan.",
+            "give them beside batch=; the batch says the rest.",
         )
     planned = facts.plan.model_dump(include={"seed", "exclude_training"})
     planned |= {"max_attempts": record.max_attempts} if record.max_attempts else {}

@@ -273,9 +273,16 @@ def test_the_name_of_a_batch_says_the_rest(run, run_exactly, batch, tmp_path: Pa
     for path in files.RUNS.glob("small-sd-*/lora/small.safetensors"):
         path.rename(path.with_suffix(".away"))
     code, text = run_exactly("generate", "hardware=cpu", f"batch={folder.name}")
-    for path in files.RUNS.glob("small-sd-*/lora/small.away"):
-        path.rename(path.with_suffix(".safetensors"))
+    (away,) = files.RUNS.glob("small-sd-*/lora/small.away")
+    shutil.copy(away, tmp_path / "elsewhere.safetensors")
+    (folder / "images" / "00002-0.png").unlink()
+    found = run_exactly(
+        "generate", "hardware=cpu", f"batch={folder.name}", f"lora_file={tmp_path / 'elsewhere.safetensors'}"
+    )
+    away.rename(away.with_suffix(".safetensors"))
     assert code == 2 and "alone does not say where these files lie:\n  - lora_file=: the LoRA with sha256 " in text
+    assert "Next: give them beside batch=; the batch says the rest." in text
+    assert found[0] == 0 and pngs(folder) == before, f"the LoRA is enough beside batch=: {found[1]}"
 
 
 def test_a_batch_in_4_bits_goes_on_by_its_name(run_exactly, tmp_path: Path) -> None:
