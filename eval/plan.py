@@ -154,7 +154,8 @@ def warn_if_declared_supply_exceeded(config: Config, folder: Path, slots: list[P
     versions = [package for package, _ in living.numbered_versions(files.EXPORTS / name)]
     if problems := living.problems_beyond_declared_supply(versions, {slot.slot: slot.traits for slot in slots}):
         print(
-            f"note: more than the first version of {name} declared, which export refuses: {'; '.join(problems[:NAMED])}"
+            f"note: more than the first version of {name} declared; as a version of {name} export refuses it: "
+            f"{'; '.join(problems[:NAMED])}"
         )
         print("      plan within the supply, or give another collection another name= when you export")
 

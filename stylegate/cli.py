@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,13 +175,17 @@ def compose_and_run(verb: str, arguments: list[str]) -> int:
 
 def config_completed_from_batch(verb: str, config: configuration.Config, overrides: list[str]) -> configuration.Config:
     """The config of plan, generate and trial with what the batch of `batch=` says of keys that the overrides do not
-    give; that of every other verb unchanged. Raises ConfigError, and DataError for a damaged batch.
+    give; that of export with the batch's name for the collection where only a file of experiment= gives a name; that of
+    every other verb unchanged. Raises ConfigError, and DataError for a damaged batch.
     """
+    typed = {text.partition("=")[0].lstrip("+") for text in overrides}
+    if verb == "export" and config.batch and config.name and "name" not in typed:
+        return replace(config, name=config.batch)  # else a collection of one's own would be published as the demo
     if not config.batch or verb not in ("plan", "generate", "trial"):
         return config
     from eval.lot import again
 
-    return again.config_with_arguments_of_batch(config, {text.partition("=")[0].lstrip("+") for text in overrides})
+    return again.config_with_arguments_of_batch(config, typed)
 
 
 def compose_hydra_config(overrides: list[str]) -> "DictConfig":

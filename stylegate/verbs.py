@@ -127,6 +127,13 @@ VERBS = {
         "name brand batch images out key marks source_type credentials credentials_key "
         "credentials_command accept_licence burn merge hardware.price_per_hour",
         BATCH,
+        helps=(
+            (
+                "name",
+                "The name of the package. null: that of the experiment, else of the brand; of the batch where batch= "
+                "is given without a brand or with experiment=.",
+            ),
+        ),
     ),
     "run": VerbHelp(
         "one experiment: train, plan, generate, score, gate, export, report",

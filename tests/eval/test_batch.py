@@ -334,6 +334,13 @@ def test_export_is_whole_and_grows_only_when_it_differs(run, batch, tmp_path: Pa
     ]
     assert "coll-v1" in run("export", *named)[1]
     (package,) = files.EXPORTS.glob("coll-v*")
+    # The name in conf/experiment/demo.yaml is for the demo: a batch with a name of its own leaves under that.
+    assert run("export", "experiment=demo", f"batch={folder.name}")[0] == 0
+    assert run("export", "experiment=demo", f"batch={folder.name}", "name=demo")[0] == 0, "who writes it, means it"
+    others = sorted(path.name for path in files.EXPORTS.iterdir() if path != package)
+    assert others == ["demo-v1", f"{folder.name}-v1"]
+    for name in others:
+        shutil.rmtree(files.EXPORTS / name)
     assert "coll-v1" in run("export", *named)[1] and len(list(files.EXPORTS.glob("coll-v*"))) == 1
     rows = files.read_parquet_as_arrow_table(package / "data" / "metadata.parquet").to_pylist()
     assert len(rows) == 6 and rows[0]["traits"]["species"] and rows[0]["text"].startswith("small style")
@@ -613,7 +620,7 @@ def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys
 
     warn_if_declared_supply_exceeded(Config(name="alive"), folder, [*slots, slots[0].model_copy(update={"slot": 6})])
     warned = capsys.readouterr().out
-    assert "note: more than the first version of alive declared, which export refuses: 7 items, 6 declared" in warned
+    assert "more than the first version of alive declared; as a version of alive export refuses it: 7 items, 6" in warned
     manifest = third / "tagmanifest-sha256.txt"
     kept, stated = manifest.read_text(), (third / "proof" / "changes.json").read_text()
     manifest.write_text("".join(line for line in kept.splitlines(True) if "changes.json" not in line))
