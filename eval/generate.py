@@ -34,6 +34,7 @@ from eval.lot.batch import (
     batch_folder_and_facts,
     has_picture_of_attempt,
     names_of_attempts_with_picture,
+    read_batch_record_or_name_others,
     read_existing_batch_record,
     read_plan,
     traits_or_prompts_digest,
@@ -66,8 +67,10 @@ def generate(config: Config, first_slots: int | None = None) -> int:
     With `first_slots` only the first attempts at so many slots are drawn, for a trial.
 
     Returns 0; 11 if nothing is due, slots are missing, and only a person can fill them. Raises ConfigError for an
-    engine beside accelerate launch or stop_early_at, DataError if the plan changes meanwhile.
+    engine beside accelerate launch or stop_early_at, DataError without a plan, or if the plan changes meanwhile.
     """
+    if config.batch:
+        read_batch_record_or_name_others(files.BATCHES / config.batch)  # before a LoRA is asked for
     folder, facts = batch_folder_and_facts(config, plan_stays=True)
     processes = hardware.accelerate_process_state(hardware.hardware_config_cpu_if_workers_elsewhere(config))
     main, rank, world = processes.is_main_process, processes.process_index, processes.num_processes

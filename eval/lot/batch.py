@@ -234,12 +234,13 @@ def read_batch_record_or_name_others(folder: Path) -> BatchRecord:
         found = sorted(files.BATCHES.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         names = [path.parent.name for path in found[:NAMED]]
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        step = f"name one: batch={' or batch='.join(names)}{more}; or " if names else ""
-        raise DataError(
-            f"there is no batch {folder.name} in {files.display_path(folder.parent)}",
-            next_step=f"{step}run stylegate plan first; if you did, give its arguments again (brand, traits, prompts, "
-            "lora_file ...).",
-        )
+        step = "run stylegate plan first, with the same arguments"
+        if names:
+            step = (
+                f"name one: batch={' or batch='.join(names)}{more}; or {step}. If you did, give all of its arguments "
+            )
+            step += "again (brand, traits, prompts, lora_file ...)"
+        raise DataError(f"there is no batch {folder.name} in {files.display_path(folder.parent)}", next_step=f"{step}.")
     return read_existing_batch_record(folder)
 
 

@@ -620,7 +620,9 @@ def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys
 
     warn_if_declared_supply_exceeded(Config(name="alive"), folder, [*slots, slots[0].model_copy(update={"slot": 6})])
     warned = capsys.readouterr().out
-    assert "more than the first version of alive declared; as a version of alive export refuses it: 7 items, 6" in warned
+    assert (
+        "more than the first version of alive declared; as a version of alive export refuses it: 7 items, 6" in warned
+    )
     manifest = third / "tagmanifest-sha256.txt"
     kept, stated = manifest.read_text(), (third / "proof" / "changes.json").read_text()
     manifest.write_text("".join(line for line in kept.splitlines(True) if "changes.json" not in line))
@@ -940,6 +942,16 @@ def test_the_command_that_makes_a_missing_lora_names_the_same_run(run_exactly) -
     assert code == 0 and missing in text, text
     code, text = run_exactly("generate", "traits=collectible")
     assert code == 2 and "Next: give brand=, and what else was given to stylegate train." in text
+
+
+def test_before_the_first_plan_the_plan_is_what_comes_next(
+    run_exactly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BATCHES", tmp_path / "batches")
+    for verb in ("generate", "gate", "review", "export"):
+        code, text = run_exactly(verb, "batch=nothing")
+        assert code == 2 and "there is no batch nothing in " in text, text
+        assert text.endswith("Next: run stylegate plan first, with the same arguments.\n"), text
 
 
 def test_no_lora_yet(run) -> None:
