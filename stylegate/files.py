@@ -1,6 +1,7 @@
 """Files that survive a kill: atomic writes, append-only JSON Lines, strict readers, digests, locks, shipped names."""
 
 import datetime
+import difflib
 import errno
 import fnmatch
 import hashlib
@@ -56,6 +57,17 @@ def advice_to_write_dot_slash(value: str, suffix: str = "") -> str:
     return f"write ./{there[0]} for the one in the working directory" if there else ""
 
 
+def advice_on_missing_path(value: str) -> str:
+    """What to do about a path that leads to nothing: it names what lies in the same folder under a similar name, if
+    anything does.
+    """
+    folder, slash, name = value.rpartition("/")
+    place = Path(folder + slash).expanduser()
+    beside = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+    near = difflib.get_close_matches(name, beside, n=2)
+    return f"did you mean {' or '.join(f'{folder}{slash}{there}' for there in near)}?" if near else "check the path."
+
+
 def resolve_name_or_path(value: str, places: list[Path], what: str, suffix: str = "") -> Path:
     """The file or folder that `value` means: a path if it has the form of one, else the name of something in `places`.
 
@@ -65,7 +77,9 @@ def resolve_name_or_path(value: str, places: list[Path], what: str, suffix: str 
     if is_path(value, suffix):
         path = Path(value).expanduser()
         if not path.exists():
-            raise ConfigError(f"{what}={value}: there is no such file or folder", next_step="check the path.")
+            raise ConfigError(
+                f"{what}={value}: there is no such file or folder", next_step=advice_on_missing_path(value)
+            )
         return path.resolve()
     found = list(dict.fromkeys(path.resolve() for place in places if (path := place / f"{value}{suffix}").exists()))
     if value and len(found) == 1:

@@ -279,7 +279,7 @@ def require_file(path: str, what: str) -> Path:
     """The path, with ~ resolved. Raises DataError if there is no such file; `what` is the key that names it."""
     found = Path(path).expanduser()
     if not found.is_file():
-        raise DataError(f"{what}={path} is not a file")
+        raise DataError(f"{what}={path} is not a file", next_step=files.advice_on_missing_path(path))
     return found
 
 

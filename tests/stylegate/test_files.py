@@ -177,6 +177,25 @@ def test_a_file_in_the_working_directory_never_stands_for_a_name(shipped_thing: 
             files.resolve_name_or_path(word, [own, shipped], "policy", ".yaml")
 
 
+def test_a_path_with_a_slip_names_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    for name in ("mine.yaml", "other.txt", "own/prompts.txt"):
+        (tmp_path / name).touch()
+    for value, step in {
+        "./mien.yaml": "did you mean ./mine.yaml?",
+        "mien.yaml": "did you mean mine.yaml?",
+        f"{tmp_path}/mien.yaml": f"did you mean {tmp_path}/mine.yaml?",
+        "own/promts.txt": "did you mean own/prompts.txt?",
+        "./xyz": "check the path.",
+        "nowhere/mine.yaml": "check the path.",
+        "./": "check the path.",
+    }.items():
+        assert files.advice_on_missing_path(value) == step, value
+    with pytest.raises(ConfigError, match=r"did you mean \./mine\.yaml\?"):
+        files.resolve_name_or_path("./mien.yaml", [], "traits", ".yaml")
+
+
 def test_an_own_thing_never_hides_a_shipped_one_of_the_same_name(shipped_thing: list[Path]) -> None:
     own, shipped = shipped_thing
     (own / "plain.yaml").touch()
