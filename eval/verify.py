@@ -14,6 +14,7 @@ claim of whoever made the package: no file can prove it.
 
 from pathlib import Path
 
+from eval.lot.batch import RECORD
 from eval.package.label_heads import check_label_rows_match_package_hashes, read_label_rows_from_argument
 from eval.package.layout import payload_folder
 from eval.package.marks import (
@@ -60,6 +61,11 @@ def verify(words: list[str]) -> int:
             continue
         if not package.is_dir():
             raise DataError(f"{package} is not a folder", next_step="stylegate export prints where a package is.")
+        if (package / RECORD).is_file():
+            raise DataError(
+                f"{package} is a batch, not a package",
+                next_step=f"stylegate export batch={package.resolve().name} makes the package and prints where it is.",
+            )
         proven, unproven, wrong = check_package(package)
         if wrong:
             raise DataError(f"{package} does not hold:", wrong, CHANGED)

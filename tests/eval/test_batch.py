@@ -896,6 +896,12 @@ def test_verify_sees_every_change(run, judged: Path, tmp_path: Path, tamper, say
         shutil.rmtree(package)
 
 
+def test_verify_says_of_a_batch_that_it_is_one(run, batch) -> None:
+    folder = batch[1]
+    code, text = run("verify", str(folder))
+    assert code == 2 and f"{folder} is a batch, not a package\nNext: stylegate export batch={folder.name} " in text
+
+
 def test_a_tampered_package_is_not_taken_for_the_same(run, judged: Path, tmp_path: Path) -> None:
     """Also where the package's name would be a pattern."""
     words = (f"images={judged}", f"out={tmp_path / 'again [v=1]'}")
