@@ -73,18 +73,31 @@ def review(config: Config) -> int:
     token = server.new_token_if_reachable(config.host)
     found = server.listening_socket(config.host, config.port)
     address = server.browser_address(found, token)
-    before = session.decided_before
-    if queue.purpose == "audit":
-        pictures, given = counted(len(queue.pictures), "picture"), counted(before, "label")
-        print(f"review: audit of {queue.title}, {pictures}; {given} before")
-    else:
-        left = counted(len(queue.pictures) - before, "picture")
-        print(f"review: {left} of {queue.title} to decide, {before} decided before")
+    for line in what_is_asked_in_words(session):
+        print(line)
     print(f"{address}   Ctrl-C ends it; every answer is kept at once", flush=True)
     if config.open and can_open_browser():
         webbrowser.open(address)
     server.serve_until_stopped(server.review_application(session, config.host, token), found)
     return print_decided_and_left(session)
+
+
+def what_is_asked_in_words(session: ReviewSession) -> list[str]:
+    """Lines that the console shows as the page opens: how much is to decide, and whether nothing is."""
+    queue, before = session.queue, session.decided_before
+    if queue.purpose == "audit":
+        pictures, given = counted(len(queue.pictures), "picture"), counted(before, "label")
+        lines = [f"review: audit of {queue.title}, {pictures}; {given} before"]
+    else:
+        left = counted(len(queue.pictures) - before, "picture")
+        lines = [f"review: {left} of {queue.title} to decide, {before} decided before"]
+    if session.has_enough_labels():
+        lines.append(f"nothing is left to decide: the labels are enough. Next: {queue.next_words}")
+    elif not queue.fixed_order and not session.verdict_counts()["open"] and not session.num_disagreements():
+        lines.append(
+            f"nothing is left to decide. Next: {queue.next_words}; the page is for a second look, and for undo"
+        )
+    return lines
 
 
 def review_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:

@@ -29,7 +29,7 @@ from eval.policy import file as policyfile
 from eval.promise import labels, store
 from eval.promise.auditplan import read_audit_terms
 from eval.promise.disagreements import ADJUDICATION, disagreements, notes_on_disagreements
-from eval.review import begin_calibration_queue
+from eval.review import begin_calibration_queue, what_is_asked_in_words
 from eval.reviewing import guard, server, session, stream
 from eval.reviewing.answers import SaveRequest
 from eval.reviewing.queues import ReviewPicture, ReviewQueue, disagreement_queue
@@ -184,6 +184,20 @@ def test_two_reviewers_have_orders_of_their_own_and_see_nothing_of_each_other(
     assert not any(aside in told(client, who)["order"] for who in ("anna", "bob")), "each put it aside"
     send(client, carla := told(client, "carla"), said(carla, aside, who="carla"))
     assert labels.valid_labels_by_sha256(queue.out, "review", POLICY)[aside].verdict == "accept"
+
+
+def test_the_console_says_that_nothing_is_left_to_decide(client: TestClient, queue: ReviewQueue) -> None:
+    assert not any("nothing is left" in line for line in what_is_asked_in_words(ReviewSession(queue)))
+    opened = told(client)
+    send(client, opened, *(said(opened, sha256) for sha256 in queue.pictures))
+    first, second = what_is_asked_in_words(ReviewSession(queue))
+    assert first.startswith("review: 0 pictures of ") and second.startswith(
+        "nothing is left to decide. Next: stylegate gate batch=a"
+    )
+    opened = told(client, "ben")
+    answer = said(told(client), next(iter(queue.pictures)), "reject", who="ben")
+    send(client, opened, answer)
+    assert len(what_is_asked_in_words(ReviewSession(queue))) == 1, "a third one is asked what two disagree about"
 
 
 def test_a_share_is_looked_at_twice_and_a_third_reviewer_settles_disagreements(queue: ReviewQueue) -> None:
