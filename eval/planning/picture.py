@@ -48,6 +48,7 @@ def counts_and_rarity_in_words(
     lines.append(
         f"rarity (OpenRarity's score): {scores[0]:.2f} to {scores[-1]:.2f}, middle {scores[len(scores) // 2]:.2f}"
     )
+    lines.append("the rank goes by how many values an item alone has, then by the score")
     rarest = sorted(range(len(items)), key=lambda i: (found[i].rank, i))[:3]
     lines += [
         f"  rank {found[i].rank}: {names[i] if names else f'slot {i}'} ({item_rarity_in_words(found[i])}) "
