@@ -29,6 +29,7 @@ from eval.package.items import (
     read_scores_parquet_checking_item_digests,
 )
 from eval.package.layout import TABLE
+from eval.package.licences import MATERIAL
 from eval.package.marking import ExportMarks, PictureToMark, write_marked_pictures
 from eval.package.marks import MARKS, MarksReport, marks_in_words, marks_report
 from eval.package.provenance import (
@@ -109,13 +110,9 @@ def licences_in_words(licences: Sequence[LicenceOfMaterial]) -> str:
     """The sentence of a package's card on licences; a licence that somebody accepted by name is marked as such."""
     if not licences:
         return "Licences: none is stated, since stylegate did not draw the pictures."
-    named = {
-        "base": "the base model",
-        "training base": "the base model that the LoRA was trained on",
-        "data": "the pictures that the LoRA learned from",
-        "lora": "the LoRA",
-    }
-    each = [f"{named[link.what]}: {link.licence}{' (accepted by name)' if link.accepted else ''}" for link in licences]
+    each = [
+        f"{MATERIAL[link.what]}: {link.licence}{' (accepted by name)' if link.accepted else ''}" for link in licences
+    ]
     return f"Licences of what made the pictures: {'; '.join(each)}. None is stated of the pictures themselves."
 
 

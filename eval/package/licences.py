@@ -11,7 +11,12 @@ from stylegate.basename import local_base_folder_path, parse_hub_id
 from stylegate.config import Config
 from stylegate.errors import ConfigError, StylegateError
 
-MEND = "write the licence of your pictures into brand.yaml; read the others, and accept those that allow your use."
+MATERIAL = {
+    "base": "the base model",
+    "training base": "the base model that the LoRA was trained on",
+    "data": "the pictures that the LoRA learned from",
+    "lora": "the LoRA",
+}
 
 
 def licence_chain(config: Config, lot: Lot) -> list[LicenceOfMaterial]:
@@ -31,8 +36,21 @@ def licence_chain(config: Config, lot: Lot) -> list[LicenceOfMaterial]:
         found["lora"] = licence_of_lora(config, facts.lora)
     unclear = {what: problem for what, named in found.items() if (problem := licence.reason_to_agree_to_licence(named))}
     if refused := [what for what in unclear if not licence.is_licence_accepted(config, found[what])]:
-        problems = [f"the licence of the {what} {unclear[what]} (accept_licence={found[what]})" for what in refused]
-        raise ConfigError("nothing is exported under these licences:", problems, MEND)
+        named = {
+            "base": words.base,
+            "training base": words.training_base,
+            "data": f"brand {words.brand}",
+            "lora": config.lora_file or "lora_file= does not name it",
+        }
+        problems = [f"the licence of {MATERIAL[what]} ({named[what]}) {unclear[what]}" for what in refused]
+        own = f"write the licence of your own pictures into brand.yaml of brand {words.brand}; "
+        accepted = ",".join(dict.fromkeys(found[what] for what in unclear))
+        raise ConfigError(
+            "nothing was exported: what made the pictures has a licence that is not known or restricts their use:",
+            problems,
+            f"{own if 'data' in refused else ''}for licences that you have read and may work under, give "
+            f"accept_licence={accepted}.",
+        )
     return [LicenceOfMaterial(what=what, licence=found[what], accepted=what in unclear) for what in found]
 
 

@@ -714,10 +714,12 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
 
     before = (small_brand / "brand.yaml").read_text()
     signature.KEY.unlink()
-    for licence, says in (("unknown", "is not known"), ("CC-BY-NC-4.0", "forbids or restricts commercial use")):
+    for licence, says in (("unknown", "is not known"), ("CC-BY-NC-4.0", "is CC-BY-NC-4.0, which forbids")):
         (small_brand / "brand.yaml").write_text(before.replace("CC0-1.0", licence))
         code, text = run("export", *told)
-        assert code == 2 and "the licence of the data is" in text and says in text and "brand.yaml" in text
+        assert code == 2 and f"the licence of the pictures that the LoRA learned from (brand small) {says}" in text
+        assert "Next: write the licence of your own pictures into brand.yaml of brand small; for licences" in text
+        assert text.endswith(f"give accept_licence={licence}.\n") and "base model" not in text
         assert len(list(files.EXPORTS.glob("licensed-v*"))) == 1 and not signature.KEY.exists(), "no key for nothing"
     code, text = run("export", *told, "accept_licence=other,CC-BY-NC-4.0", "burn=3")
     assert code == 0 and "a key that signs your packages was made" in text and signature.KEY.exists()
