@@ -1,17 +1,15 @@
 """Decisions: what people say about pictures in review, kept with the reasons that it answers."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from eval.judging.judged import JudgedLot
 from eval.judging.verdicts import Verdict
-from eval.lot.lot import Lot
 from eval.promise import labels, store
 from eval.promise.labels import StoredLabel, label_with_policy
 from eval.promise.worksheet import (
     VERDICTS,
-    WorksheetAnswer,
     WorksheetQuestion,
     comparison_key_of_label,
     parse_trait_and_value_shown,
@@ -19,11 +17,9 @@ from eval.promise.worksheet import (
     write_worksheet,
 )
 from stylegate import files
-from stylegate.errors import DataError
 from stylegate.words import counted
 
 WORKSHEET = "review.csv"
-SHOWS = "write TRAIT: VALUE as in `headwear: none; item: book`, with traits and values of the plan; none was used."
 
 
 def store_decisions_from_table(path: Path, judged: JudgedLot) -> None:
@@ -40,13 +36,21 @@ def store_decisions_from_table(path: Path, judged: JudgedLot) -> None:
         present.setdefault(verdict.sha256, set()).update(checks_that_caused_review(verdict))
     latest = {label.sha256: label for label in labels.read_stored_labels(out, "review")}
     counting = labels.valid_labels_by_sha256(out, "review", policy)
-    answers = read_worksheet_answers(path, "review", out, judged.lot.sha256, policy)
-    shown = traits_corrected_in_decisions_table(path, answers, judged.lot)
+    names = judged.lot.planned_traits_by_name()
+    planned = {judged.lot.sha256[name]: traits for name, traits in names.items()}
+    values = all_planned_values_by_trait(names.values())
+
+    def shown_and_problems(sha256: str, shows: str) -> tuple[dict[str, str], list[str]]:
+        return traits_shown_otherwise_and_problems(shows, planned.get(sha256, {}), values)
+
+    answers = read_worksheet_answers(
+        path, "review", out, judged.lot.sha256, policy, lambda sha256, shows: shown_and_problems(sha256, shows)[1]
+    )
     new_ones: list[StoredLabel] = []
     for answer in answers:
         label, standing = answer.label, present[answer.label.sha256]
         checks = sorted(standing if answer.checks is None else standing & set(answer.checks))
-        seen = shown[label.sha256]
+        seen = shown_and_problems(label.sha256, answer.shows)[0]
         new = label_with_policy(label, policy, checks=checks, shown_traits=seen)
         before, counts = latest.get(label.sha256), counting.get(label.sha256)
         repeated = before is not None and (comparison_key_of_label(before), before.shown_traits) == (
@@ -67,36 +71,24 @@ def store_decisions_from_table(path: Path, judged: JudgedLot) -> None:
     print(f"decisions: {counted(len(answers), 'row')} of {path} read ({listed}); {kept}")
 
 
-def traits_corrected_in_decisions_table(
-    path: Path, answers: Sequence[WorksheetAnswer], lot: Lot
-) -> dict[str, dict[str, str]]:
-    """By sha256 the traits that a person says a picture shows otherwise than planned, from the column `shows` of a
-    table.
+def traits_shown_otherwise_and_problems(
+    shows: str, traits: Mapping[str, str], values: Mapping[str, Collection[str]]
+) -> tuple[dict[str, str], list[str]]:
+    """The traits that a cell `shows` says a picture shows otherwise than planned, and what is wrong with the cell.
 
-    A value alone is enough where one trait alone has it. Raises DataError listing every cell that does not name traits
-    and values of the lot's plan.
+    `traits` are those that were planned for the picture, `values` the planned values of every trait. A value alone is
+    enough where one trait alone has it.
     """
-    planned = {lot.sha256[name]: traits for name, traits in lot.planned_traits_by_name().items()}
-    named = {sha256: name for name, sha256 in lot.sha256.items()}
-    values = all_planned_values_by_trait(planned.values())
-    found: dict[str, dict[str, str]] = {}
-    problems = []
-    for answer in answers:
-        sha256 = answer.label.sha256
-        traits = planned.get(sha256, {})
-        there = {trait: values[trait] for trait in traits}
-        shown = dict[str, str]()
-        for part in filter(None, map(str.strip, answer.shows.split(";"))):
-            try:
-                trait, value = parse_trait_and_value_shown(part, there)
-            except ValueError as error:
-                problems.append(f"{named[sha256]}: shows {error}")
-            else:
-                shown |= {trait: value}
-        found[sha256] = {trait: value for trait, value in shown.items() if traits[trait] != value}
-    if problems:
-        raise DataError(f"decisions={path}:", problems, SHOWS)
-    return found
+    there = {trait: values[trait] for trait in traits}
+    shown, problems = dict[str, str](), []
+    for part in filter(None, map(str.strip, shows.split(";"))):
+        try:
+            trait, value = parse_trait_and_value_shown(part, there)
+        except ValueError as error:
+            problems.append(f"shows {error}")
+        else:
+            shown |= {trait: value}
+    return {trait: value for trait, value in shown.items() if traits[trait] != value}, problems
 
 
 def all_planned_values_by_trait(planned: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:

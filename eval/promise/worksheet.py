@@ -11,7 +11,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,13 +93,19 @@ class PictureNameLookup:
 
 
 def read_worksheet_answers(
-    path: Path, purpose: Purpose, out: Path, pictures: Mapping[str, str], policy: Policy
+    path: Path,
+    purpose: Purpose,
+    out: Path,
+    pictures: Mapping[str, str],
+    policy: Policy,
+    problems_of_shows: Callable[[str, str], list[str]] = lambda sha256, shows: [],
 ) -> list[WorksheetAnswer]:
     """The answers in a table (CSV or JSON Lines), one for each picture of `pictures` (file name -> sha256), in the
     table's order. A row that names a picture and has neither a verdict nor traits in `shows` is left out.
 
     A table of decisions may be of many lots and policies: rows of others are left out, and a note says how many.
-    Raises DataError listing every problem: columns, verdicts, labels of pictures that are not here or of another
+    `problems_of_shows` says of a picture (sha256) what is wrong with its cell `shows`. Raises DataError listing every
+    problem with its line: columns, verdicts, labels of pictures that are not here or of another
     policy, two verdicts about one picture, rows that were given for another purpose or, as labels, under another
     policy.
     """
@@ -129,22 +135,26 @@ def read_worksheet_answers(
             cells.get("policy_sha256", "").lower(),
         )
         before, words = found.get(sha256), (sha256, verdict, who, unescape_formula_cell(cells.get("why", "")))
-        checks = [
+        shows = unescape_formula_cell(cells.get("shows", ""))
+        about_picture = [
             (problem != "", problem),
-            (sha256 != "" and not re.fullmatch("[0-9a-f]{64}", sha256), "sha256 is not 64 hex digits"),
-            (verdict not in VERDICTS, f"verdict {verdict!r} is none of {', '.join(VERDICTS)}"),
+            (not re.fullmatch("[0-9a-f]{64}", sha256), "sha256 is not 64 hex digits"),
             (
                 named.name_and_digest_contradict(unescape_formula_cell(str(row.get("file") or "")), sha256),
                 f"file and sha256 are of two pictures: {cells.get('file')} is not {sha256[:12]}...: correct one",
             ),
-            (not who, "who is empty: somebody answers for each label"),
-            (declared not in ("", purpose), f"is for {declared}; labels of one purpose never serve another"),
             (purpose != "review" and sha256 not in named.digests, f"no picture here is {sha256[:12]}..."),
+        ]
+        about_verdict = [
+            (verdict not in VERDICTS, f"verdict {verdict!r} is none of {', '.join(VERDICTS)}"),
+            (before is not None and before.label.verdict != verdict, "contradicts an earlier line of the same picture"),
+        ]
+        about_purpose = [
+            (declared not in ("", purpose), f"is for {declared}; labels of one purpose never serve another"),
             (
                 purpose != "review" and policy_sha256 not in ("", policy.sha256),
                 "was asked for under another policy or guideline: look afresh, and fill in the new worksheet",
             ),
-            (before is not None and before.label.verdict != verdict, "contradicts an earlier line of the same picture"),
             (
                 not declared and words in elsewhere_given,
                 f"this very row was given for {elsewhere_given.get(words)}: look afresh",
@@ -154,9 +164,15 @@ def read_worksheet_answers(
                 "this very row was given under another policy or guideline: look afresh, and fill in the new worksheet",
             ),
         ]
-        problem = next((text for holds, text in checks if holds), "")
-        if problem:
-            problems.append(f"line {number}: {problem}")
+        about_who = [(not who, "who is empty: somebody answers for each label")]
+        # What is wrong with a part of the row follows from its first problem; the parts are looked at apart.
+        parts = (about_picture, about_verdict, about_who, about_purpose)
+        wrong = [text for part in parts if (text := next((text for holds, text in part if holds), ""))]
+        wrong += (
+            problems_of_shows(sha256, shows) if sha256 in named.digests and policy_sha256 in ("", policy.sha256) else []
+        )
+        if wrong:
+            problems += [f"line {number}: {text}" for text in wrong]
         elif sha256 not in named.digests:
             elsewhere += 1
         elif policy_sha256 not in ("", policy.sha256):
@@ -164,7 +180,6 @@ def read_worksheet_answers(
         else:
             label = Label.model_validate(dict(zip(("sha256", "verdict", "who", "why"), words, strict=True)))
             reasons = [name.strip() for name in cells["reasons"].split(",")] if cells.get("reasons") else None
-            shows = unescape_formula_cell(cells.get("shows", ""))
             found[sha256] = WorksheetAnswer(label, policy_sha256, reasons, shows)
     if problems:
         raise DataError(f"decisions={path}:", problems, "mend the lines and run the same command again; none was used.")

@@ -433,9 +433,10 @@ def test_metadata_and_rarity_are_of_what_a_person_found(run, batch, tmp_path: Pa
     table.write_text(f"{head}00002-0.png,accept,anna,{trait}: dragon; wings: none\n00003-0.png,,anna,{trait}: none\n")
     code, text = run("gate", *told, f"decisions={table}")
     assert code == 2 and "verdict '' is none of" in text and not (folder / "labels.sqlite").exists()
+    assert text.count("line 2: shows ") == 2 and "line 3: verdict" in text, "all problems come at once"
     table.write_text(f"{head}00002-0.png,accept,anna,{trait}: dragon; wings: none\n")
     code, text = run("gate", *told, f"decisions={table}")
-    assert code == 2 and f"00002-0.png: shows {trait}: dragon, which is no value" in text
+    assert code == 2 and f"line 2: shows {trait}: dragon, which is no value" in text
     assert f"; {trait} has {', '.join(sorted(values[trait] | {'none'}))}" in text and "shows wings: none" in text
     table.write_text(f"{head}00002-0.png,accept,anna,none\n")
     code, text = run("gate", *told, f"decisions={table}")

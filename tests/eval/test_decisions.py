@@ -142,6 +142,18 @@ def test_a_row_of_json_lines_that_lacks_a_key_is_a_problem_of_its_line(tmp_path:
     ]
 
 
+def test_every_problem_of_a_row_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("file,verdict,who,purpose\nb.png,maybe,,audit\na.png,accept,anna,\n")
+    with pytest.raises(DataError) as caught:
+        worksheet.read_worksheet_answers(tmp_path / "d.csv", "review", tmp_path, {"a.png": "a" * 64}, POLICY)
+    assert caught.value.problems == [
+        "line 2: no picture here is called 'b.png'",
+        "line 2: verdict 'maybe' is none of accept, reject, unsure",
+        "line 2: who is empty: somebody answers for each label",
+        "line 2: is for audit; labels of one purpose never serve another",
+    ]
+
+
 def test_damaged_streams_are_refused(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").write_text(json.dumps({"sha256": "x", "verdict": "accept", "who": "anna"}) + "\n")
     with pytest.raises(DataError, match="not as stylegate writes it"):
