@@ -53,16 +53,23 @@ class StyleReadability(Record):
     """By foreign set."""
     reads: list[Literal["encoder", "pixels"]]
     """What the reader sees of a picture."""
+    shipped: int = 0
+    """Foreign sets that come with stylegate; 0 in files of older versions."""
 
     def readability_in_words(self) -> str:
         """Whether the style can be told from foreign pictures, and from which set least surely."""
-        hardest = f"of {counted(len(self.separations), 'other style')}, {self.nearest} is the hardest to distinguish"
+        others = counted(len(self.separations), "other style")
+        if self.shipped == len(self.separations):
+            others += " that come with stylegate"
+        elif self.shipped:
+            others += f", {self.shipped} of which come with stylegate"
         found = self.separations[self.nearest].separation_in_words()
         base = self.separations.get(OF_BASE) if self.nearest != OF_BASE else None  # it is said once
         beside = f"; {OF_BASE}: {base.separation_in_words()}" if base else ""
         return (
-            f"the style {'can' if self.readable else 'can NOT'} be read: {hardest} from the references ({found}; 50 is "
-            f"guessing, at least {self.needed * 100:.0f} is needed){beside}"
+            f"the style {'can' if self.readable else 'can NOT'} be read: of {others}, {self.nearest} is the hardest to "
+            f"distinguish from the references ({found}; the lower number must reach {self.needed * 100:.0f}, and 50 is "
+            f"guessing){beside}"
         )
 
 

@@ -282,6 +282,7 @@ def column(measured: MeasuredLot) -> NDArray[np.float32]:
             s.name: SeparationFromForeignSet(area=round(s.area, 3), low=round(s.low, 3)) for s in reader.separations
         },
         reads=["encoder", "pixels"],
+        shipped=sum(not one.given for one in measured.foreign_sets),
     )
     blocks = [slice(start, start + BLOCK) for start in range(0, len(measured.pictures.names), BLOCK)]
     found = np.concatenate(

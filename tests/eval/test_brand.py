@@ -216,10 +216,13 @@ def test_a_style_that_cannot_be_read_is_refused_and_says_from_what(run: Call, ju
     run("gate", *words)
     readable = json.loads((tmp_path / "out" / "gate.json").read_text())
     assert readable["counts"]["accept"] >= 24 and readable["readability"]["readable"]
+    assert "other styles that come with stylegate" in readable["summary"][0]
     code, text = run("gate", *words, f"foreign={same}")
     found = json.loads((tmp_path / "out" / "gate.json").read_text())
     assert code in (10, 11) and found["counts"]["accept"] == 0
-    assert re.search(r"^the style can NOT be read: of \d+ other styles, noto-v1 is the hardest", text, re.M), text
+    shipped = len(readable["readability"]["separations"])
+    said = f"the style can NOT be read: of {shipped + 1} other styles, {shipped} of which come with stylegate, noto-v1"
+    assert f"\n{said} is the hardest" in f"\n{text}"
     assert "note: the style cannot be read, so no check of style is used" in text and "stylegate encoders" in text
     assert "the references are too hard to distinguish from noto-v1" in text and "foreign=DIR" in text
     assert not re.search("area|told|MMD", text.partition("note: ")[0]), "plain words"
@@ -232,10 +235,17 @@ def test_numbers_of_a_lot_are_said_with_their_range() -> None:
     """In plain words, so that nobody has to know what an area under a curve, an MMD or an effective number is."""
     sets = {
         "noto": SeparationFromForeignSet(area=0.971, low=0.7999),
+        "icons": SeparationFromForeignSet(area=1.0, low=0.97),
         OF_BASE: SeparationFromForeignSet(area=1.0, low=0.95),
     }
     unread = StyleReadability(
-        readable=False, different_references=32, needed=0.8, nearest="noto", separations=sets, reads=["encoder"]
+        readable=False,
+        different_references=32,
+        needed=0.8,
+        nearest="noto",
+        separations=sets,
+        reads=["encoder"],
+        shipped=2,
     )
     read = unread.model_copy(update={"readable": True})
     found = BatchMeasures(
@@ -248,9 +258,9 @@ def test_numbers_of_a_lot_are_said_with_their_range() -> None:
     )
     lines = batch_summary_in_words(found, {"hat": 0.61, "eyes": 0.97}, ["hat", "eyes", "item"], read)
     assert lines == [
-        "the style can be read: of 2 other styles, noto is the hardest to distinguish from the references (right in 97 "
-        "of 100 comparisons, in at least 79; 50 is guessing, at least 80 is needed); the base's own pictures: right in "
-        "100 of 100 comparisons, in at least 95",
+        "the style can be read: of 3 other styles, 2 of which come with stylegate, noto is the hardest to distinguish "
+        "from the references (right in 97 of 100 comparisons, in at least 79; the lower number must reach 80, and 50 "
+        "is guessing); the base's own pictures: right in 100 of 100 comparisons, in at least 95",
         "style: 0.900 on average, between 0.880 and 0.920 with 95 % confidence; the references have 0.950 (higher is "
         "closer to their style, 1 is the most)",
         "all pictures together differ from the references more than chance explains: 0.0123 (0 is no difference; "
@@ -262,6 +272,8 @@ def test_numbers_of_a_lot_are_said_with_their_range() -> None:
     ]
     lines = batch_summary_in_words(found, {}, [], unread)
     assert lines[0].startswith("the style can NOT be read: ") and [line[:7] for line in lines[1:]] == ["variety"]
+    for shipped, said in ((3, "of 3 other styles that come with stylegate, noto"), (0, "of 3 other styles, noto")):
+        assert said in read.model_copy(update={"shipped": shipped}).readability_in_words()
 
 
 def test_a_subfolder_that_is_called_as_its_folder_is_a_style_of_its_own(tmp_path: Path) -> None:
