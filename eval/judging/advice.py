@@ -181,10 +181,7 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
     if code == ExitCode.EVIDENCE:
         steps.append(f"Run stylegate {'calibrate' if uncalibrated else 'certify'} with the same arguments.")
     if code != ExitCode.PASS and UNREADABLE in outcome.why.get("review", {}):
-        steps.append(
-            "The style cannot be read: give more references, foreign=DIR or another encoder=, if you can. Until it can "
-            "be read, people decide."
-        )
+        steps.append("The style cannot be read: a note says what may help.")
     if code != ExitCode.PASS and UNKNOWN_VALUE in outcome.why.get("review", {}):
         steps.append(
             "Values of traits that no picture of the brand shows cannot be read: where the brand has them under "

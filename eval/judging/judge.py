@@ -316,8 +316,8 @@ def note_on_unreadable_style(readability: StyleReadability) -> str:
         why = f"the references are too hard to distinguish from {readability.nearest}"
     return (
         "the style cannot be read, so no check of style is used, and a person must look at each picture that no other "
-        f"check rejects: {why}. What may help: more references, foreign= with the styles to keep apart, or another "
-        "encoder (stylegate encoders compares them)"
+        f"check rejects: {why}. What may help: more references, foreign=DIR with the styles to keep apart, or another "
+        "vision model (encoder=NAME; stylegate encoders compares them)"
     )
 
 

@@ -224,7 +224,11 @@ def test_a_style_that_cannot_be_read_is_refused_and_says_from_what(run: Call, ju
     said = f"the style can NOT be read: of {shipped + 1} other styles, {shipped} of which come with stylegate, noto-v1"
     assert f"\n{said} is the hardest" in f"\n{text}"
     assert "note: the style cannot be read, so no check of style is used" in text and "stylegate encoders" in text
-    assert "the references are too hard to distinguish from noto-v1" in text and "foreign=DIR" in text
+    assert "the references are too hard to distinguish from noto-v1" in text
+    written = ((tmp_path / "out" / name).read_text() for name in ("summary.md", "report/index.html"))
+    for shown in (text, *written):
+        assert shown.count("more references, foreign=DIR with the styles to keep apart, or another vision model") == 1
+        assert shown.count("The style cannot be read: a note says what may help.") == 1
     assert not re.search("area|told|MMD", text.partition("note: ")[0]), "plain words"
     areas = found["readability"]["separations"]
     assert areas["noto-v1"]["area"] < areas["noto-v1 (shipped)"]["area"]
