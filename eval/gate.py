@@ -33,11 +33,13 @@ from eval.policy.model import VERDICTS
 from eval.report.mirror import mirror_to_wandb
 from eval.report.page import write_reports
 from eval.report.summaries import (
+    HOW_TO_READ,
+    NOT_ACCEPTED,
     check_and_numbers,
     escaped_on_one_line,
     left_out_checks_in_words,
     lot_state_in_words,
-    sort_key_nearest_to_passing_first,
+    not_accepted_nearest_to_passing_first,
 )
 from stylegate import files
 from stylegate.config import Config
@@ -116,7 +118,7 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
     lines = [warning] if (warning := warning_without_references(outcome)) else []
     lines += [*outcome.summary, *(f"note: {line}" for line in outcome.notes)]
     if left_out := left_out_checks_in_words(outcome):
-        lines.append(f"note: checks left out: {left_out}")
+        lines.append(f"note: {left_out}")
     for verdict, causes in outcome.why.items():
         if causes:
             lines.append(f"{verdict}, by reason: {', '.join(f'{check} {count}' for check, count in causes.items())}")
@@ -124,7 +126,8 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
     lines += [f"{rule.state}: {rule.says}" for rule in outcome.batch if rule.state != "pass"]
     if outcome.promise.state != "none":
         lines.append(f"promise: {outcome.promise.promise_state_in_words()}")
-    lines += [f"  {line}" for line in pictures_that_did_not_pass_in_words(judged)]
+    if named := pictures_that_did_not_pass_in_words(judged):
+        lines += [f"pictures that did not pass ({HOW_TO_READ}):", *(f"  {line}" for line in named)]
     if slots := outcome.slots:
         have, are = counted(slots.accepted, "has", "have"), counted(slots.wanted, "is", "are")
         lines.append(f"slots: {have} an accepted picture, {are} wanted")
@@ -146,9 +149,9 @@ def pictures_that_did_not_pass_in_words(judged: JudgedLot) -> list[str]:
     there are.
     """
     ranked, lines = are_margins_believed(judged.outcome), []
-    for kind in ("review", "reject", "error"):
-        found = [verdict for verdict in judged.verdicts if verdict.verdict == kind]
-        found.sort(key=sort_key_nearest_to_passing_first if ranked else (lambda verdict: verdict.file))
+    failed = not_accepted_nearest_to_passing_first(judged.verdicts, ranked)
+    for kind in NOT_ACCEPTED:
+        found = [verdict for verdict in failed if verdict.verdict == kind]
         for verdict in found[:NAMED]:
             first, *others = verdict.reasons
             more = f", and {counted(len(others), 'more reason')}" if others else ""

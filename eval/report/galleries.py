@@ -14,7 +14,7 @@ from eval.judging.verdicts import BY_ANOTHER_RULE, NOT_ASKED, PERSON, UNSURE, Re
 from eval.lot.comparison import ComparisonPictures
 from eval.lot.lot import Lot
 from eval.policy.model import MARGIN, TOO_FEW, UNKNOWN_VALUE, UNREADABLE
-from eval.report.summaries import sort_key_nearest_to_passing_first
+from eval.report.summaries import NOT_ACCEPTED, not_accepted_nearest_to_passing_first
 from eval.report.thumbnails import ReportThumbnails
 from eval.scorers import SCORES
 from stylegate.digests import sha256_of_files
@@ -102,8 +102,9 @@ def verdict_gallery_data(
     """
     chosen = [verdict for verdict in verdicts if verdict.verdict == verdict_kind]
     title, text = SECTIONS[verdict_kind]
+    if verdict_kind in NOT_ACCEPTED:
+        chosen = not_accepted_nearest_to_passing_first(chosen, ranked)
     if order := ORDERS.get(verdict_kind):
-        chosen.sort(key=sort_key_nearest_to_passing_first if ranked else (lambda v: v.file))
         text += f" {order if ranked else NOT_RANKED}"
     paths = dict(lot.files)
     shown, figures = chosen[:PICTURES_SHOWN], []

@@ -100,7 +100,7 @@ def report_html(judged: JudgedLot, config: Config, folder: Path, thumbnails: Rep
         learnt=(lot.out / LEARNT / "report" / "index.html").is_file(),
         reasons=reason_table_rows(outcome.why, lot.record is not None),
         warning=warning_without_references(outcome),
-        notes=outcome.notes + ([f"Checks that were left out: {left_out}."] if left_out else []),
+        notes=outcome.notes + ([left_out] if left_out else []),
         slider=slider_part,
         training=training_samples_and_loss_curve_data(lot, folder),
         plots=score_histograms(judged.scores, outcome.thresholds, not_believed),

@@ -8,12 +8,13 @@ made the files: they are escaped, so that they are neither markup nor several li
 import heapq
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 from eval.judging.advice import (
     SAID_ONCE,
+    are_margins_believed,
     failed_share_in_words,
     fault_in_words,
     next_step_in_words,
@@ -30,6 +31,8 @@ MAX_NAMED = 20  # pictures that a case or a summary names
 MAX_NAME = 200  # characters of a name or a detail
 MAX_SENTENCE = 400  # characters
 MAX_LEFT_OUT = 1000  # characters: every check of a policy, with the causes
+NOT_ACCEPTED = ("review", "reject", "error")  # verdicts, in the order in which people are shown their pictures
+HOW_TO_READ = "score < limit; higher is better, so -2 is better than -11"
 OUTCOMES = {
     ExitCode.PASS: "pass",
     ExitCode.REJECTED: "rejected",
@@ -51,14 +54,15 @@ class JUnitCase(NamedTuple):
 
 
 def left_out_checks_in_words(outcome: GateRecord) -> str:
-    """The checks that were left out, by their cause, in one line; "" if there are none. Of a folder that nobody planned
-    it is not said that checks of the plan are left out.
+    """The checks that were left out, by their cause, and that they hold nothing back, in one line; "" if there are
+    none. Of a folder that nobody planned it is not said that checks of the plan are left out.
     """
     checks: dict[str, list[str]] = {}
     for check, _, cause in (text.partition(": ") for text in outcome.left_out):
         if outcome.slots or cause != NEEDS[PLAN]:
             checks.setdefault(cause, []).append(check)
-    return "; ".join(f"{', '.join(names)} ({cause})" for cause, names in checks.items())
+    by_cause = "; ".join(f"{', '.join(names)} ({cause})" for cause, names in checks.items())
+    return f"checks left out, which hold no picture back: {by_cause}" if checks else ""
 
 
 def junit_xml(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]) -> str:
@@ -128,18 +132,18 @@ def reason_and_file_lines_of_check(found: Sequence[tuple[Reason, str]]) -> str:
     return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])
 
 
-def sort_key_worst_picture_first(verdict: Verdict) -> tuple[int, float, str]:
-    """Sort key of pictures: the worst verdict first; of equal ones, the picture that lies furthest below a line."""
-    return ORDER.index(verdict.verdict), verdict.margin or 0.0, verdict.file
-
-
-def sort_key_nearest_to_passing_first(verdict: Verdict) -> tuple[int, float, str]:
-    """Sort key of pictures that did not pass: those for review, then rejects, the nearest to a line first; then errors.
+def not_accepted_nearest_to_passing_first(verdicts: Iterable[Verdict], ranked: bool) -> list[Verdict]:
+    """The pictures that did not pass: those for review, then rejects, then errors; of each verdict the nearest to a
+    line first, or by name where they cannot be `ranked`, since their margins are of a style that cannot be read.
 
     A picture whose distance is not known comes last of its verdict.
     """
-    place = {"review": 0, "reject": 1}.get(verdict.verdict, 2)
-    return place, math.inf if verdict.margin is None else -verdict.margin, verdict.file
+
+    def sort_key_nearest_first(verdict: Verdict) -> tuple[int, float, str]:
+        distance = math.inf if verdict.margin is None else -verdict.margin
+        return NOT_ACCEPTED.index(verdict.verdict), distance if ranked else 0.0, verdict.file
+
+    return sorted((verdict for verdict in verdicts if verdict.verdict in NOT_ACCEPTED), key=sort_key_nearest_first)
 
 
 def score_and_threshold_in_brackets(reason: Reason) -> str:
@@ -171,8 +175,8 @@ def lot_state_in_words(outcome: GateRecord) -> str:
 
 def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict], out: str = "") -> str:
     """The summary of a gate in Markdown, for the page of a pipeline's job: counts, promise, rules, reasons, what people
-    decided, checks left out, the worst pictures. `out` is the gate's out= folder as a person types it; by default the
-    `name` in the heading, which is that of the batch or of the folder that was judged.
+    decided, checks left out, pictures that did not pass. `out` is the gate's out= folder as a person types it; by
+    default the `name` in the heading, which is that of the batch or of the folder that was judged.
     """
     counts, code = outcome.counts, outcome.exit_code
     observed = f" (observed only: exit code 0 instead of {code:d})" if outcome.observe else ""
@@ -201,18 +205,16 @@ def markdown_summary(name: str, outcome: GateRecord, verdicts: Sequence[Verdict]
     if settled := sum(verdict.settled is not None for verdict in verdicts):
         lines.append(f"- settled by people: {settled} accepted")
     if left_out := left_out_checks_in_words(outcome):
-        lines.append(f"- checks left out: {escape_markdown_on_one_line(left_out, MAX_LEFT_OUT)}")
+        lines.append(f"- {escape_markdown_on_one_line(left_out, MAX_LEFT_OUT)}")
     if outcome.readability and not outcome.readability.readable:
         lines.append(f"- {escape_markdown_on_one_line(outcome.readability.readability_in_words(), MAX_SENTENCE)}")
     lines += [f"- note: {escape_markdown_on_one_line(note, MAX_SENTENCE)}" for note in outcome.notes[:MAX_NAMED]]
     lines += [f"- and {len(outcome.notes) - MAX_NAMED} more notes"] if len(outcome.notes) > MAX_NAMED else []
     if advice := next_step_in_words(outcome, verdicts, out or name):
         lines += ["", f"Next: {escape_markdown_on_one_line(advice, MAX_LEFT_OUT)}"]
-    failed = [v for v in verdicts if v.verdict != "accept"]
-    if failed:
-        lines += ["", "| picture | verdict | reasons |", "|---|---|---|"]
-        worst = heapq.nsmallest(MAX_NAMED, failed, key=sort_key_worst_picture_first)
-        for verdict in worst:
+    if failed := not_accepted_nearest_to_passing_first(verdicts, are_margins_believed(outcome)):
+        lines += ["", f"| picture | verdict | reasons ({HOW_TO_READ}) |", "|---|---|---|"]
+        for verdict in failed[:MAX_NAMED]:
             reasons = "; ".join(map(check_and_numbers, verdict.reasons))
             cells = (
                 f"<code>{escape_markdown_on_one_line(verdict.file)}</code>",

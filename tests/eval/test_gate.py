@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from eval.judging.verdicts import Verdict, make_reason
 from eval.measuring import features
 from eval.package import signature
 from eval.policy.lines import ResolvedCheckLines
+from eval.report.summaries import markdown_summary
 from stylegate import files
 from tests import lots
 from tests.conftest import process
@@ -353,8 +355,10 @@ def test_observe_judges_and_never_exports(run, judged: Path, tmp_path: Path) -> 
     assert code == 2 and "observe=true" in text
 
 
-def test_the_console_names_pictures_in_review_and_near_misses_first() -> None:
-    """Five of each verdict; where the style cannot be read nobody knows which are nearer, and names order them."""
+def test_console_and_summary_name_pictures_in_review_and_near_misses_first() -> None:
+    """The console five of each verdict; where the style cannot be read nobody knows which are nearer, and names order
+    them.
+    """
 
     def found(kind: str, margin: float) -> Verdict:
         return verdict(make_reason("style", kind, 0.4, 0.5), file=f"{kind}{-margin:g}.png", margin=margin)
@@ -367,13 +371,15 @@ def test_the_console_names_pictures_in_review_and_near_misses_first() -> None:
         "different_references": 9,
         "needed": 0.8,
         "nearest": "x",
-        "separations": {},
+        "separations": {"x": {"area": 0.9, "low": 0.7}},
         "reads": [],
     }
     for can_be_read in (True, False):
         readability = readable | {"readable": can_be_read}
         outcome = lots.gate_record(given, thresholds=thresholds, readability=readability)
-        lines = gate.pictures_that_did_not_pass_in_words(SimpleNamespace(outcome=outcome, verdicts=given))  # type: ignore[arg-type]
+        shown = gate.console_summary_lines(SimpleNamespace(outcome=outcome, verdicts=given))  # type: ignore[arg-type]
+        at = shown.index("pictures that did not pass (score < limit; higher is better, so -2 is better than -11):")
+        lines = [line.removeprefix("  ") for line in shown[at + 1 :]]
         assert [line.split()[1].rstrip(":") for line in lines] == [
             *(["review0.25.png", "review0.5.png"]),
             *(f"reject{i}.png" for i in range(1, 6)),
@@ -381,6 +387,13 @@ def test_the_console_names_pictures_in_review_and_near_misses_first() -> None:
             "torn.png",
         ]
         assert lines[-2] == "reject: and 2 more" + ", further from passing" * can_be_read
+        rejects = [f"reject{i}.png" for i in range(1, 8)]
+        summary = markdown_summary("lot", outcome, given)
+        assert re.findall("<code>(.*?)</code>", summary) == [
+            *("review0.25.png", "review0.5.png"),
+            *rejects,
+            "torn.png",
+        ]
 
 
 def test_explain_prints_the_policy(run) -> None:

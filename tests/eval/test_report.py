@@ -433,6 +433,7 @@ def test_the_page_shows_references_and_says_each_reason_once(run, lot: Path, tmp
     )
     sources = re.findall('src="(.*?)"', strip)
     assert len(set(sources)) == galleries.REFERENCES_SHOWN and all((out / "report" / src).is_file() for src in sources)
+    assert '<p class="note">Checks left out, which hold no picture back: novelty (no training' in page
     assert "There is no chart of brand, style, style_nearest, drawing: the style cannot be read" in page
     assert "<h3>sharpness</h3>" in page and "<h3>style</h3>" not in page and "<h3>brand</h3>" not in page
     assert galleries.NOT_RANKED in page and galleries.ORDERS["review"] not in page
@@ -451,6 +452,7 @@ def test_pictures_are_ranked_only_where_the_style_can_be_read(plain: Path, lot: 
         assert [picture["file"] for picture in found["pictures"]] == names and found["text"].endswith(order)
     assert galleries.ORDERS["review"] in page_of(plain) and galleries.NOT_RANKED not in page_of(plain)
     assert "<h3>style</h3>" in page_of(plain) and "There is no chart of" not in page_of(plain)
+    assert "higher is better, so -2 is better than -11" in page_of(plain)
 
 
 def test_every_check_has_plain_words(plain: Path) -> None:

@@ -196,11 +196,11 @@ def test_names_do_not_break_the_table() -> None:
         text = markdown_summary(name, outcome_of(lot, **said), lot)
         counts, pictures = tables(text)
         assert counts == [["in", "accept", "review", "reject", "error"], ["3", "1", "1", "0", "1"]], name
-        wanted = ["picture", escaped_on_one_line(name), "v.png"]
+        wanted = ["picture", "v.png", escaped_on_one_line(name)]
         assert [row[0] for row in pictures] == [" ".join(cell.split()) for cell in wanted], name
         assert [row[1:] for row in pictures[1:]] == [
-            ["error", " ".join(f"decode ({escaped_on_one_line(name)})".split())],
             ["review", "sharpness (1 < 2)"],
+            ["error", " ".join(f"decode ({escaped_on_one_line(name)})".split())],
         ]
         blocks = [t.type for t in MarkdownIt("commonmark").enable("table").parse(text)]
         assert blocks.count("heading_open") == 1 and not {"html_block", "fence", "code_block", "hr"} & set(blocks), name
@@ -212,7 +212,7 @@ def test_names_do_not_break_the_table() -> None:
                 text_of(token)
 
 
-def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
+def test_the_summary_of_a_large_lot_is_small_and_names_near_misses() -> None:
     for letter in ("x", "|", "\x01", "🎨"):
         lot = [
             verdict(f"{number:05d}{letter * 250}", make_reason("style", "reject", 0.1, 0.5)) for number in range(5_000)
@@ -224,8 +224,7 @@ def test_the_summary_of_a_large_lot_is_small_and_names_the_worst() -> None:
         text = markdown_summary(letter * 255, outcome_of(lot, notes=notes, left_out=notes[:20]), lot)
         assert len(text.encode()) < 200 * 1024, letter
         one_line_rows = tables(text)[1][1:]
-        furthest_below = [f"{4_999 - i:05d}" for i in range(MAX_NAMED)]
-        assert [row[0][:5] for row in one_line_rows[:-1]] == furthest_below
+        assert [row[0][:5] for row in one_line_rows[:-1]] == [f"{i:05d}" for i in range(MAX_NAMED)]
         assert one_line_rows[-1][0] == f"and {5_000 - MAX_NAMED} more" and "- and 480 more notes" in text
         suite = suite_of(lot, outcome_of(lot))
         lines = (suite.findtext("*[@name='check.style']/failure") or "").splitlines()
@@ -252,8 +251,9 @@ def test_the_summary_says_what_the_gate_says() -> None:
         "- review: sharpness 1",
         "- warn: size 1",
         "- settled by people: 1 accepted",
-        "- checks left out: palette, brand (no references); traits (no plan)",
+        "- checks left out, which hold no picture back: palette, brand (no references); traits (no plan)",
         "- note: 3 references are left out",
+        "| picture | verdict | reasons (score < limit; higher is better, so -2 is better than -11) |",
         "| <code>e.png</code> | error | decode (is no picture) |",
         "| <code>r.png</code> | reject | style (0.1235 < 0.5); sharpness (1 < 2) |",
         "policy default ffffffffffff",
@@ -307,8 +307,10 @@ def test_checks_of_a_plan_are_not_missed_where_nobody_planned() -> None:
     left_out = [f"traits: {NEEDS[PLAN]}", "palette: no references"]
     folder = outcome_of([FINE], left_out=left_out)
     planned = outcome_of([FINE], left_out=left_out, slots={"wanted": 1, "accepted": 1})
-    assert left_out_checks_in_words(folder) == "palette (no references)"
-    assert left_out_checks_in_words(planned) == f"traits ({NEEDS[PLAN]}); palette (no references)"
+    start = "checks left out, which hold no picture back: "
+    assert left_out_checks_in_words(folder) == f"{start}palette (no references)"
+    assert left_out_checks_in_words(planned) == f"{start}traits ({NEEDS[PLAN]}); palette (no references)"
+    assert left_out_checks_in_words(outcome_of([FINE], left_out=left_out[:1])) == ""
     assert suite_of([FINE], folder).findtext("*[@name='check.traits']/skipped") == NEEDS[PLAN], "JUnit has all"
 
 
