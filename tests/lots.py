@@ -74,5 +74,6 @@ def forget_what_was_learned() -> None:
     from eval.measuring import foreign  # torch: most who make verdicts here have no use for it
     from eval.scorers import brand, coherence, duplicates
 
-    for remembered in (foreign._SETS, brand._LEARNED, coherence._LEARNED, duplicates._APART, duplicates._TO_COPIES):
+    of_foreign = (foreign._SETS, foreign._PICTURES)
+    for remembered in (*of_foreign, brand._LEARNED, coherence._LEARNED, duplicates._APART, duplicates._TO_COPIES):
         remembered.by_digest.clear()

@@ -21,7 +21,12 @@ from eval.measuring.features import (
     cached_picture_signatures_of_files,
     torch_threads_in_use,
 )
-from eval.measuring.foreign import given_foreign_sets, shipped_foreign_sets, without_sets_of_this_brand
+from eval.measuring.foreign import (
+    given_foreign_sets,
+    notes_on_pictures_of_shipped_sets,
+    shipped_foreign_sets,
+    without_sets_of_this_brand,
+)
 from eval.measuring.head import aesthetic_head_and_notes, refuse_second_head
 from eval.measuring.measured import ForeignSet, MeasuredLot
 from eval.measuring.picturefeatures import PictureFeatures
@@ -147,7 +152,7 @@ def measure_lot_and_comparison(
         )
     enough = len(references.names) >= MIN_REFERENCES and len(pictures.names) > 0
     sets, of_sets = (
-        shipped_and_given_foreign_sets(config, compared, references, encoder, encode_named_pictures)
+        shipped_and_given_foreign_sets(config, compared, pictures, references, encoder, encode_named_pictures)
         if enough
         else ([], [])
     )
@@ -186,10 +191,15 @@ def measure_lot_and_comparison(
 
 
 def shipped_and_given_foreign_sets(
-    config: Config, compared: ComparisonPictures, references: PictureFeatures, encoder: LoadedEncoder, read: Callable
+    config: Config,
+    compared: ComparisonPictures,
+    pictures: PictureFeatures,
+    references: PictureFeatures,
+    encoder: LoadedEncoder,
+    read: Callable,
 ) -> tuple[list[ForeignSet], list[str]]:
     """The foreign sets that the brand is told from, those of foreign= and the shipped ones, and notes on sets that are
-    left aside.
+    left aside and on `pictures` of the lot that are of the other shipped ones.
 
     `read` computes the features of named files. Raises DataError for files of foreign= that cannot be read.
     """
@@ -201,6 +211,7 @@ def shipped_and_given_foreign_sets(
     shipped, notes = without_sets_of_this_brand(
         shipped_foreign_sets(references, encoder, compared.background), references
     )
+    notes += notes_on_pictures_of_shipped_sets(pictures, [one.name for one in shipped], compared.background)
     # Sets are told apart by their names, and a folder may be called as a shipped set is.
     shipped = [one._replace(name=f"{one.name} (shipped)") if one.name in compared.foreign else one for one in shipped]
     return [

@@ -34,12 +34,15 @@ from eval.measuring.redrawn import (
 from eval.measuring.remembered import RememberedResults
 from stylegate import files, similarity
 from stylegate.cache import ArrayCache
+from stylegate.words import counted
 
 TOGETHER = 64  # pictures that are encoded at once
 SMALL, ALIKE = 16, 4.0  # side of what is compared; levels of 255
 COPIES = 2  # pictures of a set that are references; of the half that is not redrawn
+NAMED = 5  # pictures that a note names
 
 _SETS: RememberedResults[list[ForeignSet]] = RememberedResults(2)  # of `shipped_foreign_sets`, of about 25 MB each
+_PICTURES: RememberedResults[dict[bytes, str]] = RememberedResults(2)  # of `shipped_set_by_signature`, 10 MB
 
 
 class ForeignPictureOnBackground(NamedTuple):
@@ -188,6 +191,36 @@ def without_sets_of_this_brand(
         else:
             notes.append(f"the shipped foreign set {one.name} is left aside: {copies} of its pictures are references")
     return kept, notes
+
+
+def notes_on_pictures_of_shipped_sets(pictures: PictureFeatures, names: list[str], background: str) -> list[str]:
+    """A sentence for each shipped set of `names` that pictures are of, pixel for pixel at 64 pixels a side on the
+    `background`: how many they are, and the first of them.
+    """
+    known = _PICTURES.result_for(
+        [files.sha256_of_file(files.FOREIGN), background], lambda: shipped_set_by_signature(background)
+    )
+    found: dict[str, list[str]] = {}
+    for name, signature in zip(pictures.names, pictures.signatures, strict=True):
+        if of := known.get(signature.tobytes()):
+            found.setdefault(of, []).append(name)
+    return [
+        f"{counted(len(found[of]), 'picture is', 'pictures are')} of {of}, another style that comes with stylegate: "
+        + ", ".join(found[of][:NAMED])
+        + f" and {len(found[of]) - NAMED} more" * (len(found[of]) > NAMED)
+        for of in names
+        if of in found
+    ]
+
+
+def shipped_set_by_signature(background: str) -> dict[bytes, str]:
+    """By the bytes of its signature on the background, the set of each shipped picture."""
+    ground = Image.new("RGB", (1, 1), background).getpixel((0, 0))
+    found = {}
+    for row in pq.read_table(files.FOREIGN).to_pylist():
+        shown = ForeignPictureOnBackground(row["set"], row["png"], ground, redrawn=False)  # type: ignore[arg-type]
+        found[similarity.signature_of_picture(shown.decoded_image_on_background()).tobytes()] = row["set"]
+    return found
 
 
 def scaled_down_copies(signatures: NDArray[np.uint8]) -> NDArray[np.float64]:

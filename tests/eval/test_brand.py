@@ -328,16 +328,42 @@ def test_references_that_are_one_picture_are_no_style(run: Call, judged: Path, t
     assert json.loads((tmp_path / "out" / "gate.json").read_text())["counts"]["accept"] == 0
 
 
+def pictures_of_shipped_set(name: str) -> list[bytes]:
+    return [row["png"] for row in pq.read_table(files.FOREIGN).to_pylist() if row["set"] == name]
+
+
+def save_on_white(png: bytes, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    picture = Image.open(io.BytesIO(png)).convert("RGBA")
+    Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB").save(path)
+
+
 def test_a_brand_that_is_a_shipped_set_is_not_told_from_itself(run: Call, tmp_path: Path) -> None:
-    rows = [row["png"] for row in pq.read_table(files.FOREIGN).to_pylist() if row["set"] == "streamline-stickies-color"]
+    rows = pictures_of_shipped_set("streamline-stickies-color")
     for part, pngs in (("ours", rows[:32]), ("new", rows[32:])):
-        (tmp_path / part).mkdir()
         for i, png in enumerate(pngs):
-            picture = Image.open(io.BytesIO(png)).convert("RGBA")
-            flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-            flat.save(tmp_path / part / f"{i}.png")
+            save_on_white(png, tmp_path / part / f"{i}.png")
     _, text = run("gate", f"images={tmp_path / 'new'}", f"references={tmp_path / 'ours'}", f"out={tmp_path / 'out'}")
     assert "streamline-stickies-color is left aside" in text and "the style can be read" in text
+    assert "another style that comes with stylegate" not in text
+
+
+def test_pictures_of_a_shipped_set_are_named(run: Call, judged: Path, tmp_path: Path) -> None:
+    """As they are shipped, with transparency, and on white; the brand's own and changed ones are not."""
+    rows = pictures_of_shipped_set("icon-park")
+    for i, png in enumerate(rows[:6]):
+        save_on_white(png, judged / f"icon{i}.png")
+    (judged / "emoji.png").write_bytes(pictures_of_shipped_set("noto-v1")[0])
+    save_on_white(rows[7], judged / "turned.png")
+    with Image.open(judged / "turned.png") as picture:
+        picture.rotate(90).save(judged / "turned.png")
+    _, text = run("gate", f"images={judged}", "brand=neon", f"out={tmp_path / 'out'}")
+    said = re.findall(r"note: (\d pictures? (?:is|are) of .*)", text)
+    assert said == [
+        "6 pictures are of icon-park, another style that comes with stylegate: icon0.png, icon1.png, icon2.png, "
+        "icon3.png, icon4.png and 1 more",
+        "1 picture is of noto-v1, another style that comes with stylegate: emoji.png",
+    ]
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "RGBA"])
