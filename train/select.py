@@ -4,8 +4,9 @@ The highest pass rate among a few checkpoints is partly luck. Each is therefore 
 same prompts and seeds: those whose pass rate is, with 95 % confidence, no more than a margin below the best one's
 count as equal. A pass rate says little once nearly all pass, so among equals the style score decides: of those that
 are, with the same confidence, no more than one spread of the references below the highest mean, the earliest is handed
-out (it has seen the brand's pictures least often). The LoRA's strength is chosen in the same way, the one nearest to 1;
-others are not even drawn where none of them could be measurably better.
+out (it has seen the brand's pictures least often). Where even the best passes fewer than half, the best is handed out:
+training has not come far enough for its end to be feared. The LoRA's strength is chosen in the same way, the one nearest
+to 1; others are not even drawn where none of them could be measurably better.
 selection.json records what was compared. Where a calibrated check was not asked, or the style cannot be read and every
 picture waits for a person, the share of pictures that every other check accepts takes the place of the pass rate
 (train/evaluate.py: `undecided`).
@@ -24,6 +25,7 @@ from stylegate.words import counted
 
 CONFIDENCE = 0.95
 STYLE_MARGIN = 1.0  # spreads of the references
+FEW = 0.5  # share of pictures that pass, of the best evaluation, below which the best one itself is chosen
 MOST = 3  # checks whose remedies are said
 
 
@@ -65,6 +67,8 @@ def pass_flag_of_each_prompt(result: dict[str, Any]) -> list[bool] | None:
 
 def choose_and_compare_evaluations(results: Sequence[dict[str, Any]], margin: float) -> dict[str, Any]:
     """Choose the first evaluation that is not measurably worse than the best; `results` are in order of preference.
+    Where fewer than FEW pass in the best one, it is chosen itself: of those that count as equal the one of the highest
+    pass rate, and of these of the best style.
 
     `margin`, in [0, 1], is the difference of pass rates that is ignored. Returns a mapping: `chosen` and `best`
     (indices of `results`), and `compared`, a row of numbers for each evaluation.
@@ -79,7 +83,11 @@ def choose_and_compare_evaluations(results: Sequence[dict[str, Any]], margin: fl
         best = max(equal, key=lambda i: float(np.mean(results[i]["styles"])))
         one, spread = results[best]["styles"], results[best]["style_spread"]
         styles = [style_difference_lower_bound(r["styles"], one, spread) if r["styles"] else -np.inf for r in results]
-    chosen = next(i for i in equal if i == best or styles[i] >= -STYLE_MARGIN)
+    if rates[highest] < FEW:
+        mean_styles = [float(np.mean(r["styles"])) if r["styles"] else -np.inf for r in results]
+        chosen = best = max(equal, key=lambda i: (rates[i], mean_styles[i]))
+    else:
+        chosen = next(i for i in equal if i == best or styles[i] >= -STYLE_MARGIN)
     compared = [
         {
             "step": r["step"],

@@ -102,7 +102,9 @@ def remedies_for_failed_pictures(outcome: GateRecord, verdicts: Sequence[Verdict
             "for it in a policy file (docs/policies.md)."
         )
     if counts.error:
-        steps.append(f"Repair or remove {counted(counts.error, 'picture')} in error: no waiver can let them pass.")
+        steps.append(
+            f"Repair or remove {counted(counts.error, 'picture')} in error: no waiver lets such a picture pass."
+        )
     return steps
 
 

@@ -61,6 +61,17 @@ def test_the_earliest_that_cannot_be_told_from_the_best() -> None:
     assert select.choose_and_compare_evaluations([result(1, [0, 0]), result(2, [0, 0])], 0.1)["chosen"] == 0
 
 
+def test_where_few_pass_the_best_is_handed_out() -> None:
+    """Of 16 pictures none, none and one passes: by chance alone the three are equal, but pictures still get better."""
+    styles = [[0.93] * 16, [0.948] * 16, [0.955] * 16]
+    results = [result(100 * (i + 1), [0] * 15 + [i == 2], styles[i]) for i in range(3)]
+    found = select.choose_and_compare_evaluations(results, 0.2)
+    assert found["chosen"] == found["best"] == 2
+    assert select.choose_and_compare_evaluations(results[:2], 0.2)["chosen"] == 1, "none passes: the style decides"
+    falling = [result(100, [1] * 6 + [0] * 10, styles[0]), result(200, [1] * 5 + [0] * 11, styles[1])]
+    assert select.choose_and_compare_evaluations(falling, 0.2)["chosen"] == 0
+
+
 def test_among_equals_the_style_decides() -> None:
     """All pass; the second is three spreads better than the first, the third only a little better than the second."""
     random = np.random.default_rng(5)
