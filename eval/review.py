@@ -89,8 +89,9 @@ def what_is_asked_in_words(session: ReviewSession) -> list[str]:
         pictures, given = counted(len(queue.pictures), "picture"), counted(before, "label")
         lines = [f"review: audit of {queue.title}, {pictures}; {given} before"]
     else:
-        left = counted(len(queue.pictures) - before, "picture")
-        lines = [f"review: {left} of {queue.title} to decide, {before} decided before"]
+        asked = [not session.is_decided(one) or session.has_unsettled_disagreement(one) for one in session.standing]
+        left = counted(sum(asked), "picture")
+        lines = [f"review: {left} of {queue.title} to decide, {len(asked) - sum(asked)} decided before"]
     if session.has_enough_labels():
         lines.append(f"nothing is left to decide: the labels are enough. Next: {queue.next_words}")
     elif not queue.fixed_order and not session.verdict_counts()["open"] and not session.num_disagreements():

@@ -5,8 +5,8 @@ same prompts and seeds: those whose pass rate is, with 95 % confidence, no more 
 count as equal. A pass rate says little once nearly all pass, so among equals the style score decides: of those that
 are, with the same confidence, no more than one spread of the references below the highest mean, the earliest is handed
 out (it has seen the brand's pictures least often). Where even the best passes fewer than half, the best is handed out:
-training has not come far enough for its end to be feared. The LoRA's strength is chosen in the same way, the one nearest
-to 1; others are not even drawn where none of them could be measurably better.
+training has not come far enough for its end to be feared. The LoRA's strength is chosen in the same way, the one
+nearest to 1; others are not even drawn where none of them could be measurably better.
 selection.json records what was compared. Where a calibrated check was not asked, or the style cannot be read and every
 picture waits for a person, the share of pictures that every other check accepts takes the place of the pass rate
 (train/evaluate.py: `undecided`).
