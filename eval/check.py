@@ -27,6 +27,7 @@ from stylegate.config import Config
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
 from stylegate.splits import remarks_on_splits, remarks_on_words_missing_in_training
+from stylegate.words import counted
 
 FEWEST_COMPARED = 48  # pictures; of fewer, readers of words are too unsure
 FEWEST_OF_WORD, LEAST_OF_WORD = 5, 0.04  # pictures whose captions have a word, and lack it: number, and share
@@ -64,7 +65,9 @@ def check(config: Config) -> int:
     for line in training_buckets_in_words(config, brand_set):
         print(line)
     counts = ", ".join(f"{len(held)} {part}" for part, held in brand_set.splits.items())
-    print(f"{files.display_path(folder)}: {counts}; no problems")
+    remarks = len(findings.all_remarks())
+    left = f"nothing stops training; {counted(remarks, 'note')} above" if remarks else "no problems"
+    print(f"{files.display_path(folder)}: {counts}; {left}")
     return 0
 
 

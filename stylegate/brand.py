@@ -95,7 +95,7 @@ def make_brand_set(config: Config) -> int:
         n: caption.texts for n, caption in given.by_picture.items() if n in digests and caption.texts != UNREADABLE
     }
     findings.remarks += problems_of_captions(every, brand.trigger)
-    if config.crop and FRAMED in findings.noted and not findings.problems:
+    if config.crop and FRAMED in findings.noted:
         findings.noted[CUT_OFF] = findings.noted.pop(FRAMED)
     for remark in [*findings.all_remarks(), *remarks_on_near_duplicates(digests)]:
         print(f"note: {remark}")
@@ -193,8 +193,8 @@ def remarks_on_near_duplicates(digests: Mapping[str, PixelHashAndPictureSignatur
     named = joined_with_rest_counted([" = ".join(group) for group in groups], "; ")
     return [
         f"{sum(map(len, groups))} pictures are nearly the same as others. They go into train/ together, so that none "
-        "is held out beside its like, and are learned more than the rest. Where this is not meant, remove all but the "
-        f"best of each group: {named}"
+        "is held out beside its like, and are learned more than the rest. Look at each group: remove all but the best "
+        f"of true copies, and keep pictures that differ in a small part: {named}"
     ]
 
 

@@ -130,7 +130,7 @@ HANDLED = {
     FRAMED: "the LoRA learns them; stylegate brand crop=true cuts them off",
     CUT_OFF: "saved anew as PNG",
     ENLARGED: "the LoRA learns soft edges; give the originals",
-    TEXT: "the LoRA learns signatures and watermarks; paint them over, crop, or leave the pictures out",
+    TEXT: "look at it: a signature or a watermark is learned; paint it over, crop, or leave the picture out",
     SMALL: "they may be enlarged in training (stylegate check base=... show=true says by how much); give larger ones, "
     "or leave them out",
 }

@@ -52,7 +52,7 @@ def problems_of_captions(captions: Mapping[str, Sequence[str]], trigger: str, st
     """
     found = [
         f'"{word}" stands in {share:.0%} of the captions: it is learned with the style, and prompts without it hold '
-        "less of the style. Leave it out of the captions, and put no other word in its place, or make it part of "
+        "less of the style. Say in captions only what differs from picture to picture, or make the word part of "
         "trigger="
         for word, share in words_in_most_captions([*captions.values()], trigger).items()
     ]

@@ -121,7 +121,9 @@ def selection_remarks(
     """
     found = []
     if evaluation.items and (rough := rough_thresholds_in_words(len(evaluation.references))):
-        found.append(f"{rough}.")
+        more = len(run.brand_set.splits["test"])
+        gate = f"gate compares with the {more} pictures of test/, and may accept more of the same pictures."
+        found.append(f"{rough}. {gate}" if more > len(evaluation.references) else f"{rough}.")
     if evaluation.items and not any(any(r["passed"] or []) for r in results):
         counts = select.counts_of_failing_checks(evaluation.finished_results())
         why = select.check_counts_in_words(counts) or "nothing was evaluated"

@@ -35,7 +35,7 @@ CHECKPOINTED = ("TransformerBlock", "ResnetBlock2D")  # ends of the names of wha
 NF4_BYTES = 0.5625  # of a number: half a byte, and a scale of four for 64 of them
 BACKWARD = 2  # a backward pass costs about twice a forward one
 RATES = {
-    "two CPU cores": 0.1,
+    "two idle CPU cores": 0.1,
     "a 24 GB card": 25.0,
     "an 80 GB card": 150.0,
 }  # sustained TFLOP/s, assumed: for an order of size

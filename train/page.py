@@ -86,6 +86,7 @@ def write_run_page(directory: Path) -> Path:
         facts=provenance_rows_of_run(run),
         changed=config_values_unlike_defaults(run.config_by_dotted_key),
         loras=lora_file_links_for_page(directory),
+        advice=select.advice_if_few_pass(run.chosen, run.selection.get("checkpoints")) if run.selection else "",
         rendering=css_image_rendering(run),
         show=three_decimals,
     )

@@ -58,12 +58,9 @@ def in_domain_flags_and_warning(
         return np.full(len(pictures.names), np.nan, np.float32), ""
     inside = domain.in_domain_flags(references)
     if references.names and (~inside).mean() > OUTSIDE_SHARE:
-        other = references.sizes[~(references.sizes == domain.side).all(1)]
-        sizes = sorted({f"{w} x {h}" for w, h in other.tolist()})
-        side = f" (they have {', '.join(sizes[:3])} pixels, those {domain.side} x {domain.side})" if sizes else ""
         names = [references.names[i] for i in np.flatnonzero(~inside)]
         shown = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
         count = f"{len(names)} of {len(inside)} references ({shown})"
-        hint = f"{count} look unlike all pictures that the encoder was trained on{side}; no verdict depends on it"
+        hint = f"{count} look unlike what the encoder was trained on; no verdict depends on it"
         return domain.in_domain_flags(pictures).astype(np.float32), hint
     return domain.in_domain_flags(pictures).astype(np.float32), ""

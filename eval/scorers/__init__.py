@@ -135,7 +135,8 @@ SCORES: dict[str, ScoreEntry] = {
     ),
     "novelty": ScoreEntry(
         description="How far the picture is from the nearest training picture.",
-        remedy="prompts other than the captions of the training pictures",
+        remedy="prompts other than the captions of the training pictures or, where they are others, fewer steps or "
+        "more pictures to learn from",
         kind="pixels",
         lowest=-6.9,
         highest=0.7,

@@ -141,7 +141,7 @@ def test_near_duplicates_stay_in_one_split(run, folder: Path) -> None:
         (folder / f"near-{i}.txt").write_text("a near one")
     code, text, place = made(run, folder, "near")
     assert code == 0 and "6 pictures are nearly the same as others. They go into train/" in text
-    assert "of each group: 00.png = near-0.jpg; 01.png = near-1.jpg; 02.png = near-2.jpg\n" in text, text
+    assert "in a small part: 00.png = near-0.jpg; 01.png = near-1.jpg; 02.png = near-2.jpg\n" in text, text
     assert run("check", "brand=near")[0] == 0
     rows = files.read_jsonl(place / "train" / "metadata.jsonl")
     moved = next(row for row in rows if row["original"] == "near-0.jpg")

@@ -175,6 +175,18 @@ def test_the_style_at_the_top_is_of_the_strength_that_is_handed_out(copied: Path
     assert f"{last['style']:.2f}</b>style, base to LoRA at step {STEPS[-1]}" in text
 
 
+def test_the_page_says_what_to_do_where_few_pass(copied: Path) -> None:
+    path = copied / "samples" / "handed-out" / "result.json"
+    known = record.read_run_directory_contents(copied)
+    target = path if known.handed_out else copied / "samples" / f"step-{known.selection['step']:06d}" / "result.json"
+    found = json.loads(target.read_text())
+    for passes in (True, False):
+        verdict = {"passed": [passes] * 3, "why": {} if passes else {"reject": {"contrast": 3}}}
+        files.write_json(target, found | verdict)
+        text = Seen(page.write_run_page(copied)).text
+        assert ("3 of 3 pictures were not accepted (contrast 3)." in text) is not passes
+
+
 def test_losses_are_drawn_in_place(evaluated: Path) -> None:
     """The faint line's points, taken back from pixels through the scale, are the losses of stats.jsonl."""
     losses = [row["loss"] for row in files.read_jsonl(evaluated / "stats.jsonl")]
