@@ -35,7 +35,9 @@ RIDGE = 0.1  # penalty of readers, as a share of the mean squared length of rows
 UNSURE = 0.01  # no reader is surer than this of a word or of its absence
 READABLE = 0.75  # mean area under the ROC curve of the words' readers from which on captions are compared
 BETTER = 0.1  # share of all captions that fit a picture better than its own, from which on its own is named
-WORSE = 5  # log-likelihood by which a named caption fits its own picture worse than any picture (docs/log.md)
+# Log-likelihood by which a named caption fits its own picture worse than any picture (docs/log.md): of sets with MANY
+# pictures, and of smaller ones, whose readers of words are less sure.
+MANY, WORSE, WORSE_OF_FEW = 100, 5, 12
 
 
 class MisplacedCaption(NamedTuple):
@@ -139,10 +141,10 @@ def misplaced_captions(config: Config, brand_set: BrandSet) -> list[MisplacedCap
     fits = np.log(likely) @ words.T + np.log(1 - likely) @ (1 - words.T)  # [pictures, captions]
     own, shares = np.diag(fits), words.mean(0)
     unseen = words @ np.log(shares) + (1 - words) @ np.log(1 - shares)  # how likely the caption is of any picture
-    better = (fits > own[:, None]).sum(1)
+    better, worse = (fits > own[:, None]).sum(1), WORSE if len(captions) >= MANY else WORSE_OF_FEW
     return [
         MisplacedCaption(found.names[i], captions[i], int(better[i]))
-        for i in np.flatnonzero((better > BETTER * len(captions)) & (own < unseen - WORSE)).tolist()
+        for i in np.flatnonzero((better > BETTER * len(captions)) & (own < unseen - worse)).tolist()
     ]
 
 

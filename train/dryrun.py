@@ -121,7 +121,7 @@ def print_dry_run_report(config: Config) -> int:
         for what, rate in RATES.items()
     )
     steps = counted(config.train.max_steps, "step")
-    work = f"{total / 1e12:,.1f} TFLOP of {steps}, {drawing / 1e12:,.1f} of {counted(gates, 'evaluation')}"
+    work = f"{total / 1e12:,.1f} TFLOP of {steps}, {drawing / 1e12:,.1f} TFLOP of {counted(gates, 'evaluation')}"
     print(f"time      {work}: of the order of {times}")
     print("dry run: no problems; nothing was written")
     return ExitCode.PASS

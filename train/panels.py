@@ -29,12 +29,24 @@ def evaluation_charts(run: RunDirectoryContents, chosen: int | None) -> list[dic
 
     judged = [r for r in results if r.get("passed")]
     if judged:
+        flags = [select.pass_flag_of_each_prompt(r) or [] for r in judged]
         points = [(r["step"], select.pass_rate(r)) for r in judged]
-        line = ChartLine(points, dots=True, spans=[select.wilson_interval(r["passed"]) for r in judged])
-        says = "Share of pictures that the gate accepts, with its 95 % interval (Wilson)."
+        line = ChartLine(points, dots=True, spans=[select.wilson_interval(one) for one in flags])
+        title, share = "Pass rate", "Share of pictures that the gate accepts"
+        if any(r.get("undecided") for r in judged):
+            title, share = (
+                "Passed by other checks",
+                "Share of pictures that only wait for a person, as the style is unread",
+            )
         charts.append(
             chart_with_title_and_legend(
-                "Pass rate", says, steps, lines=[line], marked_step=chosen, value_range=(0, 1), percent=True
+                title,
+                f"{share}, with its 95 % interval (Wilson).",
+                steps,
+                lines=[line],
+                marked_step=chosen,
+                value_range=(0, 1),
+                percent=True,
             )
         )
     spans = [confidence_interval_of_mean(r.get("styles")) for r in results if r.get("style") is not None]

@@ -170,27 +170,29 @@ def remedies_in_words(counts: dict[str, int], train_longer: bool = True) -> str:
     return f"What helps: {'; '.join(known[:MOST])}." if known else ""
 
 
-def falling_pass_rates_in_words(found: dict[str, Any] | None) -> str:
-    """The pass rates of the chosen step and of those after it, such as "50% at step 100, 6% at step 200", where fewer
-    pictures pass at the last step than at the chosen one; else "". `found` is what `choose_and_compare_evaluations`
+def pass_rates_that_do_not_rise_in_words(found: dict[str, Any] | None) -> str:
+    """The shares of pictures that pass at the chosen step and at those after it, such as "50% at step 100, 6% at step
+    200", where there are later steps and the last one has no more than the chosen one; else "". Where the style cannot
+    be read, the shares are of pictures that every other check accepts. `found` is what `choose_and_compare_evaluations`
     answers.
     """
-    rows = [row for row in found["compared"][found["chosen"] :] if "pass_rate" in row] if found else []
-    if not rows or rows[-1]["pass_rate"] >= rows[0]["pass_rate"]:
+    rows = found["compared"][found["chosen"] :] if found else []
+    rates = [(row["step"], row.get("pass_rate", row.get("undecided_rate", 0.0))) for row in rows]
+    if len(rates) < 2 or rates[-1][1] > rates[0][1]:
         return ""
-    return ", ".join(f"{row['pass_rate']:.0%} at step {row['step']}" for row in rows)
+    return ", ".join(f"{rate:.0%} at step {step}" for step, rate in rates)
 
 
 def advice_if_few_pass(result: dict[str, Any] | None, checkpoints: dict[str, Any] | None) -> str:
     """What to do next, in sentences, where fewer than half of the pictures of an evaluation pass; else "".
 
     `checkpoints` is how the step was chosen, the answer of `choose_and_compare_evaluations`. Where later steps passed
-    less, or only the style that cannot be read holds pictures back, nobody is told to train longer.
+    no more, or only the style that cannot be read holds pictures back, nobody is told to train longer.
     """
     passed = (result or {}).get("passed") or []
     if not result or 2 * sum(passed) >= len(passed):
         return ""
-    counts, falling = counts_of_failing_checks([result]), falling_pass_rates_in_words(checkpoints)
+    counts, level = counts_of_failing_checks([result]), pass_rates_that_do_not_rise_in_words(checkpoints)
     if set(counts) == {UNREADABLE}:
         return (
             f"{len(passed) - sum(passed)} of {counted(len(passed), 'picture')} wait for a person, since the style "
@@ -199,12 +201,12 @@ def advice_if_few_pass(result: dict[str, Any] | None, checkpoints: dict[str, Any
         )
     sentences = [
         f"{len(passed) - sum(passed)} of {len(passed)} pictures were not accepted ({check_counts_in_words(counts)}).",
-        f"Later steps passed less ({falling}): look at samples/grid.png; training longer is not likely to help. More "
+        f"Later steps passed no more ({level}): look at samples/grid.png; training longer is not likely to help. More "
         "or cleaner training pictures, or a lower train.learning_rate, can."
-        if falling
+        if level
         else "",
-        remedies_in_words(counts, train_longer=not falling),
-        "" if falling else "The same command with a larger train.max_steps goes on from the last step.",
+        remedies_in_words(counts, train_longer=not level),
+        "" if level else "The same command with a larger train.max_steps goes on from the last step.",
         "Or plan a batch with the same arguments: generate draws each rejected slot again with another seed."
         if any(passed)
         else "",
