@@ -130,7 +130,8 @@ def selection_remarks(
         how = selection_rule_in_words(results) or "the last checkpoint is handed out"
         unread = (
             f"By the {counted(len(evaluation.references), 'reference')} of an evaluation the style cannot be told "
-            "surely from others; `gate` compares with test/, and may read it (docs/scores.md)."
+            "surely from others, which is no fault of the pictures. A set made again with `stylegate brand ... "
+            "validation=16` may show it; `gate` compares with test/, and may read it too (docs/scores.md)."
             if UNREADABLE in counts
             else ""
         )
