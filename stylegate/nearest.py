@@ -79,13 +79,14 @@ def nearest_by_likeness(
     others: NDArray[np.uint8] | None = None,
     groups: NDArray | None = None,
     order: NDArray | None = None,
+    groups_of_others: NDArray | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """For each of n pictures its largest likeness to one of `others`, [n], and that one's index, [n]; 0 and -1 where
-    there are none.
+    there are none. Pictures of its own group (attempts at one slot) are left aside.
 
-    Without `others`: to the pictures before it in the same array (so the first of a pair stays unmarked), those of
-    its own group (attempts at one slot) aside; `order` says which come before, and results and groups are in that
-    order. Signatures [n, 64, 64, 3] may lie on disk: a few of them are in memory at once.
+    Without `others`: to the pictures before it in the same array (so the first of a pair stays unmarked); `order` says
+    which come before, and results and groups are in that order. Of `others` the groups are `groups_of_others`.
+    Signatures [n, 64, 64, 3] may lie on disk: a few of them are in memory at once.
     """
     best, index = np.zeros(len(signatures), np.float32), np.full(len(signatures), -1)
     pool = signatures if others is None else others
@@ -94,14 +95,16 @@ def nearest_by_likeness(
     places = np.arange(len(signatures)) if order is None or others is not None else order
     of_pool = places if others is None else np.arange(len(pool))
     keys = thumbnails_in_given_order(pool, of_pool)
+    among = groups if others is None else groups_of_others
 
     def nearest_pairs_of_block(rows: slice) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Pairs (picture, nearest one) of these rows, and the likeness of each."""
-        shown = signatures[places[rows]]
+        shown, same = signatures[places[rows]], np.empty((0, 2), np.int64)
+        if groups is not None and among is not None:
+            same = pairs_of_same_group(groups[rows], among)
         if others is not None:
-            pairs = likely_pairs(shown, keys)
+            pairs = likely_pairs(shown, keys, same)
         else:
-            same = np.empty((0, 2), np.int64) if groups is None else pairs_within_same_group(groups, rows)
             pairs = likely_pairs(shown, Thumbnails(*(part[: rows.stop] for part in keys)), same, rows.start)
         pairs[:, 0] += rows.start
         values = likeness_of_pairs(signatures, np.stack([places[pairs[:, 0]], of_pool[pairs[:, 1]]], 1), pool)
@@ -145,12 +148,12 @@ def map_blocks_in_threads(work: Callable[[slice], Found], count: int) -> Iterato
             yield from workers.map(work, blocks[start : start + CORES])
 
 
-def pairs_within_same_group(groups: NDArray, rows: slice) -> NDArray[np.int64]:
-    """[k, 2] (row - rows.start, column): for each picture in the slice `rows` all pictures of its group, itself
-    included.
+def pairs_of_same_group(groups: NDArray, among: NDArray) -> NDArray[np.int64]:
+    """[k, 2] (row, column): for each picture, of the group `groups[row]`, every picture whose group in `among` it is,
+    itself included where it is there.
     """
-    order = np.argsort(groups, kind="stable")
-    first, last = (np.searchsorted(groups, groups[rows], side, order) for side in ("left", "right"))
+    order = np.argsort(among, kind="stable")
+    first, last = (np.searchsorted(among, groups, side, order) for side in ("left", "right"))
     sizes = last - first
     within = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
     return np.stack([np.repeat(np.arange(len(sizes)), sizes), order[np.repeat(first, sizes) + within]], 1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from eval.lot.batch import attempt_and_slot, is_attempt_file_name
 from eval.lot.lot import Lot, notes_on_skipped_files, relative_name, sha256_by_name
 from eval.measuring.record import OF_BASE
 from eval.package.layout import IMAGES, payload_folder, read_picture_rows
@@ -44,6 +45,7 @@ class ComparisonPictures:
     notes: tuple[str, ...] = ()  # on files that are no references, and on packages that are left aside
     brand: str = ""  # name of the brand that the lot is of; "" where none is known
     foreign: dict[str, list[tuple[str, Path]]] = field(default_factory=dict)  # by style; the base's own are one
+    exported_slots: dict[str, int] = field(default_factory=dict)  # of this batch's own slots, by the name in `exported`
     decided: DecidedPicturesFile | None = None  # pictures that people decided about, where the policy names such a file
 
 
@@ -75,14 +77,14 @@ def comparison_pictures_without_decided_ones(config: Config, lot: Lot) -> Compar
         references, traits, notes, called = given.pictures, given.traits, given.notes, given.called
         if brand := given.brand:
             background, alpha, name = brand.background, brand.alpha, name or brand.name
-    earlier, left_aside = pictures_of_earlier_packages(lot, name)
+    earlier, left_aside, of_slots = pictures_of_earlier_packages(lot, name)
     notes = (*notes, *left_aside)
     foreign = given_foreign_pictures_by_style(config, references, training) if config.foreign else {}
     foreign |= base_pictures_as_foreign_set(lot.out / BASE) if lot.record else {}
     planned = [slot.traits for slot in (lot.slots or {}).values()]
     traits, learned = traits_spelled_as_planned(traits, planned), traits_spelled_as_planned(learned, planned)
     return ComparisonPictures(
-        references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name, foreign
+        references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name, foreign, of_slots
     )
 
 
@@ -168,21 +170,27 @@ def given_foreign_pictures_by_style(
     return found
 
 
-def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, Path]], list[str]]:
-    """(name, path) of the pictures in earlier packages that must not come again, and notes on packages that are left
-    out.
+def pictures_of_earlier_packages(
+    lot: Lot, brand: str
+) -> tuple[list[tuple[str, Path]], list[str], dict[str, int]]:
+    """(name, path) of the pictures in earlier packages that must not come again; notes on packages that are left out;
+    and by such a name the number of the slot that the picture was drawn for, where it is one of this batch.
 
     Packages of another brand are left out. In a package of this lot (`is_package_of_same_lot`), pictures with the
-    same bytes are the same pictures and not copies. Raises DataError for a damaged package, unless it is known to be
-    of another brand.
+    same bytes (of a planned batch: for the same slot) are the same pictures and not copies. Whether a package is of a
+    batch, all that the batch ever drew says too. Raises DataError for a
+    damaged package, unless it is known to be of another brand.
     """
     found: list[tuple[str, Path]] = []
+    slots: dict[str, int] = {}
     notes, problems, ours = [], [], set(lot.sha256.values())
+    own = {(slot.slot, lot.sha256[name]) for name, slot in (lot.slots or {}).items()}
+    drawn = ours.union(*(lot.drawn or {}).values())
     for package in filter(Path.is_dir, files.sorted_paths_matching_pattern(files.EXPORTS, "[!.]*-v[0-9]*")):
         if not any(package.iterdir()):
             notes.append(f"{files.display_path(package)} is empty: there is nothing to compare with")
             continue
-        made_for, pictures_there, problem = read_package_brand_and_digests(package)
+        made_for, is_planned, pictures_there, problem = read_package_brand_and_digests(package)
         if brand and made_for and made_for != brand:
             notes += [f"{problem}; it is of another brand ({made_for}) and is left aside"] if problem else []
         elif problem:
@@ -191,15 +199,16 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
             # Our lot may hold the files that were judged, or those that left, which have marks.
             known = {name: left if left in ours else judged for name, (left, judged) in pictures_there.items()}
             theirs = set(known.values())
-            same = ours & theirs if is_package_of_same_lot(ours, theirs) else set()
-            found += [
-                (f"{package.name}/{name}", payload_folder(package) / IMAGES / name)
-                for name, sha256 in known.items()
-                if sha256 not in same
-            ]
+            is_own = is_package_of_same_lot(ours, theirs) or is_package_of_same_lot(drawn, theirs)
+            names = filter(is_attempt_file_name, known if is_own and is_planned and lot.slots else ())
+            of_slots = {name: attempt_and_slot(name)[1] for name in names}
+            is_here = {n: (of_slots[n], sha) in own if n in of_slots else sha in ours for n, sha in known.items()}
+            left = [name for name in known if not (is_own and is_here[name])]
+            found += [(f"{package.name}/{name}", payload_folder(package) / IMAGES / name) for name in left]
+            slots |= {f"{package.name}/{name}": of_slots[name] for name in left if name in of_slots}
     if problems:
         raise DataError("packages that are damaged:", problems, "stylegate verify says how; mend or remove them.")
-    return found, notes
+    return found, notes, slots
 
 
 def is_package_of_same_lot(lot: set[str], package: set[str]) -> bool:
@@ -212,9 +221,9 @@ def is_package_of_same_lot(lot: set[str], package: set[str]) -> bool:
     return bool(both) and (both == lot or 2 * len(both) > len(package))
 
 
-def read_package_brand_and_digests(package: Path) -> tuple[str, dict[str, tuple[str, str]], str]:
-    """(the brand that a package names, "" for none; by a picture's name the sha256 of its file in the package and of
-    the file that was judged, before it got marks; what is damaged, "" for nothing).
+def read_package_brand_and_digests(package: Path) -> tuple[str, bool, dict[str, tuple[str, str]], str]:
+    """(the brand that a package names, "" for none; whether it is of a planned batch; by a picture's name the sha256 of
+    its file in the package and of the file that was judged, before it got marks; what is damaged, "" for nothing).
 
     Digests of pictures that did not change since they were last read are remembered (stylegate/digests.py).
     """
@@ -222,20 +231,22 @@ def read_package_brand_and_digests(package: Path) -> tuple[str, dict[str, tuple[
     try:
         record = files.read_json(payload_folder(package) / "provenance.json", "the provenance", "counts")
     except (DataError, OSError):
-        return "", {}, f"{place} has no provenance.json that can be read"
+        return "", False, {}, f"{place} has no provenance.json that can be read"
     brand = record.get("brand")
     brand = brand if isinstance(brand, str) else ""
+    made_from = record.get("made_from")
+    is_planned = isinstance(made_from, dict) and bool(made_from.get("plan_sha256"))
     try:
         rows = {str(row["file_name"]).removeprefix(f"{IMAGES}/"): row for row in read_picture_rows(package)}
         listed = {name: (str(row["sha256"]), str(row["judged_sha256"])) for name, row in rows.items()}
         found = sha256_by_name([(name, images / name) for name in listed])
     except (DataError, OSError, ValueError) as error:
-        return brand, {}, f"{place}: {error}"
+        return brand, is_planned, {}, f"{place}: {error}"
     wrong = [name for name, sha256 in found.items() if sha256 != listed[name][0]]
     if wrong or not found:
         what = f"{len(wrong)} of its pictures are missing or changed, {wrong[0]!r} first" if wrong else "it has no rows"
-        return brand, {}, f"{place}: {what}"
-    return brand, listed, ""
+        return brand, is_planned, {}, f"{place}: {what}"
+    return brand, is_planned, listed, ""
 
 
 def pictures_and_traits_of_split(folder: Path, part: str) -> tuple[list[tuple[str, Path]], dict[str, dict[str, str]]]:

@@ -59,6 +59,7 @@ def scores_key(config: Config, lot: Lot, compared: ComparisonPictures) -> str:
             head,
             slots,
             *([lot.groups] if lot.groups else []),
+            *([compared.exported_slots] if compared.exported_slots else []),
             *([compared.decided.sha256, compared.brand] if compared.decided else []),
         ]
     )

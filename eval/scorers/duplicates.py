@@ -46,9 +46,13 @@ def log_distance_from_likeness(likeness: NDArray) -> NDArray[np.float32]:
 
 
 def nearest_of_smaller_rank(
-    signatures: NDArray[np.uint8], rank: NDArray, groups: NDArray | None, earlier: NDArray[np.uint8]
+    signatures: NDArray[np.uint8],
+    rank: NDArray,
+    groups: NDArray | None,
+    earlier: NDArray[np.uint8],
+    groups_of_earlier: NDArray | None = None,
 ) -> NearestPictures:
-    """For each picture the nearest one of smaller rank in another group, or among the pictures exported `earlier`.
+    """For each picture the nearest one in another group: of smaller rank, or among the pictures exported `earlier`.
 
     Indices from n on mean pictures of `earlier`. A group is the attempts at one slot, or in training at one caption,
     which may look alike.
@@ -59,7 +63,7 @@ def nearest_of_smaller_rank(
     )
     within, index = np.empty_like(found), np.empty_like(place)
     within[order], index[order] = found, np.where(place < 0, -1, order[place])
-    before, known = nearest.nearest_by_likeness(signatures, earlier)
+    before, known = nearest.nearest_by_likeness(signatures, earlier, groups, groups_of_others=groups_of_earlier)
     index = np.where((known >= 0) & ((before > within) | (index < 0)), len(signatures) + known, index)
     return NearestPictures(log_distance_from_likeness(np.maximum(within, before) if len(earlier) else within), index)
 
@@ -137,7 +141,8 @@ def log_distances_to_copies_altered_anew(signatures: NDArray[np.uint8]) -> NDArr
 
 def distinct_column(measured: MeasuredLot) -> NDArray[np.float32]:
     """[n] log distance to the nearest picture of the lot that ranks before it (of another slot, where there are slots,
-    or of another group, where there are groups), or that was exported before.
+    or of another group, where there are groups), or that was exported before; of another slot, too, where the package
+    is of this batch.
 
     First attempts rank before later ones, then the style score decides, in steps of its resolution, or the aesthetic
     one if there is no style score (`duplicate_priority_ranks`). Writes the other picture's name into
@@ -148,10 +153,11 @@ def distinct_column(measured: MeasuredLot) -> NDArray[np.float32]:
     quality = np.round(measured.columns[by] / SCORES[by].resolution) if by else None
     slots = [attempt_and_slot(name) for name in lot.names] if measured.lot.slots else None
     attempts, groups = (np.array(part) for part in zip(*slots, strict=True)) if slots else (None, None)
+    before = np.array([measured.compared.exported_slots.get(name, -1) for name in earlier.names])  # -1: of no slot here
     if of := measured.lot.groups:
         groups = np.array([of.get(name, -1 - i) for i, name in enumerate(lot.names)])  # one without a group is alone
     rank = duplicate_priority_ranks(quality, attempts, lot.names)
-    found = nearest_of_smaller_rank(lot.signatures, rank, groups, earlier.signatures)
+    found = nearest_of_smaller_rank(lot.signatures, rank, groups, earlier.signatures, before if slots else None)
     measured.partners["distinct"] = names_at(found.index, lot.names + earlier.names)
     return found.score
 

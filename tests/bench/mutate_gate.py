@@ -101,7 +101,7 @@ def own_by_place() -> Patches:
     def by_place(lot: Any) -> dict:
         return made_from(lot) | {"folder_sha256": files.canonical_sha256(str(lot.images))}
 
-    def exported(lot: Any, brand: str) -> tuple[list, list]:
+    def exported(lot: Any, brand: str) -> tuple[list, list, dict]:
         found = []
         for package in files.EXPORTS.glob("[!.]*-v[0-9]*"):
             record = package / "data" / "provenance.json"
@@ -109,7 +109,7 @@ def own_by_place() -> Patches:
             ours = set(lot.sha256.values()) if own == files.canonical_sha256(str(lot.images)) else set()
             pictures = (package / "data" / "images").glob("*")
             found += [(f"{package.name}/{p.name}", p) for p in pictures if files.sha256_of_file(p) not in ours]
-        return sorted(found), real(lot, brand)[1]
+        return sorted(found), real(lot, brand)[1], {}
 
     return {
         "eval.package.provenance.origin_digests_of_lot": by_place,
@@ -120,7 +120,7 @@ def own_by_place() -> Patches:
 def stopped_by_an_empty_folder() -> Patches:
     real = comparison.pictures_of_earlier_packages
 
-    def exported(lot: Any, brand: str) -> tuple[list, list]:
+    def exported(lot: Any, brand: str) -> tuple[list, list, dict]:
         if any(not any(place.iterdir()) for place in files.EXPORTS.glob("*-v*")):
             raise DataError("packages that are damaged")
         return real(lot, brand)

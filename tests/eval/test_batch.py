@@ -548,6 +548,38 @@ def test_stated_traits_are_audited_until_few_can_be_wrong(
     assert not (files.EXPORTS / "sure-v2" / "data" / "trait-certificate.json").exists()
 
 
+def test_an_exported_picture_is_a_twin_of_other_slots_alone(run, batch, tmp_path: Path) -> None:
+    """Also where the batch no longer has it: later attempts at its slot may look like it, those at others may not."""
+    words, folder = batch
+    images, told = folder / "images", [*words, accept_all(tmp_path)]
+    assert run("gate", *told)[0] == 0 and run("export", *told, "name=twin")[0] == 0
+    sold = (images / "00002-0.png").read_bytes()
+
+    def twins() -> dict[str, str]:
+        run("gate", *words)
+        rows = files.read_jsonl(folder / "verdicts.jsonl")
+        return {row["file"]: r["detail"] for row in rows for r in row["reasons"] if r["check"] == "distinct"}
+
+    assert "00002-0.png" not in twins()
+    with Image.open(images / "00002-0.png") as image:
+        image.putpixel((0, 0), (1, 2, 3))
+        image.save(images / "00002-0.png")
+        image.putpixel((0, 0), (3, 2, 1))
+        image.save(images / "00002-1.png")
+    assert not {"00002-0.png", "00002-1.png"} & twins().keys(), "its own slot's"
+    (images / "00004-1.png").write_bytes(sold)
+    found = twins()
+    assert "twin-v1/00002-0.png" in found["00004-1.png"] and "00002-1.png" not in found, found
+    # Of a package of another batch every picture counts, whatever it is called.
+    (folder / "drawn.jsonl").write_text("")
+    for slot in range(6):
+        with Image.open(images / f"{slot:05d}-0.png") as image:
+            image.putpixel((1, 1), (1, 2, 3))
+            image.save(images / f"{slot:05d}-0.png")
+    (images / "00004-1.png").unlink()
+    assert {"00002-0.png", "00002-1.png"} <= twins().keys()
+
+
 def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys) -> None:
     """A new version says which items have other traits, another picture, or are gone; the others keep their bytes."""
     words, folder = batch

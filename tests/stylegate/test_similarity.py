@@ -118,3 +118,8 @@ def test_nearest_leaves_out_the_own_group(pictures_of_neon: list[Image.Image]) -
     assert nearest.nearest_by_likeness(twice)[0][1] == pytest.approx(1, abs=1e-4)
     assert nearest.nearest_by_likeness(twice, groups=np.array([7, 7]))[0][1] == 0
     assert nearest.nearest_by_likeness(twice, groups=np.array([7, 8]))[0][1] == pytest.approx(1, abs=1e-4)
+    others = np.stack([one, similarity.signature_of_picture(pictures_of_neon[5])])
+    found, index = nearest.nearest_by_likeness(twice, others, np.array([7, 8]), groups_of_others=np.array([7, -1]))
+    assert index.tolist() == [1, 0] and found[0] < 0.9 < found[1]
+    alone = nearest.nearest_by_likeness(twice, others[:1], np.array([7, 8]), groups_of_others=np.array([7]))
+    assert alone[1].tolist() == [-1, 0] and alone[0][0] == 0
