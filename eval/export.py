@@ -16,13 +16,14 @@ they made the gate end with 10.
 import datetime
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from eval.judging.judge import evidence_digests
 from eval.judging.record import GateRecord
 from eval.judging.verdicts import Verdict, exportable_verdicts, read_verdicts
+from eval.lot.batch import attempt_and_slot
 from eval.lot.cost import cost_per_accepted, read_compute_seconds_by_stage
 from eval.lot.lot import Lot, locked_lot
 from eval.package import living
@@ -30,7 +31,7 @@ from eval.package.bag import write_bag_manifests_and_signatures
 from eval.package.earlier import earlier_package_with_signed_digests
 from eval.package.fill import NO_MARKS, fill_package, number_of_planned_pictures
 from eval.package.label_heads import LABEL_HEADS, last_label_row_hashes
-from eval.package.layout import is_bag
+from eval.package.layout import IMAGES, is_bag, read_picture_rows
 from eval.package.licences import licence_chain
 from eval.package.marking import ExportMarks, requested_marks, watermark_of_batch
 from eval.package.marks import MARKS, MarksReport, marks_in_words
@@ -76,8 +77,9 @@ def export(config: Config) -> int:
             target = write_package(lot, collection, outcome, verdicts, key, licences, marks, told, price)
         sha256 = files.sha256_of_file(target / TAGMANIFEST)
         lineage.record_artifact(lot.out, "make", "package", f"package-{collection.name}", sha256, [target])
-    if stay := accepted_attempts_not_exported(lot, verdicts):
-        print(f"note: accepted, but a better attempt at the same slot is exported: {count_and_first_names(stay)}")
+    if stay := accepted_attempts_not_exported(lot, verdicts, target):
+        print(f"note: accepted, but another attempt at the same slot is exported: {count_and_first_names(stay)}")
+        print("      (the one that an earlier version has, else the best one)")
     if new := files_without_verdict(lot, verdicts):
         print(f"note: {count_and_first_names(new)} came after the gate and was not judged")
     if (lot.out / TRAIT_CERTIFICATE).exists() and not (target / "data" / TRAIT_CERTIFICATE).exists():
@@ -153,11 +155,14 @@ def write_package(
 ) -> Path:
     """Write the next version of the package, of pictures that are as they were judged. Returns its folder.
 
-    If the newest version holds the same already, its folder is returned and nothing is written. The package is signed
+    If the newest version holds the same already, its folder is returned and nothing is written. An item that an earlier
+    version has keeps its picture while that is accepted, unless a certificate is of another one. The package is signed
     by `key`, if there is one. Raises DataError if nothing can be exported.
     """
-    accepted = pictures_to_export(lot, verdicts)
     versions = living.numbered_versions(collection)
+    certified = outcome.promise.state == "certified"  # it is of the best attempts
+    kept = () if certified else living.judged_digests_of_newest_pictures([package for package, _ in versions])
+    accepted = pictures_to_export(lot, verdicts, kept)
     newest, number = versions[-1] if versions else (None, 0)
     accepted = living.verdicts_without_burned(lot, accepted, newest, told)
     earlier = earlier_package_with_signed_digests(newest, key)
@@ -250,22 +255,22 @@ def read_gate_record_and_verdicts(lot: Lot) -> tuple[GateRecord, list[Verdict]]:
 
 
 def accepted_pictures_not_as_judged(lot: Lot, verdicts: list[Verdict]) -> list[str]:
-    """For each picture that would leave and whose file is not the one that was judged, its name and what became of it,
-    as text: "a.png was changed".
+    """For each accepted picture whose file is not the one that was judged, its name and what became of it, as text:
+    "a.png was changed".
     """
     became = {None: "is gone", "": "cannot be read"}
     return [
         f"{v.file} {became.get(now, 'was changed')}"
-        for v in exportable_verdicts(verdicts, bool(lot.slots))
-        if (now := lot.sha256.get(v.file)) != v.sha256
+        for v in verdicts
+        if v.verdict == "accept" and (now := lot.sha256.get(v.file)) != v.sha256
     ]
 
 
-def pictures_to_export(lot: Lot, verdicts: list[Verdict]) -> list[Verdict]:
-    """The verdicts on the pictures that leave. Raises DataError if there is none, or if a manifest cannot hold the name
-    of one.
+def pictures_to_export(lot: Lot, verdicts: list[Verdict], kept: Collection[str] = ()) -> list[Verdict]:
+    """The verdicts on the pictures that leave; of several attempts at a slot one whose sha256 is in `kept` goes first.
+    Raises DataError if there is none, or if a manifest cannot hold the name of one.
     """
-    accepted = exportable_verdicts(verdicts, bool(lot.slots))
+    accepted = exportable_verdicts(verdicts, bool(lot.slots), kept)
     if not accepted:
         raise DataError(
             f"nothing to export: no picture of {files.display_path(lot.out)} was accepted",
@@ -277,7 +282,9 @@ def pictures_to_export(lot: Lot, verdicts: list[Verdict]) -> list[Verdict]:
     return accepted
 
 
-def accepted_attempts_not_exported(lot: Lot, verdicts: list[Verdict]) -> list[str]:
-    """Names of the accepted pictures of a planned batch that stay, as one picture at most leaves for each slot."""
-    going = {verdict.file for verdict in exportable_verdicts(verdicts, bool(lot.slots))}
-    return [v.file for v in verdicts if v.verdict == "accept" and v.file not in going]
+def accepted_attempts_not_exported(lot: Lot, verdicts: list[Verdict], package: Path) -> list[str]:
+    """Names of the accepted pictures of a planned batch that stay, since the package has another one of their slot."""
+    left = {row["file_name"].removeprefix(f"{IMAGES}/") for row in read_picture_rows(package)} if lot.slots else set()
+    filled = {attempt_and_slot(name)[1] for name in left}
+    stay = [v.file for v in verdicts if v.verdict == "accept" and v.file not in left] if filled else []
+    return [name for name in stay if attempt_and_slot(name)[1] in filled]

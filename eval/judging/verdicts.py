@@ -5,7 +5,7 @@ Nothing here turns an error into anything else: what could not be judged is not 
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
@@ -134,16 +134,22 @@ def add_reason(verdict: Verdict, found: Reason) -> None:
     verdict.verdict = worst_verdict_of_reasons(verdict.reasons)
 
 
-def exportable_verdicts(verdicts: Iterable[Verdict], is_planned_batch: bool) -> list[Verdict]:
+def exportable_verdicts(
+    verdicts: Iterable[Verdict], is_planned_batch: bool, kept: Collection[str] = ()
+) -> list[Verdict]:
     """The accepted pictures that may be exported, in the order given: of a planned batch, one at most for each slot.
 
-    Of several accepted attempts at a slot it is the one with the best margin, of equal ones the earliest.
+    Of several accepted attempts at a slot it is the one whose sha256 is in `kept`, else the one with the best margin,
+    of equal ones the earliest.
     """
     accepted = [verdict for verdict in verdicts if verdict.verdict == "accept"]
     if not is_planned_batch:
         return accepted
     best: dict[int, Verdict] = {}
-    for verdict in sorted(accepted, key=lambda v: (-margin_or_minus_infinity(v), attempt_and_slot(v.file))):
+    ranked = sorted(
+        accepted, key=lambda v: (v.sha256 not in kept, -margin_or_minus_infinity(v), attempt_and_slot(v.file))
+    )
+    for verdict in ranked:
         best.setdefault(attempt_and_slot(verdict.file)[1], verdict)
     return [verdict for verdict in accepted if best[attempt_and_slot(verdict.file)[1]] is verdict]
 

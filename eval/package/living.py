@@ -67,9 +67,13 @@ class ChangesSinceVersion(Record):
 
     before: EarlierVersion
     new: list[int]
-    """Numbers of the items that the version before does not have."""
+    """Numbers of the items that no version before has."""
+    came_back: list[int] = Field(default_factory=list)
+    """Items that the version before does not have and an earlier one has; left out where there are none. In packages of
+    older versions of stylegate they stand in `new`."""
     drawn_again: list[int]
-    """Items with another picture, and the traits of before."""
+    """Items with another picture, and the traits of before; of those that came back, each one with another picture than
+    it last had."""
     evolved: list[ItemWithNewTraits]
     """Items with other traits."""
     renamed: list[int] = Field(default_factory=list)
@@ -84,10 +88,24 @@ class ChangesSinceVersion(Record):
     """Items of the version before that are not here and were not burned: they may come back."""
     left_out_before: list[int] = Field(default_factory=list)
     """Items of earlier versions that the version before does not have either; left out where there are none."""
+    left_out_pictures: dict[int, str] = Field(default_factory=dict)
+    """Of the items in both lists the sha256 of the picture that each last had, by number; left out where there are
+    none, and in packages of older versions of stylegate."""
     erc4906: list[list[int]]
     """The fewest ranges [first, last] of items whose metadata or picture changed, or that came back after a version
     without them, over no item that is as it was: the arguments of BatchMetadataUpdate, or of MetadataUpdate where both
     are equal."""
+
+    def as_older_versions_wrote_it(self) -> "ChangesSinceVersion":
+        """The same as versions of stylegate wrote it that counted items that came back as new."""
+        return self.model_copy(
+            update={
+                "new": sorted([*self.new, *self.came_back]),
+                "drawn_again": [item for item in self.drawn_again if item not in self.came_back],
+                "came_back": [],
+                "left_out_pictures": {},
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +186,26 @@ def ids_of_left_out_items(package: Path) -> set[int]:
     return {*found.left_out, *found.left_out_before}
 
 
+def pictures_of_left_out_items(package: Path) -> dict[int, str]:
+    """The sha256 of the picture that each of `ids_of_left_out_items` last had, by number, as far as the package's list
+    of changes says it. Raises DataError if somebody changed the list since.
+    """
+    if not package_had_file_at_export(package, CHANGES):
+        return {}
+    return ChangesSinceVersion.read_json_file(package / CHANGES, "the changes").left_out_pictures
+
+
+def judged_digests_of_newest_pictures(versions: Sequence[Path]) -> set[str]:
+    """For each item that these packages have, the oldest first, the sha256 of the file that was judged for the picture
+    that it had last.
+    """
+    found: dict[int, str] = {}
+    for package in filter(is_bag, versions):
+        rows = files.read_jsonl(package / INCLUSION, "id", "image_sha256")
+        found |= {row["id"]: row.get("judged_sha256", row["image_sha256"]) for row in rows}
+    return set(found.values())
+
+
 def package_had_file_at_export(package: Path, name: str) -> bool:
     """Whether a package was exported with the file `name`, one of COMPARED: whether it is there. Raises DataError if
     somebody changed, added or removed one of those files since.
@@ -225,13 +263,16 @@ def changes_between(before: Path, after: Path, told: ItemsToBurnAndMergesOfItems
     evolved = [item for item in changed if old_traits[item] != new_traits[item]]
     renamed = [item for item in changed if item not in evolved and old[item][0] == new[item][0]]
     burned, away = ids_of_items_burned_so_far(before), ids_of_left_out_items(before)
-    back = away & new.keys()
+    back, last_had = away & new.keys(), pictures_of_left_out_items(before)
+    redrawn_back = [item for item in back if item in last_had and new[item][0] != last_had[item]]
     gone = told.item_numbers_burned_or_merged() - burned
+    left_out = sorted(old.keys() - new.keys() - gone)
     merged = {into: sorted({*items} - burned) for into, items in sorted(told.merged.items())}
     return ChangesSinceVersion(
         before=version_number_and_digests_of_package(before),
-        new=sorted(new.keys() - old.keys()),
-        drawn_again=[item for item in changed if item not in evolved and item not in renamed],
+        new=sorted(new.keys() - old.keys() - away),
+        came_back=sorted(back),
+        drawn_again=sorted([*redrawn_back, *(i for i in changed if i not in evolved and i not in renamed)]),
         evolved=[
             ItemWithNewTraits(id=i, traits=changed_traits_before_and_after(old_traits[i], new_traits[i]))
             for i in evolved
@@ -240,8 +281,10 @@ def changes_between(before: Path, after: Path, told: ItemsToBurnAndMergesOfItems
         burned=sorted(gone),
         merged=[ItemsMergedIntoOne(into=into, burned=items) for into, items in merged.items() if items],
         burned_before=sorted(burned),
-        left_out=sorted(old.keys() - new.keys() - gone),
+        left_out=left_out,
         left_out_before=sorted(away - back - gone),
+        left_out_pictures={i: sha256 for i, sha256 in last_had.items() if i not in back | gone}
+        | {i: old[i][0] for i in left_out},
         erc4906=fewest_ranges_covering_changed_items({*changed, *back}, {*both, *back}),
     )
 

@@ -637,7 +637,12 @@ def test_a_collection_lives_within_its_supply(run, batch, tmp_path: Path, capsys
     with Image.open(away) as image:
         image.rotate(90).save(picture)
     fifth, back = version(5)
-    assert back["new"] == [2] and back["erc4906"] == [[2, 2]], "what was told of it before is no longer true"
+    assert back["erc4906"] == [[2, 2]], "what was told of it before is no longer true"
+    assert back["new"] == [] and back["came_back"] == back["drawn_again"] == [2], "it is not new"
+    assert "since alive-v4 1 back again, 1 drawn again\n" in run("verify", str(fifth))[1]
+    (fifth / living.CHANGES).write_text(json.dumps(back | {"new": [2], "came_back": [], "drawn_again": []}))
+    made_anew(fifth)
+    assert run("verify", str(fifth))[0] == 0, "as older versions wrote it"
     first.rename(tmp_path / first.name)
     text = run("verify", str(fifth))[1]
     assert "  not proven: that no more was made than was declared at first: alive-v1 is not beside this one" in text
@@ -808,7 +813,7 @@ def test_one_picture_at_most_leaves_for_each_slot(run, batch, tmp_path: Path) ->
     code, text = run("export", *told, "name=slots")
     names = names_in(files.EXPORTS / "slots-v1")
     assert code == 0 and len(names) == 6 and better in names and worse not in names
-    assert f"a better attempt at the same slot is exported: 1 ({worse})" in text
+    assert f"another attempt at the same slot is exported: 1 ({worse})" in text
 
     assert run("certify", *told)[0] == 13
     assert worse not in (folder / "audit.csv").read_text() and better in (folder / "audit.csv").read_text()
@@ -816,6 +821,45 @@ def test_one_picture_at_most_leaves_for_each_slot(run, batch, tmp_path: Path) ->
     assert run("export", *told, "name=proven")[0] == 0
     code, text = run("verify", str(files.EXPORTS / "proven-v1"))
     assert code == 0 and "6 pictures; certified" in text
+
+
+def test_an_item_keeps_its_picture_while_that_is_accepted(run, batch, tmp_path: Path) -> None:
+    """A better attempt replaces what an earlier version has only where somebody rejected that, or it is gone."""
+    words, folder = batch
+    told, first, better = [*words, accept_all(tmp_path)], "00002-0.png", "00002-1.png"
+    assert run("gate", *told)[0] == 0 and run("export", *told, "name=kept")[0] == 0
+    Image.effect_noise((64, 64), 90).convert("RGB").save(folder / "images" / better)
+    assert run("gate", *told)[0] == 0
+    margins = {row["file"]: row["margin"] for row in files.read_jsonl(folder / "verdicts.jsonl")}
+    assert margins[better] > margins[first]
+    text = run("export", *told, "name=kept")[1]
+    assert f"another attempt at the same slot is exported: 1 ({better})" in text and "kept-v2 (6 of 6" in text, text
+    changes = json.loads((files.EXPORTS / "kept-v2" / living.CHANGES).read_text())
+    assert changes["new"] == changes["drawn_again"] == changes["erc4906"] == []
+    assert run("export", *told, "name=other")[0] == 0
+    assert better in names_in(files.EXPORTS / "other-v1"), "which has sold nothing yet"
+
+    sold = (folder / "images" / first).rename(tmp_path / first)
+    code, text = run("export", *told, "name=kept")
+    assert code == 10 and f"{first} is gone" in text, "it is the gate that says so"
+    for path in (folder / "images").glob("00002-*"):
+        path.rename(tmp_path / path.name)
+    run("gate", *told)
+    assert "kept-v3 (5 of 6" in run("export", *told, "name=kept")[1], "left out"
+    for name in (sold.name, better):
+        (tmp_path / name).rename(folder / "images" / name)
+    run("gate", *told)
+    assert "kept-v4 (6 of 6" in run("export", *told, "name=kept")[1]
+    changes = json.loads((files.EXPORTS / "kept-v4" / living.CHANGES).read_text())
+    assert changes["came_back"] == [2] and changes["new"] == changes["drawn_again"] == []
+    assert first in names_in(files.EXPORTS / "kept-v4"), "as it was sold"
+
+    (tmp_path / "d.csv").write_text(f"file,verdict,who\n{first},reject,anna\n")
+    run("gate", *told, f"decisions={tmp_path / 'd.csv'}")
+    assert "kept-v5 (6 of 6" in run("export", *told, "name=kept")[1]
+    changes = json.loads((files.EXPORTS / "kept-v5" / living.CHANGES).read_text())
+    assert better in names_in(files.EXPORTS / "kept-v5") and changes["drawn_again"] == [2]
+    assert run("verify", str(files.EXPORTS / "kept-v5"))[0] == run("verify", str(files.EXPORTS / "kept-v4"))[0] == 0
 
 
 def test_a_planned_batch_leaves_as_a_planned_batch(run, batch, tmp_path: Path) -> None:
