@@ -49,6 +49,13 @@ from stylegate.words import counted
 
 COST = "proof/cost.json"
 HISTORY = (living.CHANGES, COST, LABEL_HEADS)  # how a package came to be: two that differ in these alone are the same
+NEXT_VERSION = "then export makes the next version"
+DRAWING_COMPLETES = (
+    f"stylegate generate and then gate, with the same arguments, draw the open slots again; {NEXT_VERSION}"
+)
+PEOPLE_COMPLETE = (
+    f"a person decides about the open slots: stylegate gate with the same arguments says how; {NEXT_VERSION}"
+)
 NAMED = 10  # pictures that a note names
 GATE_AGAIN = "stylegate gate with the same arguments judges what is there now and says what to mend; then export"
 
@@ -97,9 +104,15 @@ def export(config: Config) -> int:
         print(f"key: the fingerprint is {fingerprint}; tell it to the receiver in another way than")
         print("     with the package: it is the sha256 of signer.pub.pem")
     print(f"export: {files.display_path(target)} ({exported_and_left_in_words(report.pictures, outcome, planned)})")
+    is_complete = outcome.slots is None or outcome.slots.accepted >= outcome.slots.wanted
+    if outcome.slots and not is_complete:
+        have = counted(outcome.slots.accepted, "slot has", "slots have")
+        print(f"The collection is not complete: {have} an accepted picture, {outcome.slots.wanted} are wanted.")
     if new:
         print(f"Next: {GATE_AGAIN}")
         return ExitCode.REJECTED
+    if not is_complete:
+        print(f"Next: {PEOPLE_COMPLETE if outcome.exit_code == ExitCode.REVIEW else DRAWING_COMPLETES}")
     return ExitCode.PASS
 
 

@@ -84,7 +84,19 @@ def comparison_pictures_without_decided_ones(config: Config, lot: Lot) -> Compar
     planned = [slot.traits for slot in (lot.slots or {}).values()]
     traits, learned = traits_spelled_as_planned(traits, planned), traits_spelled_as_planned(learned, planned)
     return ComparisonPictures(
-        references, training, earlier, background, alpha, trigger, called, traits, learned, notes, name, foreign, of_slots
+        references,
+        training,
+        earlier,
+        background,
+        alpha,
+        trigger,
+        called,
+        traits,
+        learned,
+        notes,
+        name,
+        foreign,
+        of_slots,
     )
 
 
@@ -170,9 +182,7 @@ def given_foreign_pictures_by_style(
     return found
 
 
-def pictures_of_earlier_packages(
-    lot: Lot, brand: str
-) -> tuple[list[tuple[str, Path]], list[str], dict[str, int]]:
+def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, Path]], list[str], dict[str, int]]:
     """(name, path) of the pictures in earlier packages that must not come again; notes on packages that are left out;
     and by such a name the number of the slot that the picture was drawn for, where it is one of this batch.
 

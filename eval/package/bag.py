@@ -26,7 +26,11 @@ HERE = Path(__file__).parent
 SCRIPTS = {"verify.py": "receiver.py"} | {
     f"verify_{part}.py": f"verify_{part}.py" for part in ("traits", "marks", "certificate", "reviewers", "statement")
 }
-VERIFY = (HERE / "VERIFY.md").read_text()
+VERIFY = (
+    (HERE / "VERIFY.md")
+    .read_text()
+    .format(lines=sum(len((HERE / source).read_text().splitlines()) for source in SCRIPTS.values()))
+)
 SSH_SIGNER, SSH_SIGNATURE = "signer.ssh.pub", f"{MANIFEST}.sshsig"
 
 

@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,11 +46,13 @@ from eval.planning import commitment, rarity
 from eval.promise.calibration import CALIBRATION
 from eval.promise.certificate import CERTIFICATE, TRAIT_CERTIFICATE, certified_digests, read_certificate
 from eval.promise.statements import stated_traits_match_audit
+from eval.report.summaries import escape_markdown_on_one_line
 from stylegate import files
 from stylegate.errors import DataError
 from stylegate.words import counted
 
 NO_MARKS = ExportMarks()
+ACCEPTED_BY = ("the gate", "a person", "a waiver of the policy")
 
 
 def fill_package(
@@ -80,7 +83,8 @@ def fill_package(
     provenance.write_json_file(data / "provenance.json")
     says = outcome.promise.says if outcome.promise.state in ("certified", "valid") else CARD_WITHOUT_PROMISE
     words = {"promise": says, "lora": lora, "marks": marks_in_words(report)}
-    words |= {"pictures": picture_count_sentence_for_card(lot, len(items)), "licences": licences_in_words(licences)}
+    words |= {"pictures": picture_count_sentence_for_card(lot, accepted), "licences": licences_in_words(licences)}
+    words |= {"traits": trait_table_for_card(items)}
     write_file_or_hard_link_earlier(data / "README.md", CARD.format(name=collection, **words))
     write_file_or_hard_link_earlier(
         package / BOM, json.dumps(make_bill_of_materials(provenance, collection), indent=2) + "\n"
@@ -95,15 +99,44 @@ def number_of_planned_pictures(lot: Lot) -> int | None:
     return len(read_plan(lot.out)) if lot.record else None
 
 
-def picture_count_sentence_for_card(lot: Lot, count: int) -> str:
-    """The sentence of a package's card that says how many pictures it has, and of how many that were planned."""
-    accepted = f"{counted(count, 'picture')} accepted by stylegate's gate"
+def picture_count_sentence_for_card(lot: Lot, verdicts: Sequence[Verdict]) -> str:
+    """The sentence of a package's card that says how many pictures it has, who accepted them, and of how many that were
+    planned.
+    """
+    by = Counter(what_accepted(verdict) for verdict in verdicts)
+    accepted = f"{counted(len(verdicts), 'picture')} accepted by stylegate's gate"
+    if len(by) > 1 or "the gate" not in by:
+        accepted = counted(len(verdicts), "picture") + " accepted: "
+        accepted += ", ".join(f"{by[what]} by {what}" for what in ACCEPTED_BY if by[what])
     planned = number_of_planned_pictures(lot)
     if not planned:
         return f"{accepted}."
-    if count == planned:
-        return f"{accepted}: every picture that was planned."
-    return f"{accepted}, of {planned} that were planned. Rarity is computed among those that are here."
+    if len(verdicts) == planned:
+        return f"{accepted}. They are all that were planned."
+    return f"{accepted}. {planned} were planned; rarity is computed among those that are here."
+
+
+def what_accepted(verdict: Verdict) -> str:
+    """What an accepted picture owes its verdict to, one of ACCEPTED_BY: a person who settled what the policy left open,
+    else a waiver without which the gate had not accepted it, else the gate.
+    """
+    if verdict.settled:
+        return "a person"
+    return "a waiver of the policy" if any(found.verdict != "warn" for found in verdict.waived) else "the gate"
+
+
+def trait_table_for_card(items: Sequence[PackageItem]) -> str:
+    """The table of a package's card that says how many of the items have each value of each trait, as their metadata
+    state it; "" for items without traits.
+    """
+    counts = Counter(pair for item in items for pair in item.final_traits.items())
+    if not counts:
+        return ""
+    rows = [
+        f"| {escape_markdown_on_one_line(trait)} | {escape_markdown_on_one_line(value)} | {count} |\n"
+        for (trait, value), count in sorted(counts.items(), key=lambda row: (row[0][0], -row[1], row[0][1]))
+    ]
+    return f"\n| trait | value | pictures |\n|---|---|---|\n{''.join(rows)}"
 
 
 def licences_in_words(licences: Sequence[LicenceOfMaterial]) -> str:

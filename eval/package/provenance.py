@@ -146,4 +146,4 @@ CARD = """# {name}
   `stylegate rebase` writes copies with the address that the pictures have got.
 - `records/` says of each item how it was drawn, what it scored and how it was judged.
 - `provenance.json` names what the pictures were made from and judged by. `../VERIFY.md` says how to check all of it.
-"""
+{traits}"""

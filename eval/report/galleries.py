@@ -34,12 +34,15 @@ SECTIONS = {
     ),
     "reject": ("Rejected", "These pictures are not exported."),
     "error": ("Errors", "These files could not be judged. Therefore they are not exported."),
-    "accept": ("Accepted", "No check holds these pictures back, or a person accepted them. An export packs them."),
+    "accept": ("Accepted", "No check holds these pictures back, or a person accepted them."),
 }
 ORDERS = {
     "review": "Pictures that nearly pass come first.",
     "reject": "Those nearest to passing come first, so that near misses are found easily; the furthest stand last.",
 }
+PACKED_OF_SLOTS = (
+    "An export packs one of each slot: the best one, or the one that an earlier version of the collection has."
+)
 NOT_RANKED = "They stand in the order of their names: the style cannot be read, so it is not known which are better."
 OTHER_CHECKS = {  # what checks say that are no scores
     "decode": "The file could not be read as one whole picture.",
@@ -106,6 +109,8 @@ def verdict_gallery_data(
         chosen = not_accepted_nearest_to_passing_first(chosen, ranked)
     if order := ORDERS.get(verdict_kind):
         text += f" {order if ranked else NOT_RANKED}"
+    if verdict_kind == "accept":
+        text += f" {PACKED_OF_SLOTS if lot.record else 'An export packs them.'}"
     paths = dict(lot.files)
     shown, figures = chosen[:PICTURES_SHOWN], []
     addresses = thumbnails.add_thumbnails([(paths[verdict.file], verdict.sha256) for verdict in shown])

@@ -135,9 +135,10 @@ def report_subtitle(outcome: GateRecord) -> str:
     """The state of the lot, how many pictures may be exported, how many slots of a plan they fill, of those wanted."""
     counts, slots = outcome.counts, outcome.slots
     text = f"State of the lot: {lot_state_in_words(outcome)}. " if not outcome.observe else ""
-    text += f"{counts.accept} of {counted(counts.judged, 'picture')} passed" + (
-        "." if outcome.observe else " and may be exported."
-    )
+    text += f"{counts.accept} of {counted(counts.judged, 'picture')} passed"
+    if not outcome.observe:
+        text += "; an export packs the best one of each slot" if slots else " and may be exported"
+    text += "."
     text += f" The verdicts are {observed}." if (observed := observe_only_note_in_words(outcome)) else ""
     filled = f" {counted(slots.accepted, 'slot is', 'slots are')} filled, {slots.wanted} are wanted." if slots else ""
     return text + filled

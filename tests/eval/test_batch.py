@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eval.export import DRAWING_COMPLETES, PEOPLE_COMPLETE
 from eval.lot.batch import PlanSlot, read_plan, write_plan
 from eval.lot.lot import digest_of_names_and_digests, relative_name
 from eval.lot.rounds import read_batch_progress
@@ -732,7 +733,17 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
     known = {link["what"]: link for link in provenance_of(package)["licences"]}
     assert known["base"]["licence"] == "apache-2.0" and known["data"]["licence"] == "CC0-1.0"
     card = (package / "data" / "README.md").read_text()
-    assert "every picture that was planned" in card
+    assert "6 pictures accepted by stylegate's gate. They are all that were planned." in card
+    counts = Counter(pair for slot in read_plan(folder) for pair in slot.traits.items())
+    rows = [row for row in card.splitlines() if re.fullmatch(r"\| .+ \| .+ \| [0-9]+ \|", row)]
+    assert rows == [
+        f"| {t} | {v} | {n} |" for (t, v), n in sorted(counts.items(), key=lambda r: (r[0][0], -r[1], r[0][1]))
+    ]
+    lines = sum(path.read_text().count("\n") for path in package.glob("verify*.py"))
+    assert f"`verify_*.py` first ({lines} lines in all)" in (package / "VERIFY.md").read_text()
+    page = (folder / "report" / "index.html").read_text()
+    assert "of 6 pictures passed; an export packs the best one of each slot. 6 slots are filled" in page
+    assert "An export packs one of each slot" in page and "may be exported" not in page
     assert "the base model: apache-2.0; the pictures that the LoRA learned from: CC0-1.0" in card
     bom = json.loads((package / "proof" / "bom.cdx.json").read_text())
     parts = {part["name"]: part for part in bom["components"]}
@@ -766,7 +777,7 @@ def test_nothing_leaves_under_a_licence_that_nobody_knows(run, batch, tmp_path: 
     )
     planned, card = len(read_plan(folder)), (files.EXPORTS / "licensed-v2" / "data" / "README.md").read_text()
     assert f"{planned - 1} of {planned} planned pictures" in text and f"{planned - 1} of the {planned} planned" in text
-    assert f"of {planned} that were planned" in card and "CC-BY-NC-4.0 (accepted by name)" in card
+    assert f"{planned} were planned; rarity" in card and "CC-BY-NC-4.0 (accepted by name)" in card
     words = f"'export', 'batch={folder.name}', 'name=licensed', 'accept_licence=CC-BY-NC-4.0'"
     loads = f"from stylegate.cli import main; import sys; sys.exit(main([{words}]) or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loads], cwd=files.ROOT).returncode == 0, "it needs no torch"
@@ -821,6 +832,30 @@ def test_one_picture_at_most_leaves_for_each_slot(run, batch, tmp_path: Path) ->
     assert run("export", *told, "name=proven")[0] == 0
     code, text = run("verify", str(files.EXPORTS / "proven-v1"))
     assert code == 0 and "6 pictures; certified" in text
+
+
+def test_a_package_says_who_accepted_its_pictures_and_what_it_lacks(run, batch, tmp_path: Path) -> None:
+    words, folder = batch
+    images = sorted((folder / "images").glob("*.png"))
+    waiver = (
+        f"{{sha256: {files.sha256_of_file(images[0])}, check: contrast, owner: bob, reason: ok, expires: 2090-01-01}}"
+    )
+    (tmp_path / "p.yaml").write_text(f"version: 1\nchecks: {{contrast: {{review_below: 500}}}}\nwaivers: [{waiver}]\n")
+    (tmp_path / "d.csv").write_text("file,verdict,who\n" + "".join(f"{p.name},accept,anna\n" for p in images[1:4]))
+    told = [*words, f"policy={tmp_path / 'p.yaml'}"]
+    assert run("gate", *told, f"decisions={tmp_path / 'd.csv'}")[0] == 11
+    code, text = run("export", *told, "name=partly")
+    *_, packed, lacks, advice = text.splitlines()
+    assert code == 0 and "partly-v1 (4 of 6 planned pictures" in packed
+    assert lacks == "The collection is not complete: 4 slots have an accepted picture, 6 are wanted."
+    assert advice == f"Next: {PEOPLE_COMPLETE}"
+    card = (files.EXPORTS / "partly-v1" / "data" / "README.md").read_text()
+    assert "4 pictures accepted: 3 by a person, 1 by a waiver of the policy. 6 were planned; rarity" in card
+
+    (tmp_path / "d.csv").write_text(f"file,verdict,who\n{images[0].name},reject,anna\n")
+    assert run("gate", *words, accept_all(tmp_path), f"decisions={tmp_path / 'd.csv'}")[0] == 10
+    text = run("export", *words, accept_all(tmp_path), "name=partly")[1]
+    assert text.endswith(f"5 slots have an accepted picture, 6 are wanted.\nNext: {DRAWING_COMPLETES}\n"), text
 
 
 def test_an_item_keeps_its_picture_while_that_is_accepted(run, batch, tmp_path: Path) -> None:
