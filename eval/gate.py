@@ -25,7 +25,7 @@ from eval.judging.advice import (
 from eval.judging.decisions import store_decisions_from_table, write_review_worksheet
 from eval.judging.judge import judge, write_verdicts_and_gate_record
 from eval.judging.judged import JudgedLot
-from eval.lot.attempts import advice_on_exhausted_slots, failed_attempts_and_filled_slots, failed_check_counts_by_slot
+from eval.lot.attempts import advice_on_exhausted_slots, failed_attempts_and_filled_slots
 from eval.lot.batch import require_file
 from eval.lot.lot import locked_lot
 from eval.policy import file as policyfile
@@ -134,12 +134,11 @@ def console_summary_lines(judged: JudgedLot) -> list[str]:
         if slots.stopped_early:
             lines.append(f"stopped early: {counted(slots.stopped_early, 'attempt')}, without a picture to judge")
         if slots.accepted < slots.wanted:
-            states = failed_attempts_and_filled_slots(
-                ((v.file, v.verdict) for v in judged.verdicts), judged.lot.stopped
-            )
+            lot, record = judged.lot, judged.lot.record
+            states = failed_attempts_and_filled_slots(((v.file, v.verdict) for v in judged.verdicts), lot.stopped)
             rows = [verdict.model_dump(include={"file", "verdict", "reasons"}) for verdict in judged.verdicts]
-            failed_by = failed_check_counts_by_slot(rows, judged.lot.stopped)
-            lines += advice_on_exhausted_slots(slots.exhausted, states, failed_by, judged.lot.out.name)
+            traits = record.words.traits if record else ""
+            lines += advice_on_exhausted_slots(slots.exhausted, states, rows, lot.stopped, lot.out.name, traits)
     return lines
 
 

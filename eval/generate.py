@@ -26,7 +26,7 @@ from PIL import Image
 from eval.engines.parts import Row
 from eval.engines.run import EngineWork
 from eval.lot import early
-from eval.lot.attempts import advice_on_exhausted_slots, failed_check_counts_by_slot
+from eval.lot.attempts import advice_on_exhausted_slots
 from eval.lot.base import draw_and_write_base_pictures, prompts_for_base_pictures, write_base_pictures
 from eval.lot.batch import (
     PLAN,
@@ -136,10 +136,9 @@ def print_what_was_drawn(config: Config, folder: Path, before: int) -> int:
         print("          the others are drawn once these are judged: gate, then generate again")
     if standing.due or standing.filled >= standing.wanted or not standing.exhausted:
         return ExitCode.PASS
-    failed_by = failed_check_counts_by_slot(
-        files.read_jsonl(folder / VERDICTS, "file"), early.names_of_stopped_attempts(folder)
-    )
-    for line in advice_on_exhausted_slots(standing.exhausted, standing.states, failed_by, folder.name):
+    rows, stopped = files.read_jsonl(folder / VERDICTS, "file"), early.names_of_stopped_attempts(folder)
+    traits = read_existing_batch_record(folder).words.traits
+    for line in advice_on_exhausted_slots(standing.exhausted, standing.states, rows, stopped, folder.name, traits):
         print(line)
     return ExitCode.REVIEW
 

@@ -1,16 +1,19 @@
 """The attempts at the slots of a batch: which slots are to be drawn again, and which have used all their attempts."""
 
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.lot.batch import PlanSlot, attempt_and_slot, attempt_file_name
 from eval.lot.early import names_of_stopped_attempts
 from stylegate import files
+from stylegate.words import counted
 
 FAILED = ("reject", "error")
 NAMED = 10  # slots that a message names
+DIFFERENCES = 3  # traits seen otherwise than planned that it names of a slot
 
 
 class FailedAttemptsAndFilledSlots(NamedTuple):
@@ -89,30 +92,80 @@ def failed_check_counts_by_slot(rows: Iterable[Mapping[str, Any]], stopped: Iter
     return found
 
 
+def trait_differences_by_slot(rows: Iterable[Mapping[str, Any]]) -> dict[int, Counter[str]]:
+    """For each slot in how many of its failed attempts the gate saw which value otherwise than planned, such as "body:
+    yellow planned, orange seen", by rows of verdicts.jsonl.
+    """
+    found: dict[int, Counter[str]] = {}
+    for row in rows:
+        if row["verdict"] in FAILED:
+            details = (reason.get("detail", "") for reason in row.get("reasons", []) if reason["check"] == "traits")
+            seen = {part for detail in details for part in detail.split("; ") if part}
+            found.setdefault(attempt_and_slot(row["file"])[1], Counter()).update(seen)
+    return found
+
+
+def traits_seen_wrong_by_slot(
+    rows: Iterable[Mapping[str, Any]], slots: Iterable[PlanSlot]
+) -> dict[int, dict[str, int]]:
+    """For each slot, by trait, in how many of its failed attempts the gate saw another value than the planned one, by
+    rows of verdicts.jsonl. Traits of which that is not known are left out.
+    """
+    differences = trait_differences_by_slot(rows)
+    found: dict[int, dict[str, int]] = {}
+    for slot in slots:
+        for trait, value in slot.traits.items():
+            begins = f"{trait}: {value} planned, "
+            if count := sum(n for text, n in differences.get(slot.slot, {}).items() if text.startswith(begins)):
+                found.setdefault(slot.slot, {})[trait] = count
+    return found
+
+
+def failed_checks_in_words(checks: Counter[str], differences: Counter[str]) -> str:
+    """The checks that failed the attempts at a slot, with how many each failed, the most first, and which traits were
+    seen otherwise than planned: "palette 3, traits 1 (body: yellow planned, orange seen)".
+    """
+    words = []
+    for check, count in checks.most_common():
+        seen = [
+            text if n == count else f"{text}, {counted(n, 'time')}" for text, n in differences.most_common(DIFFERENCES)
+        ]
+        words.append(f"{check} {count}" + (f" ({'; '.join(seen)})" if check == "traits" and seen else ""))
+    return ", ".join(words)
+
+
 def advice_on_exhausted_slots(
-    exhausted: list[int], states: FailedAttemptsAndFilledSlots, failed_by: Mapping[int, Counter[str]], name: str
+    exhausted: list[int],
+    states: FailedAttemptsAndFilledSlots,
+    rows: Sequence[Mapping[str, Any]],
+    stopped: Iterable[str],
+    name: str,
+    traits: str,
 ) -> list[str]:
     """Lines that say why slots have no picture though all their attempts are used, and what a person can do about them;
-    none where there are none. `failed_by` is as `failed_check_counts_by_slot` gives it, `name` that of the batch.
+    none where there are none. `rows` are those of verdicts.jsonl and `stopped` the attempts that were stopped early;
+    `name` is that of the batch and `traits` the argument that it was planned with, "" where that is not known.
     """
     if not exhausted:
         return []
+    failed_by, differences = failed_check_counts_by_slot(rows, stopped), trait_differences_by_slot(rows)
     plural = "s have used all their" if len(exhausted) > 1 else " has used all its"
     numbers = ", ".join(map(str, exhausted[:NAMED]))
     more = f" and {len(exhausted) - NAMED} more" if len(exhausted) > NAMED else ""
     why = [
-        f"  slot {slot}: failed by {', '.join(f'{check} {count}' for check, count in failed_by[slot].most_common())}"
+        f"  slot {slot}: failed by {failed_checks_in_words(failed_by[slot], differences.get(slot, Counter()))}"
         for slot in exhausted[:NAMED]
         if failed_by.get(slot)
     ]
     first = attempt_file_name(exhausted[0], states.next_attempt_number(exhausted[0]))
     some = "" if more else f" (repair={','.join(map(str, exhausted))} is the same, or some of them)"
+    file = shlex.quote(traits) if traits else "FILE"
     used = max(states.next_attempt_number(slot) for slot in exhausted)
     return [
         f"a person decides: {len(exhausted)} slot{plural} attempts: {numbers}{more}",
         *why,
         "  accept a picture      a waiver in the policy names its sha256, of verdicts.jsonl (docs/policies.md); gate",
         f"  retouch a picture     save it in images/ as the next attempt ({first}); then gate",
-        f"  swap values           stylegate plan batch={name} traits=FILE repair=all{some}; the fewest others change",
+        f"  swap values           stylegate plan batch={name} traits={file} repair=all{some}; the fewest others change",
         f"  try more seeds        stylegate generate batch={name} plan.max_attempts={2 * used}: {used} are used",
     ]

@@ -257,6 +257,7 @@ def write_batch_record(folder: Path, facts: BatchFacts, config: Config) -> None:
             base=base_name_for_drawing(config),
             training_base=config.base if config.draw_base else "",
             run=run,
+            traits=config.traits or "",
             nf4=config.hardware.nf4,
         ),
         wanted=config.plan.num_wanted or config.plan.num_images,

@@ -110,6 +110,8 @@ class BatchConfigValues(Record):
     """The base model that the LoRA was trained on, where another one draws; left out where it is the same."""
     run: str | None
     """Name of the folder of the training run; null where a LoRA file was named."""
+    traits: str = ""
+    """The traits file, as a name or a path; left out where there is none, and in files of older versions."""
     nf4: bool = False
     """The base draws in 4 bits (hardware.nf4); left out where it does not."""
 

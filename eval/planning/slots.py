@@ -94,11 +94,13 @@ def plan_slots_with_some_traits_replaced(
     earlier: Sequence[PlanSlot],
     broken: Sequence[int],
     filled: Collection[int],
+    seen_wrong: Mapping[int, Mapping[str, int]],
 ) -> list[PlanSlot]:
     """The slots of a plan in which the slots `broken` have other traits, with as few other changes as possible.
 
-    `filled` are the slots whose pictures would be lost if they changed. Raises DataError if the plan is not one of this
-    traits file, or if no such plan exists.
+    `filled` are the slots whose pictures would be lost if they changed; `seen_wrong` says by slot and trait in how many
+    pictures another value was seen than the planned one. Raises DataError if the plan is not one of this traits file,
+    or if no such plan exists.
     """
     problem = make_plan_constraints(file, len(earlier), map(dict, excluded))
     kept = {slot.slot: slot.traits for slot in earlier}
@@ -110,7 +112,8 @@ def plan_slots_with_some_traits_replaced(
             "the plan's counts are not those of the traits file, which was changed since",
             next_step="stylegate plan with the same arguments without repair=; then repair what is left.",
         )
-    found = plan_rows_with_other_combinations_in_slots(problem, rows, broken, filled, plan.seed)
+    wrong = np.array([[seen_wrong.get(slot.slot, {}).get(trait, 0) for trait in problem.traits] for slot in earlier])
+    found = plan_rows_with_other_combinations_in_slots(problem, rows, broken, filled, wrong, plan.seed)
     changed = (found != rows).any(axis=1)
     return [
         make_slot_from_traits(file, brand, plan, slot.slot, problem.traits_of_row(row), ones.get(slot.slot))

@@ -10,7 +10,8 @@ from PIL import Image
 
 from eval.lot import base as base_pictures
 from eval.lot import batch as batches
-from eval.lot.batch import PlanSlot, read_plan
+from eval.lot.attempts import advice_on_exhausted_slots, failed_attempts_and_filled_slots
+from eval.lot.batch import PlanSlot, read_plan, write_plan
 from eval.measuring.record import OF_BASE
 from stylegate import files, sample
 from stylegate.configgroups import GenerateConfig
@@ -103,12 +104,13 @@ def test_a_slot_that_no_attempt_fills_is_for_a_person_and_can_be_repaired(run, t
         found, text = run("gate", *words)
         assert found == code, text
     assert "2 slots have used all their attempts: 1, 4\n  slot 1: failed by contrast 2\n  slot 4: failed by" in text
-    assert "batch=hard traits=FILE repair=all (repair=1,4 is the same" in text and "00001-2.png" in text
+    assert f"batch=hard {words[0]} repair=all (repair=1,4 is the same" in text and "00001-2.png" in text
     assert "stylegate generate batch=hard plan.max_attempts=4: 2 are used" in text
     gate = files.read_json(folder / "gate.json", "the gate's record", "slots")
     assert gate["slots"] == {"wanted": 6, "accepted": 4, "exhausted": [1, 4]}
     code, text = run("generate", *words)
     assert code == 11 and "0 drawn" in text and "slot 4: failed by contrast 2" in text
+    assert f"batch=hard {words[0]} repair=all" in text
     before = read_plan(folder)
     assert run("plan", *words, "repair=1,x,6")[1].count("no slot of the plan") == 2
     code, text = run("plan", *words, "repair=0,1")
@@ -118,6 +120,7 @@ def test_a_slot_that_no_attempt_fills_is_for_a_person_and_can_be_repaired(run, t
     after = read_plan(folder)
     changed = [new.slot for old, new in zip(before, after, strict=True) if new != old]
     assert code == 0 and {1, 4} <= set(changed) and "2 slots repaired" in text
+    assert text.count("; the gate saw no trait wrong in its attempts\n") == 2
     others = len(changed) - 2
     assert f"; {others} other slot{'s' * (others != 1)} changed" in text
     assert "\nNext: stylegate generate batch=hard, then gate" in text
@@ -125,6 +128,51 @@ def test_a_slot_that_no_attempt_fills_is_for_a_person_and_can_be_repaired(run, t
     assert run("generate", *words)[0] == 0
     code, text = run("gate", *words)
     assert code == 0 and "\nNext: stylegate export batch=hard makes the package.\n" in text
+
+
+def test_a_repair_changes_the_trait_that_the_gate_saw_wrong_and_says_so(run, tmp_path: Path) -> None:
+    words, folder = words_of(tmp_path, "wrong"), files.BATCHES / "wrong"
+    with (tmp_path / "wrong.yaml").open("a") as file:
+        file.write("  item: {a: 1, b: 1, c: 1, d: 1, e: 1, f: 1}\n")  # any other trait can be exchanged with any slot
+    assert run("plan", *words)[0] == 0
+    before = read_plan(folder)
+    for trait in before[1].traits:
+        detail = f"{trait}: {before[1].traits[trait]} planned, purple seen"
+        reason = {"check": "traits", "verdict": "reject", "detail": detail}
+        rows = [{"file": f"00001-{n}.png", "verdict": "reject", "reasons": [reason]} for n in range(2)]
+        rows += [
+            {"file": f"{slot.slot:05d}-0.png", "verdict": "accept", "reasons": []} for slot in before if slot.slot != 1
+        ]
+        files.write_jsonl(folder / "verdicts.jsonl", rows)
+        text = run("generate", *words)[1] if trait == "body" else ""
+        assert (f"  slot 1: failed by traits 2 ({detail})\n" in text) == (trait == "body")
+        write_plan(folder, before)
+        code, text = run("plan", *words, "repair=1")
+        after = read_plan(folder)[1].traits
+        assert code == 0 and [t for t, value in after.items() if value != before[1].traits[t]] == [trait]
+        told = (
+            f"  slot 1: {trait}: {before[1].traits[trait]} -> {after[trait]}; the gate named {trait}, seen wrong in 2"
+        )
+        assert f"{told} attempts\n" in text, text
+
+
+def test_what_failed_the_attempts_at_a_slot_is_said_with_the_traits_that_were_seen_otherwise() -> None:
+    seen = ("body: red planned, pink seen", "body: red planned, pink seen; item: none planned, book seen")
+    rows = [
+        {
+            "file": f"00003-{n}.png",
+            "verdict": "reject",
+            "reasons": [{"check": "traits", "verdict": "reject", "detail": text}],
+        }
+        for n, text in enumerate((*seen, seen[0]))
+    ]
+    states = failed_attempts_and_filled_slots((row["file"], row["verdict"]) for row in rows)
+    lines = advice_on_exhausted_slots([3], states, rows, ["00003-3.png"], "some", "")
+    assert lines[1] == (
+        "  slot 3: failed by traits 3 (body: red planned, pink seen; item: none planned, book seen, 1 time), "
+        "stopped early 1"
+    )
+    assert any("traits=FILE repair=all" in line for line in lines), "of an older batch, that does not say its file"
 
 
 def test_a_plan_made_again_after_a_repair_stays_repaired(run, tmp_path: Path) -> None:
