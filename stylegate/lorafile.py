@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,8 @@ from safetensors.torch import save
 
 from stylegate import adapter, files, fusednames, loraheader, loranames
 from stylegate.adapter import AnyLayer, LoraOrDoraLayer
-from stylegate.config import Config, run_or_batch_name
-from stylegate.errors import ModelError
+from stylegate.config import Config, config_as_dict, run_or_batch_name
+from stylegate.errors import DataError, ModelError
 from stylegate.families import LoadedBaseModel
 from stylegate.rundirectory import run_directory_name
 from stylegate.verbs import shell_arguments_naming_run
@@ -122,8 +123,34 @@ def missing_lora_advice(config: Config) -> str:
     others = "lora_file=FILE names another LoRA; lora_file=none is the base alone."
     if not config.brand:
         return f"give brand=, and what else was given to stylegate train. {others}"
+    found = newest_lora_of_same_brand(config)
+    run = (
+        f"lora_file={shlex.quote(files.display_path(found))} draws with what a run of this brand trained; "
+        if found
+        else ""
+    )
     batch = f"batch={config.batch} alone, without brand=, draws with the LoRA of that batch; " if config.batch else ""
-    return f"stylegate train {shell_arguments_naming_run(config)} makes it; {batch}{others}"
+    return f"stylegate train {shell_arguments_naming_run(config)} makes it; {run}{batch}{others}"
+
+
+def newest_lora_of_same_brand(config: Config) -> Path | None:
+    """The newest LoRA file that any run in checkpoints/ made of this brand, for this base and family; None if there is
+    none.
+    """
+    asked, found = config_as_dict(config), []
+    for record in files.RUNS.glob("*/run.json"):
+        try:
+            made = files.read_json(record, "the run's record", "config")["config"]
+        except DataError:
+            continue  # a damaged record names no run
+        if all(made.get(key) == asked[key] for key in ("brand", "base", "family")):
+            path = (
+                record.parent
+                / "lora"
+                / f"{run_or_batch_name(Config(name=made['name'], brand=made['brand']))}.safetensors"
+            )
+            found += [path] if path.is_file() else []
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def trained_lora_path(config: Config) -> Path:

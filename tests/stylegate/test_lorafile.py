@@ -1,5 +1,7 @@
 """LoRA files: the same bytes for the same tensors, the right strength, nothing skipped silently."""
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,8 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from stylegate import adapter, files, lorafile, loranames, sample
-from stylegate.config import Config
-from stylegate.configgroups import GenerateConfig, LoraConfig
+from stylegate.config import Config, config_as_dict
+from stylegate.configgroups import FamilyConfig, GenerateConfig, LoraConfig
 from stylegate.errors import ModelError
 from stylegate.families import FAMILIES
 from tests.conftest import FAST_ALL_LAYERS
@@ -170,6 +172,30 @@ def test_trained_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no LoRA has been trained with these arguments"):
         lorafile.lora_file_for_drawing(Config(brand="never"))
     assert lorafile.lora_file_for_drawing(replace(Config(brand="never"), lora_file="none")) is None
+
+
+def test_a_missing_lora_names_the_newest_one_that_a_run_of_the_brand_made_for_this_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "RUNS", tmp_path)
+    asked, others = Config(brand="acme"), {"brand": "other", "base": "./else", "family": FamilyConfig(name="sdxl")}
+    made = {key: replace(asked, name=key, **{key: value}) for key, value in others.items()}
+    made |= {name: replace(asked, name=name) for name in ("unfinished", "first", "second")}
+    for age, (name, config) in enumerate(made.items()):
+        path = tmp_path / f"{name}-sd" / "lora" / f"{name}.safetensors"
+        path.parent.mkdir(parents=True)
+        (path.parent.parent / "run.json").write_text(json.dumps({"config": config_as_dict(config)}))
+        if name != "unfinished":
+            path.write_bytes(b"")
+            os.utime(path, (100 - age, 100 - age))
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "run.json").write_text("{")
+    with pytest.raises(ModelError) as error:
+        lorafile.lora_file_for_drawing(asked)
+    assert f" makes it; lora_file={tmp_path}/first-sd/lora/first.safetensors draws with what" in str(error.value)
+    with pytest.raises(ModelError) as error:
+        lorafile.lora_file_for_drawing(replace(asked, brand="never"))
+    assert "draws with what" not in str(error.value)
 
 
 @pytest.mark.parametrize("lever", ["lora.rslora=true", "lora.dora=true"])
