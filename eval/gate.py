@@ -18,7 +18,7 @@ from pathlib import Path
 from eval.judging.advice import (
     are_margins_believed,
     failed_share_in_words,
-    next_step_in_words,
+    next_step_with_export_in_words,
     observe_only_note_in_words,
     warning_without_references,
 )
@@ -58,6 +58,7 @@ def gate(config: Config) -> int:
     judged = judge_and_report(config)
     with keeping_exit_code_of_verdict(judged.outcome.exit_code):
         mirror_to_wandb(config, judged)
+    print(files.display_path(judged.lot.out))
     return exit_code_unless_observed(judged)
 
 
@@ -92,7 +93,7 @@ def judge_and_write(config: Config, only: set[Path] | None = None) -> JudgedLot:
 
 
 def print_gate_summary_and_next_step(judged: JudgedLot, with_next_step: bool = True) -> None:
-    """Print what was found, where it is written, and what a person does next."""
+    """Print what was found, where its report is, and what a person does next."""
     out = judged.lot.out
     for line in console_summary_lines(judged):
         print(line)
@@ -101,13 +102,8 @@ def print_gate_summary_and_next_step(judged: JudgedLot, with_next_step: bool = T
     if not judged.outcome.observe:
         print(f"lot: {lot_state_in_words(judged.outcome)} (exit code {judged.outcome.exit_code:d})")
     print(f"gate: {counts.judged} in = {total}   report: {files.display_path(out / 'report' / 'index.html')}")
-    if with_next_step:
-        advice = next_step_in_words(judged.outcome, judged.verdicts, files.display_path(out))
-        if judged.outcome.slots and judged.outcome.exit_code == ExitCode.PASS and not judged.outcome.observe:
-            advice = f"stylegate export batch={out.name} makes the package. {advice}".rstrip()
-        if advice:
-            print(f"Next: {advice}")
-    print(files.display_path(out))
+    if with_next_step and (advice := next_step_with_export_in_words(judged.outcome, judged.verdicts, out)):
+        print(f"Next: {advice}")
 
 
 def console_summary_lines(judged: JudgedLot) -> list[str]:
@@ -154,6 +150,8 @@ def pictures_that_did_not_pass_in_words(judged: JudgedLot) -> list[str]:
         for verdict in found[:NAMED]:
             first, *others = verdict.reasons
             more = f", and {counted(len(others), 'more reason')}" if others else ""
+            if for_review := sum(reason.verdict == "review" for reason in others) if kind != "review" else 0:
+                more += ", only for review" if for_review == len(others) else f", {for_review} of them only for review"
             lines.append(f"{kind}: {escaped_on_one_line(verdict.file)}: {check_and_numbers(first)}{more}")
         if len(found) > NAMED:
             further = ", further from passing" if ranked and kind != "error" else ""

@@ -21,6 +21,7 @@ import webbrowser
 from dataclasses import replace
 
 from eval.calibrate import calibration_pool_scores_by_sha256
+from eval.judging.advice import next_step_with_export_in_words
 from eval.judging.certified import audit_plan_and_why_this_order
 from eval.judging.judge import judge, require_gate_used_same_policy
 from eval.lot.compared import comparison_pictures_with_decided_ones
@@ -68,7 +69,7 @@ def review(config: Config) -> int:
             "rejected": "no picture is rejected by a score",
         }
         none = empty.get(config.queue, "no picture is in review")
-        print(f"review: {none}\nNext: stylegate gate with the same arguments says how the lot stands")
+        print(f"review: {none}\nNext: {queue.next_words}")
         return ExitCode.PASS
     token = server.new_token_if_reachable(config.host)
     found = server.listening_socket(config.host, config.port)
@@ -102,8 +103,15 @@ def what_is_asked_in_words(session: ReviewSession) -> list[str]:
 
 
 def review_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:
-    """The queue of all pictures that the gate holds for review now, for whatever reason; the lot is judged for it."""
-    return queue_of_pictures_in_review(judge(config, lot), f"stylegate gate {arguments_naming_lot(config, lot)}")
+    """The queue of all pictures that the gate holds for review now, for whatever reason; the lot is judged for it.
+
+    Without any, what comes next is what the gate says of the lot, unless it has not judged the lot as it is now.
+    """
+    judged, gate = judge(config, lot), f"stylegate gate {arguments_naming_lot(config, lot)}"
+    queue, path = queue_of_pictures_in_review(judged, gate), lot.out / "verdicts.jsonl"
+    if queue.pictures or not path.is_file() or path.read_bytes() != judged.verdicts_text.encode():
+        return queue
+    return replace(queue, next_words=next_step_with_export_in_words(judged.outcome, judged.verdicts, lot.out) or gate)
 
 
 def disagreement_queue_of_lot(config: Config, lot: Lot) -> ReviewQueue:

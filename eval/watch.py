@@ -101,6 +101,7 @@ def watch(config: Config) -> int:
     print_gate_summary_and_next_step(judged)
     with keeping_exit_code_of_verdict(judged.outcome.exit_code):
         mirror_to_wandb(config, judged)
+    print(files.display_path(judged.lot.out))
     return exit_code_unless_observed(judged)
 
 

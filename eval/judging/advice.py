@@ -1,6 +1,7 @@
 """What gate.json means for people: what to do next, what nobody looked at, what decided the exit code."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from eval.judging.decisions import WORKSHEET
 from eval.judging.record import GateRecord
@@ -10,6 +11,7 @@ from eval.promise.rejected import sha256_of_pictures_rejected_by_score
 from eval.promise.store import gate_evidence_key_for_label_purpose
 from eval.scorers import SCORES
 from eval.scorers.aesthetic import MIN_LABELS
+from stylegate import files
 from stylegate.errors import ExitCode
 from stylegate.words import counted
 
@@ -67,14 +69,20 @@ def observe_only_note_in_words(outcome: GateRecord) -> str:
 
 
 def most_frequent_reject_in_words(outcome: GateRecord) -> list[str]:
-    """The check that rejects most pictures, and what helps against it, as a list of one sentence; an empty list where
-    none was rejected.
+    """The check that rejects most pictures, and what helps against it, as a list of one sentence; of several that
+    reject as many, one that names them all and one for each of which it is known what helps. An empty list where none
+    was rejected.
     """
     if not (causes := outcome.why.get("reject")):
         return []
-    check = max(causes, key=lambda name: causes[name])
-    remedy = SCORES[check].remedies_in_words() if check in SCORES else ""
-    return [f"The most frequent reason to reject is {check}{f'; what helps: {remedy}' if remedy else ''}."]
+    most = [check for check, count in causes.items() if count == max(causes.values())]
+    remedies = {check: SCORES[check].remedies_in_words() for check in most if check in SCORES}
+    remedies = {check: remedy for check, remedy in remedies.items() if remedy}
+    if len(most) > 1:
+        helps = [f"What helps against {check}: {remedy}." for check, remedy in remedies.items()]
+        return [f"The most frequent reasons to reject are {', '.join(most[:-1])} and {most[-1]}.", *helps]
+    helps = [f"; what helps: {remedy}" for remedy in remedies.values()]
+    return [f"The most frequent reason to reject is {most[0]}{''.join(helps)}."]
 
 
 def advice_on_open_slots(outcome: GateRecord) -> list[str]:
@@ -211,3 +219,13 @@ def next_step_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: st
     if not outcome.observe:
         steps += advice_to_learn_from_decisions(verdicts)
     return " ".join(steps)
+
+
+def next_step_with_export_in_words(outcome: GateRecord, verdicts: Sequence[Verdict], out: Path) -> str:
+    """`next_step_in_words` for the console, where a planned batch that passes has one too: to export it. `out` is the
+    folder of the results.
+    """
+    advice = next_step_in_words(outcome, verdicts, files.display_path(out))
+    if outcome.slots and outcome.exit_code == ExitCode.PASS and not outcome.observe:
+        return f"stylegate export batch={out.name} makes the package. {advice}".rstrip()
+    return advice

@@ -34,7 +34,10 @@ class BatchProgress(NamedTuple):
     stopped: int  # attempts that were stopped early, without a picture
 
     def progress_in_words(self, drawn: int, seconds_each: float, price_per_hour: float | None) -> str:
-        """The state in a few words, after `drawn` attempts of this round at `seconds_each`; a price is of an hour."""
+        """The state in a few words, after `drawn` attempts of this round at `seconds_each`; a price is of an hour.
+
+        Slots that failed before are the hard ones: while any is open, no time is named for all of them.
+        """
         if not self.judged:
             return "not judged yet"
         filled = f"{self.filled} of {self.wanted} slots filled"
@@ -44,9 +47,11 @@ class BatchProgress(NamedTuple):
         share = self.accepted / len(self.judged)
         each_attempt = self.accepted / (len(self.judged) + self.stopped)
         each = seconds_each / each_attempt
-        left = max((self.wanted - self.filled) / each_attempt - drawn, 0.0) * seconds_each
         money = "" if price_per_hour is None else f" and {price_per_hour * each / 3600:.2g} in money"
         cost = f"{each:.3g} s{money} for each accepted picture"
+        if self.exhausted or any(attempt for _, attempt in self.due):
+            return f"{filled}, {share:.0%} accepted{early_ends}, {cost}"
+        left = max((self.wanted - self.filled) / each_attempt - drawn, 0.0) * seconds_each
         return f"{filled}, {share:.0%} accepted{early_ends}, {cost}, all slots in {left:.0f} s"
 
 

@@ -11,6 +11,7 @@ from eval.planning.traits import TraitRules
 from stylegate.words import counted
 
 BAR = 24  # characters of the longest bar in a terminal
+OWN = 3  # values that no other item has, which a terminal names of an item
 SHOWN = 12  # values of a trait that a terminal shows, and pairs
 IN_PICTURE = 16  # values of a trait in the picture
 WIDTH, LINE, NAME, MARGIN = 420, 16, 170, 14  # pixels: of a column, a line, the names in it, around
@@ -64,9 +65,9 @@ def counts_and_rarity_in_words(
 
 
 def item_rarity_in_words(found: ItemRarity) -> str:
-    """What gives an item its rank, in words: how many values it alone has, if any, and its score."""
-    unique = f"{counted(found.unique, 'value')} of its own; " if found.unique else ""
-    return f"{unique}{found.score:.2f}"
+    """What gives an item its rank, in words: the values that it alone has, if any, and its score."""
+    named = [*found.own[:OWN], *([f"{len(found.own) - OWN} more"] if len(found.own) > OWN else [])]
+    return f"of its own: {', '.join(named)}; {found.score:.2f}" if named else f"{found.score:.2f}"
 
 
 def one_of_ones_in_words(called: Sequence[str], shown: int = SHOWN) -> list[str]:

@@ -27,8 +27,13 @@ class ItemRarity(NamedTuple):
     """Its information content over the collection's entropy, which is the mean information content; higher is rarer."""
     rank: int
     """1 for the rarest; equal ones share a rank, and the ranks after it are left out."""
-    unique: int
-    """How many of its values no other item has."""
+    own: tuple[str, ...]
+    """Its values that no other item has, as `trait value`; how many traits it has is one of its values."""
+
+    @property
+    def unique(self) -> int:
+        """How many of its values no other item has."""
+        return len(self.own)
 
 
 class ValuePairWithItemCounts(NamedTuple):
@@ -48,22 +53,24 @@ def rarity_of_each_item(items: Sequence[Mapping[str, str]]) -> list[ItemRarity]:
         return []
     rows = [item_with_trait_count_added(item) for item in items]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    scores, unique, entropy = np.zeros(len(rows)), np.zeros(len(rows), int), 0.0
+    scores, own, entropy = np.zeros(len(rows)), [list[str]() for _ in rows], 0.0
     for name in sorted(names):
         values = [row.get(name, ABSENT) for row in rows]
         counts = Counter(values)
         shares = np.array(list(counts.values())) / len(rows)
         entropy -= float((shares * np.log2(shares)).sum())
         scores += [math.log2(len(rows) / counts[value]) for value in values]
-        unique += [value is not ABSENT and counts[value] == 1 for value in values]
+        for mine, value in zip(own, values, strict=True):
+            if value is not ABSENT and counts[value] == 1:
+                mine.append(f"{'number of traits' if name == TRAIT_COUNT else name} {value}")
     scores /= entropy or 1.0
-    order = sorted(range(len(rows)), key=lambda i: (unique[i], scores[i]), reverse=True)
+    order = sorted(range(len(rows)), key=lambda i: (len(own[i]), scores[i]), reverse=True)
     ranks = dict[int, int]()
     for place, i in enumerate(order):
         before = order[place - 1] if place else None
         tied = before is not None and math.isclose(scores[i], scores[before])
         ranks[i] = ranks[before] if tied and before is not None else place + 1
-    return [ItemRarity(float(scores[i]), ranks[i], int(unique[i])) for i in range(len(rows))]
+    return [ItemRarity(float(scores[i]), ranks[i], tuple(own[i])) for i in range(len(rows))]
 
 
 def item_with_trait_count_added(item: Mapping[str, str]) -> Item:

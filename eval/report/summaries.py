@@ -169,7 +169,12 @@ def escaped_on_one_line(text: str, longest: int = MAX_NAME) -> str:
 
 
 def lot_state_in_words(outcome: GateRecord) -> str:
-    """What the exit code of a gate says of the lot: "pass", "rejected", "review pending" and others."""
+    """What the exit code of a gate says of the lot: "pass", "rejected", "review pending" and others; of a batch in
+    which only slots without an attempt left wait, that a person must decide about these.
+    """
+    exhausted = outcome.slots.exhausted if outcome.slots and not outcome.counts.review else []
+    if outcome.exit_code == ExitCode.REVIEW and exhausted:
+        return f"a person must decide about {counted(len(exhausted), 'slot')}"
     return OUTCOMES.get(ExitCode(outcome.exit_code), f"exit code {outcome.exit_code:d}")
 
 

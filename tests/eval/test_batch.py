@@ -204,9 +204,13 @@ def test_due_attempts(tmp_path: Path) -> None:
     assert due == [(4, 0), (1, 1), (3, 2)]
     standing = read_batch_progress(tmp_path, 2)
     assert [(s.slot, a) for s, a in standing.due] == [(4, 0), (1, 1)] and standing.exhausted == [3]
-    text = "1 of 5 slots filled, 20% accepted, 10 s{} for each accepted picture, all slots in {} s"
-    assert standing.progress_in_words(0, 2.0, None) == text.format("", 40)
-    assert standing.progress_in_words(5, 2.0, 36.0) == text.format(" and 0.1 in money", 30)
+    text = "1 of 5 slots filled, 20% accepted, 10 s{} for each accepted picture"
+    assert standing.progress_in_words(0, 2.0, None) == text.format(""), "slots that failed before take longer"
+    assert standing._replace(exhausted=[]).progress_in_words(0, 2.0, None) == text.format("")
+    assert standing._replace(due=[]).progress_in_words(0, 2.0, None) == text.format("")
+    first, text = standing._replace(due=standing.due[:1], exhausted=[]), f"{text}, all slots in {{}} s"
+    assert first.progress_in_words(0, 2.0, None) == text.format("", 40)
+    assert first.progress_in_words(5, 2.0, 36.0) == text.format(" and 0.1 in money", 30)
     none = standing._replace(accepted=0, filled=0)
     assert none.progress_in_words(1, 2.0, None) == "0 of 5 slots filled, none of 5 judged pictures accepted"
     assert none._replace(judged=set()).progress_in_words(1, 2.0, None) == "not judged yet"

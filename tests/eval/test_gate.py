@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,29 @@ def verdicts_of(out: Path) -> dict[str, dict]:
     counts = json.loads((out / "gate.json").read_text())["counts"]
     assert counts["in"] == len(rows) == sum(counts[v] for v in ("accept", "review", "reject", "error"))
     return {row["file"]: row for row in rows}
+
+
+def test_the_last_line_is_the_folder_also_where_the_tracker_speaks(
+    run, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.gate.mirror_to_wandb", lambda *_: print("W&B is offline."))
+    text = run("gate", f"images={judged}", f"out={tmp_path / 'out'}")[1]
+    assert text.splitlines()[-2] == "W&B is offline." and text.splitlines()[-1].endswith("out")
+
+
+def test_it_says_which_further_reasons_of_a_reject_lead_only_to_review() -> None:
+    far, near = make_reason("palette", "reject", 0.1, 0.5), make_reason("style", "review", 0.4, 0.5)
+    for reasons, words in (
+        ([far, near], ", and 1 more reason, only for review"),
+        ([far, far, near], ", and 2 more reasons, 1 of them only for review"),
+        ([far, far], ", and 1 more reason"),
+        ([near, near], ", and 1 more reason"),
+        ([far], ""),
+    ):
+        found = lots.verdict(*reasons, file="a.png", kind=reasons[0].verdict)
+        judged: Any = SimpleNamespace(outcome=lots.gate_record([found]), verdicts=[found])
+        (line,) = gate.pictures_that_did_not_pass_in_words(judged)
+        assert line.endswith(f" < 0.5){words}"), line
 
 
 def test_true_pictures_pass_and_faults_do_not(run, judged: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Drawing the slots of a plan: what reaches the pictures, and what becomes of slots that no drawing fills."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -103,9 +104,15 @@ def test_a_slot_that_no_attempt_fills_is_for_a_person_and_can_be_repaired(run, t
             Image.new("RGB", (64, 64)).save(folder / "images" / f"{slot:05d}-{attempt}.png")
         found, text = run("gate", *words)
         assert found == code, text
+        told = re.search(r"\nNext: (.*)\n", text)
+        assert (
+            told
+            and run("review", *words[1:5], "open=false")[1] == f"review: no picture is in review\nNext: {told[1]}\n"
+        )
     assert "2 slots have used all their attempts: 1, 4\n  slot 1: failed by contrast 2\n  slot 4: failed by" in text
     assert f"batch=hard {words[0]} repair=all (repair=1,4 is the same" in text and "00001-2.png" in text
     assert "stylegate generate batch=hard plan.max_attempts=4: 2 are used" in text
+    assert "\nlot: a person must decide about 2 slots (exit code 11)\n" in text
     gate = files.read_json(folder / "gate.json", "the gate's record", "slots")
     assert gate["slots"] == {"wanted": 6, "accepted": 4, "exhausted": [1, 4]}
     code, text = run("generate", *words)

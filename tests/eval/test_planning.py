@@ -521,7 +521,17 @@ def test_pairs_that_never_come_are_said_unless_a_rule_says_so(tmp_path: Path) ->
     lines = counts_and_rarity_in_words(told, problem.forbids_traits_together)
     assert lines[-2:] == ["pairs that never come (forbid them if that is meant)", "  a: y with b: x: 0 of 1.5 expected"]
     place = lines.index("the rank goes by how many values an item alone has, then by the score")
-    assert lines[place + 1].startswith("  rank 1: slot 3 (1 value of its own; ")
+    assert lines[place + 1].startswith("  rank 1: slot 3 (of its own: b y; ")
+
+
+def test_of_the_rarest_items_the_values_that_they_alone_have_are_named_and_the_number_of_traits_is_one() -> None:
+    items = [{"hat": "cap", "item": "sword"}, {"hat": "cap", "item": "none"}, {"hat": "cap", "item": "none"}]
+    assert [found.own for found in rarity_of_each_item(items)] == [("item sword", "number of traits 2"), (), ()]
+    lines = counts_and_rarity_in_words(items, lambda pair: False)
+    assert any(line.startswith("  rank 1: slot 0 (of its own: item sword, number of traits 2; ") for line in lines)
+    many = [{f"t{i}": f"v{n}" for i in range(5)} for n in range(2)]
+    lines = counts_and_rarity_in_words(many, lambda pair: False)
+    assert any("(of its own: t0 v0, t1 v0, t2 v0, 2 more; " in line for line in lines)
 
 
 def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path) -> None:
@@ -552,7 +562,7 @@ def test_a_collection_comes_in_with_its_counts_and_goes_out(run, tmp_path: Path)
     assert code == 2 and "art.png exists already" in again and not (tmp_path / "art.yaml").exists()
     assert (tmp_path / "art.png").read_bytes() == b"a person's picture"
     assert run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'c.yaml'}")[0] == 0, "the same once more"
-    assert "keep_items=true out=./kept.yaml each item stays" in text and "of its own; " in text
+    assert "keep_items=true out=./kept.yaml each item stays" in text and "(of its own: " in text
     code, text = run("plan", f"import={tmp_path / 'c.csv'}", f"out={tmp_path / 'kept.yaml'}", "keep_items=true")
     assert code == 0 and "line 2 is slot 0, and line 6 is slot 4" in text, "line 7 is line 5 again"
     words = [f"traits={tmp_path / 'kept.yaml'}", "plan.num_images=5", "brand=neon", "show=true"]

@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from eval.judging.advice import NOBODY_LOOKED, failed_share_in_words, next_step_in_words
+from eval.judging.advice import NOBODY_LOOKED, failed_share_in_words, most_frequent_reject_in_words, next_step_in_words
 from eval.judging.record import GateRecord, SlotCounts
 from eval.judging.rules import lot_exit_code
 from eval.judging.verdicts import NO_LINE_YET, AcceptingDecision, Reason, Verdict, make_reason
@@ -24,6 +24,7 @@ from eval.report.summaries import (
     escaped_on_one_line,
     junit_xml,
     left_out_checks_in_words,
+    lot_state_in_words,
     markdown_summary,
 )
 from eval.scorers import SCORES
@@ -382,6 +383,33 @@ def test_a_batch_of_which_hardly_any_picture_passes_is_not_drawn_again_first() -
         assert (
             f"of {accepted + rejected} pictures that the gate decided {accepted} were accepted" in advice
         ) == hopeless
+
+
+def test_reasons_that_reject_as_many_pictures_are_all_named() -> None:
+    lot = [
+        REJECTED,
+        verdict("n.png", make_reason("novelty", "reject", 0.0, 1.0)),
+        verdict("p.png", make_reason("person", "reject")),
+    ]
+    outcome = outcome_of(lot, slots={"wanted": 3, "accepted": 0})
+    advice = most_frequent_reject_in_words(outcome)
+    helps = [f"What helps against {check}: {SCORES[check].remedies_in_words()}." for check in ("style", "novelty")]
+    assert advice == ["The most frequent reasons to reject are style, novelty and person.", *helps]
+    assert most_frequent_reject_in_words(outcome_of([*lot, REJECTED]))[0].startswith(
+        "The most frequent reason to reject is style; what helps: "
+    )
+
+
+def test_the_state_of_a_batch_is_worded_by_what_a_person_must_decide() -> None:
+    waiting = {"exit_code": ExitCode.REVIEW}
+    for lot, exhausted, words in (
+        ([REJECTED], [3], "a person must decide about 1 slot"),
+        ([REJECTED], [3, 7], "a person must decide about 2 slots"),
+        ([IN_REVIEW], [3], "review pending"),
+        ([IN_REVIEW], [], "review pending"),
+    ):
+        outcome = outcome_of(lot, slots={"wanted": 2, "accepted": 0, "exhausted": exhausted})
+        assert lot_state_in_words(outcome.model_copy(update=waiting)) == words
 
 
 def test_a_look_at_what_was_rejected_is_offered_where_nothing_else_waits() -> None:
