@@ -90,7 +90,7 @@ def make_brand_set(config: Config) -> int:
         raise DataError(f"{source} holds no pictures", next_step="name the folder that holds the pictures.")
 
     brand = brand_from_arguments(config, source.resolve().name)
-    digests = check_source_pictures_into_report(source, found, given, brand, findings)
+    digests = check_source_pictures_into_report(source, found, given, brand, findings, config.crop)
     every = {
         n: caption.texts for n, caption in given.by_picture.items() if n in digests and caption.texts != UNREADABLE
     }
@@ -150,11 +150,11 @@ def brand_from_arguments(config: Config, source: str) -> Brand:
 
 
 def check_source_pictures_into_report(
-    source: Path, found: dict[str, Path], given: FolderCaptions, brand: Brand, findings: CheckReport
+    source: Path, found: dict[str, Path], given: FolderCaptions, brand: Brand, findings: CheckReport, crop: bool
 ) -> dict[str, PixelHashAndPictureSignature]:
     """Decode each picture; problems with pictures or captions are added to `findings`.
 
-    Returns digest and signature, by name, of the pictures that could be decoded.
+    Returns digest and signature, by name, of the pictures that could be decoded; with `crop` those without frames.
     """
     inside, captions = {}, given.by_picture
     for name, path in found.items():
@@ -162,7 +162,7 @@ def check_source_pictures_into_report(
             inside[name] = path
         else:
             findings.problems.append(f"{name}: a link that leads outside the folder; copy the picture instead")
-    digests = check_picture_files_into_report(inside, brand.background, findings)
+    digests = check_picture_files_into_report(inside, brand.background, findings, crop=crop)
     note_pictures_below_half_median_size(digests, findings)
     lacking = []
     for name in inside:

@@ -107,18 +107,22 @@ def check_brand_set_split(
 
 
 def check_picture_files_into_report(
-    named: dict[str, Path], background: str, findings: CheckReport, by_hash: dict[str, list[str]] | None = None
+    named: dict[str, Path],
+    background: str,
+    findings: CheckReport,
+    by_hash: dict[str, list[str]] | None = None,
+    crop: bool = False,
 ) -> dict[str, PixelHashAndPictureSignature]:
     """Decode each picture. Broken pictures and exact duplicates become problems in `findings`; conversions, frames,
     text near an edge and enlarged pictures become remarks.
 
-    Returns digest and signature, by name, of those that decode. If `by_hash` is given, duplicates are not reported:
-    names are added to it by hash, and the caller reports them.
+    Returns digest and signature, by name, of those that decode; with `crop` those without frames. If `by_hash` is
+    given, duplicates are not reported: names are added to it by hash, and the caller reports them.
     """
     digests: dict[str, PixelHashAndPictureSignature] = {}
     named_by = defaultdict(list) if by_hash is None else by_hash
     with ThreadPoolExecutor(pictures.CORES) as pool:
-        checked = list(pool.map(lambda path: checked_picture_or_problem(path, background), named.values()))
+        checked = list(pool.map(lambda path: checked_picture_or_problem(path, background, crop), named.values()))
     for name, found in zip(named, checked, strict=True):
         if isinstance(found, str):
             findings.problems.append(f"{name}: {found}")
@@ -142,22 +146,26 @@ def note_pictures_below_half_median_size(
         findings.noted[SMALL] += small
 
 
-def checked_picture_or_problem(path: Path, background: str) -> CheckedPicture | str:
-    """What is found in the picture at `path`, decoded on `background`; a text that says why it cannot be decoded."""
+def checked_picture_or_problem(path: Path, background: str, crop: bool = False) -> CheckedPicture | str:
+    """What is found in the picture at `path`, decoded on `background`; a text that says why it cannot be decoded. With
+    `crop` its digest, signature and size are those without its frame.
+    """
     try:
         picture = pictures.decode_picture(pictures.read_picture_file_bytes(path), background)
     except (pictures.PictureError, OSError) as error:
         return str(error)
-    content = hashlib.sha256(picture.image.tobytes()).hexdigest()
+    box = find_box_inside_frame(picture.image)
+    image = picture.image.crop(box) if crop and box else picture.image
     notes = (
         *picture.notes,
-        *[FRAMED] * bool(find_box_inside_frame(picture.image)),
-        *[ENLARGED] * is_blurred_or_smoothly_enlarged(picture.image),
-        *[TEXT] * has_text_near_edge(picture.image),
+        *[FRAMED] * bool(box),
+        *[ENLARGED] * is_blurred_or_smoothly_enlarged(image),
+        *[TEXT] * has_text_near_edge(image),
     )
-    side, times = min(picture.image.size), 2 if ENLARGED in notes else whole_block_side(picture.image)
-    digest = PixelHashAndPictureSignature(content, similarity.signature_of_picture(picture.image), side, side // times)
-    return CheckedPicture(digest, picture.image.size, notes)
+    content = hashlib.sha256(image.tobytes()).hexdigest()
+    side, times = min(image.size), 2 if ENLARGED in notes else whole_block_side(image)
+    digest = PixelHashAndPictureSignature(content, similarity.signature_of_picture(image), side, side // times)
+    return CheckedPicture(digest, image.size, notes)
 
 
 def near_duplicate_groups(digests: dict[str, PixelHashAndPictureSignature]) -> list[list[str]]:

@@ -187,7 +187,8 @@ def advice_if_few_pass(result: dict[str, Any] | None, checkpoints: dict[str, Any
     """What to do next, in sentences, where fewer than half of the pictures of an evaluation pass; else "".
 
     `checkpoints` is how the step was chosen, the answer of `choose_and_compare_evaluations`. Where later steps passed
-    no more, or only the style that cannot be read holds pictures back, nobody is told to train longer.
+    no more, copies of training pictures are what fails most, or only the style that cannot be read holds pictures back,
+    nobody is told to train longer.
     """
     passed = (result or {}).get("passed") or []
     if not result or 2 * sum(passed) >= len(passed):
@@ -199,14 +200,16 @@ def advice_if_few_pass(result: dict[str, Any] | None, checkpoints: dict[str, Any
             "cannot be read here; no other check holds them back. Plan a batch with the same arguments and draw it: "
             "the gate has more references."
         )
+    others = max((count for check, count in counts.items() if check not in ("novelty", UNREADABLE)), default=0)
+    longer = not level and counts.get("novelty", 0) <= others
     sentences = [
         f"{len(passed) - sum(passed)} of {len(passed)} pictures were not accepted ({check_counts_in_words(counts)}).",
         f"Later steps passed no more ({level}): look at samples/grid.png; training longer is not likely to help. More "
         "or cleaner training pictures, or a lower train.learning_rate, can."
         if level
         else "",
-        remedies_in_words(counts, train_longer=not level),
-        "" if level else "The same command with a larger train.max_steps goes on from the last step.",
+        remedies_in_words(counts, train_longer=longer),
+        "The same command with a larger train.max_steps goes on from the last step." if longer else "",
         "Or plan a batch with the same arguments: generate draws each rejected slot again with another seed."
         if any(passed)
         else "",

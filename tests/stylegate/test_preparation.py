@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -194,6 +195,17 @@ def test_brand_keeps_the_most_varied_crops_frames_and_says_what_it_saw(run, fold
         for row in map(json.loads, (place / part / "metadata.jsonl").read_text().splitlines()):
             image = Image.open(place / part / row["file_name"])
             assert image.size == ((24, 24) if row["original"] == names[1] else (64, 64))
+
+
+def test_pictures_are_compared_without_the_frames_that_are_cut_off(run, folder: Path) -> None:
+    """Two pictures that are alike without their bars stay in one split, and no check of the set that is made fails."""
+    names = sorted(path.name for path in folder.glob("*.png"))
+    moved = np.roll(np.asarray(Image.open(folder / names[0]).convert("RGB")), 1, 0)
+    ImageOps.expand(Image.fromarray(moved), border=(16, 0), fill=(0, 0, 0)).save(folder / "barred.png")
+    (folder / "barred.txt").write_text("a creature between bars")
+    code, text = run("brand", "name=barred", f"images={folder}", "crop=true")
+    assert code == 0 and re.search(f"{names[0]} = barred.png|barred.png = {names[0]}", text), text
+    assert run("check", "brand=barred")[0] == 0
 
 
 def test_an_enlarged_picture_is_as_large_as_it_was(tmp_path: Path) -> None:

@@ -141,6 +141,8 @@ def test_where_few_pass_it_is_said_what_helps() -> None:
     said = select.advice_if_few_pass(few, None)
     assert said.startswith("3 of 4 pictures were not accepted (style 2, novelty 1). What helps: style: train longer")
     assert "train.max_steps goes on" in said and "generate draws" in said
+    copies = {"passed": [False] * 9, "why": {"reject": {"novelty": 4, "palette": 1}, "review": {UNREADABLE: 4}}}
+    assert "max_steps" not in select.advice_if_few_pass(copies, None), "longer training copies more"
     none = select.advice_if_few_pass(few | {"passed": [False] * 4}, None)
     assert "train longer" in none and "generate draws" not in none, "other seeds do not help where nothing passes"
     assert not select.advice_if_few_pass(few | {"passed": [True, True, False, False]}, None)
