@@ -222,7 +222,7 @@ def test_a_repair_changes_no_more_slots_than_it_must(broken: list[int]) -> None:
     problem = make_plan_constraints(random_file(1, 2000), 2000)
     rows = solve_plan(problem, 1).astype(np.int32)
     filled = set(range(2000)) - {*broken, 1000}
-    found = plan_rows_with_other_combinations_in_slots(problem, rows, broken, filled, np.zeros_like(rows), 0)
+    found = plan_rows_with_other_combinations_in_slots(problem, rows, broken, filled, np.zeros(rows.shape, np.int64), 0)
     assert keeps_everything(problem, found)
     changed = np.flatnonzero((found != rows).any(axis=1)).tolist()
     assert set(broken) <= set(changed) and len(changed) <= len(broken) + 1
@@ -235,7 +235,7 @@ def test_a_repair_exchanges_the_trait_that_was_seen_wrong_though_another_partner
     """Each slot has another wrong trait, seen wrong twice, and a second one, seen wrong once."""
     problem = make_plan_constraints(random_file(1, 2000), 2000)
     rows = solve_plan(problem, 1).astype(np.int32)
-    wrong = np.zeros_like(rows)
+    wrong = np.zeros(rows.shape, np.int64)
     for place, number in enumerate(broken):
         wrong[number, [place, place + 1]] = 2, 1
     filled = set(range(2000)) - {*broken}
@@ -251,7 +251,7 @@ def test_a_repair_takes_another_trait_where_no_exchange_of_the_wrong_one_keeps_t
     problem = make_plan_constraints(file, 6)
     problem.given[0] = problem.value_numbers_of_traits({"a": "x"})
     rows = solve_plan(problem, 0).astype(np.int32)
-    wrong = np.zeros_like(rows)
+    wrong = np.zeros(rows.shape, np.int64)
     wrong[0, 0] = 4
     found = plan_rows_with_other_combinations_in_slots(problem, rows, [0], set(range(1, 6)), wrong, 0)
     assert found[0, 0] == rows[0, 0] and (found[0] != rows[0]).any() and keeps_everything(problem, found)
@@ -262,7 +262,7 @@ def test_a_repair_that_one_exchange_does_not_bring_frees_more_slots_or_says_that
     problem = make_plan_constraints(file, 6)  # every combination there is
     rows = solve_plan(problem, 0).astype(np.int32)
     with pytest.raises(DataError, match="no plan of 6 slots exists"):
-        plan_rows_with_other_combinations_in_slots(problem, rows, [2], {0, 1}, np.zeros_like(rows), 0)
+        plan_rows_with_other_combinations_in_slots(problem, rows, [2], {0, 1}, np.zeros(rows.shape, np.int64), 0)
     file = file_of(
         "prompt: x\ntraits: {a: {x: 1, y: 1}, b: {x: 1, y: 1, z: 1}}\none_of_ones: [{slot: 0, traits: {a: x, b: z}}]",
         tmp_path,
@@ -271,7 +271,7 @@ def test_a_repair_that_one_exchange_does_not_bring_frees_more_slots_or_says_that
     problem.given[0] = problem.value_numbers_of_traits({"a": "x", "b": "z"})
     rows = solve_plan(problem, 0).astype(np.int32)
     with pytest.raises(DataError, match="one-of-ones fix whole: 0"):
-        plan_rows_with_other_combinations_in_slots(problem, rows, [0], set(), np.zeros_like(rows), 0)
+        plan_rows_with_other_combinations_in_slots(problem, rows, [0], set(), np.zeros(rows.shape, np.int64), 0)
 
 
 def test_every_combination_that_exists_can_be_used(tmp_path: Path) -> None:
