@@ -194,7 +194,8 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
     found: list[tuple[str, Path]] = []
     slots: dict[str, int] = {}
     notes, problems, ours = [], [], set(lot.sha256.values())
-    own = {(slot.slot, lot.sha256[name]) for name, slot in (lot.slots or {}).items()}
+    slots_here = lot.slots or {}  # those of a preview have no files yet
+    own = {(slot.slot, lot.sha256[name]) for name, slot in slots_here.items() if name in lot.sha256}
     drawn = ours.union(*(lot.drawn or {}).values())
     for package in filter(Path.is_dir, files.sorted_paths_matching_pattern(files.EXPORTS, "[!.]*-v[0-9]*")):
         if not any(package.iterdir()):

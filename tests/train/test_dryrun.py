@@ -28,7 +28,7 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(run) -> None:
     assert code == 0 and text.strip().splitlines()[-1] == "dry run: no problems; nothing was written"
     assert "licence apache-2.0" in text and "32 pictures, 32 views in 1 shape; each seen 25 times" in text
     assert set(files.RUNS.glob("*")) == before
-    assert "0.0 of 0 evaluations: of the order of" in text, "num_samples is 0"
+    assert "0.0 TFLOP of 0 evaluations: of the order of" in text, "num_samples is 0"
     code, text = run("train", "brand=neon", "name=dry", "dry_run=true", "train.max_steps=1")
     assert "of 5 evaluations" in text and " 0 min" not in text and " 0 s" not in text
 

@@ -224,7 +224,8 @@ def test_where_the_style_cannot_be_read_the_other_checks_choose(run, tmp_path: P
         fine += result["undecided"]
     rule = "share of pictures that every other check accepts chooses" if any(fine) else "style score alone chooses"
     assert rule in text, text
-    assert "the style cannot be told surely from others; `gate` compares with test/" in text
+    assert "the style cannot be told surely from others, which is no fault of the pictures" in text
+    assert "`stylegate brand ... validation=16` may show it; `gate` compares with test/" in text
 
 
 def test_too_few_pictures_are_drawn_but_not_judged(run, folder: Path) -> None:
