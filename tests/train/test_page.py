@@ -187,6 +187,17 @@ def test_the_page_says_what_to_do_where_few_pass(copied: Path) -> None:
         assert ("3 of 3 pictures were not accepted (contrast 3)." in text) is not passes
 
 
+def test_pictures_that_only_wait_for_a_person_are_not_charted_as_accepted(copied: Path) -> None:
+    """Where the style cannot be read nothing is accepted; the chart says what its shares are of."""
+    for path in copied.glob("samples/*/result.json"):
+        result = json.loads(path.read_text())
+        if result.get("passed"):
+            few = len(result["passed"])
+            files.write_json(path, result | {"passed": [False] * few, "undecided": [True] * few})
+    text = Seen(page.write_run_page(copied)).text
+    assert "Passed by other checks" in text and "Share of pictures that the gate accepts" not in text
+
+
 def test_losses_are_drawn_in_place(evaluated: Path) -> None:
     """The faint line's points, taken back from pixels through the scale, are the losses of stats.jsonl."""
     losses = [row["loss"] for row in files.read_jsonl(evaluated / "stats.jsonl")]
