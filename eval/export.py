@@ -297,7 +297,9 @@ def pictures_to_export(lot: Lot, verdicts: list[Verdict], kept: Collection[str] 
 
 def accepted_attempts_not_exported(lot: Lot, verdicts: list[Verdict], package: Path) -> list[str]:
     """Names of the accepted pictures of a planned batch that stay, since the package has another one of their slot."""
-    left = {row["file_name"].removeprefix(f"{IMAGES}/") for row in read_picture_rows(package)} if lot.slots else set()
+    if not lot.slots:
+        return []
+    left = {row["file_name"].removeprefix(f"{IMAGES}/") for row in read_picture_rows(package)}
     filled = {attempt_and_slot(name)[1] for name in left}
-    stay = [v.file for v in verdicts if v.verdict == "accept" and v.file not in left] if filled else []
-    return [name for name in stay if attempt_and_slot(name)[1] in filled]
+    accepted = [verdict.file for verdict in verdicts if verdict.verdict == "accept"]
+    return [name for name in accepted if name not in left and attempt_and_slot(name)[1] in filled]

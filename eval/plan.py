@@ -13,12 +13,15 @@ training pictures are left out, so that what comes out is new. A plan made again
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from eval.lot.again import config_with_arguments_of_batch
-from eval.lot.attempts import read_failed_attempts_and_filled_slots, traits_seen_wrong_by_slot
+from eval.lot.attempts import (
+    read_failed_attempts_and_filled_slots,
+    repaired_slot_in_words,
+    traits_seen_wrong_by_slot,
+)
 from eval.lot.batch import (
     PLAN,
     PlanSlot,
@@ -217,22 +220,6 @@ def replan_slots_with_other_traits(
         print(f"  and {len(broken) - NAMED} more")
     print_next_step_after_planning(folder)
     return 0
-
-
-def repaired_slot_in_words(before: PlanSlot, after: PlanSlot, wrong: Mapping[str, int]) -> str:
-    """Which traits a repair changed in a slot, and why these. `wrong` says by trait in how many of its failed attempts
-    the gate saw another value than the planned one.
-    """
-    changed = {trait: value for trait, value in before.traits.items() if after.traits[trait] != value}
-    words = ", ".join(f"{trait}: {value} -> {after.traits[trait]}" for trait, value in changed.items())
-    most = max(wrong.values(), default=0)
-    worst = [trait for trait, count in wrong.items() if count == most]
-    if not worst:
-        return f"slot {before.slot}: {words}; the gate saw no trait wrong in its attempts"
-    seen = f"{' and '.join(worst)}, seen wrong in {counted(most, 'attempt')}"
-    if changed.keys() & set(worst):
-        return f"slot {before.slot}: {words}; the gate named {seen}"
-    return f"slot {before.slot}: {words}; no exchange of {seen}, keeps the counts and rules"
 
 
 def require_slots_not_accepted_or_pending(folder: Path, numbers: list[int]) -> None:

@@ -121,6 +121,22 @@ def traits_seen_wrong_by_slot(
     return found
 
 
+def repaired_slot_in_words(before: PlanSlot, after: PlanSlot, wrong: Mapping[str, int]) -> str:
+    """Which traits a repair changed in a slot, and why these. `wrong` says by trait in how many of its failed attempts
+    the gate saw another value than the planned one.
+    """
+    changed = {trait: value for trait, value in before.traits.items() if after.traits[trait] != value}
+    words = ", ".join(f"{trait}: {value} -> {after.traits[trait]}" for trait, value in changed.items())
+    most = max(wrong.values(), default=0)
+    worst = [trait for trait, count in wrong.items() if count == most]
+    if not worst:
+        return f"slot {before.slot}: {words}; the gate saw no trait wrong in its attempts"
+    seen = f"{' and '.join(worst)}, seen wrong in {counted(most, 'attempt')}"
+    if changed.keys() & set(worst):
+        return f"slot {before.slot}: {words}; the gate named {seen}"
+    return f"slot {before.slot}: {words}; no exchange of {seen}, keeps the counts and rules"
+
+
 def failed_checks_in_words(checks: Counter[str], differences: Counter[str]) -> str:
     """The checks that failed the attempts at a slot, with how many each failed, the most first, and which traits were
     seen otherwise than planned: "palette 3, traits 1 (body: yellow planned, orange seen)".

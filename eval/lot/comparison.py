@@ -187,9 +187,9 @@ def pictures_of_earlier_packages(lot: Lot, brand: str) -> tuple[list[tuple[str, 
     and by such a name the number of the slot that the picture was drawn for, where it is one of this batch.
 
     Packages of another brand are left out. In a package of this lot (`is_package_of_same_lot`), pictures with the
-    same bytes (of a planned batch: for the same slot) are the same pictures and not copies. Whether a package is of a
-    batch, all that the batch ever drew says too. Raises DataError for a
-    damaged package, unless it is known to be of another brand.
+    same bytes (of a planned batch: for the same slot) are the same pictures and not copies. A batch knows its packages
+    also by pictures that it drew once and no longer has. Raises DataError for a damaged package, unless it is known to
+    be of another brand.
     """
     found: list[tuple[str, Path]] = []
     slots: dict[str, int] = {}
